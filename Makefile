@@ -1,0 +1,67 @@
+# `make demo` and `make test` do all the set-up they need; `make` alone lists the targets.
+
+CARGO ?= cargo
+# Seconds that `make fuzz` runs for.
+FUZZ_SECONDS ?= 600
+# More arguments for `node demo` and `node bench`: make bench ARGS="--workload small"
+ARGS ?=
+
+TARGET_DIR := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
+NODE := $(TARGET_DIR)/release/node
+
+.PHONY: help deps release demo test bench fuzz clean
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+deps: ## find what the build needs, and install it where apt-get exists
+	@sh scripts/deps.sh
+
+release: deps
+	@echo "==> node, release build (the first one takes a few minutes)"
+	@$(CARGO) build --release --locked --bin node
+
+demo: release ## run three supervised nodes on loopback and check all they do
+	@echo "==> demo"
+	@$(NODE) demo $(ARGS)
+
+test: deps ## formatting, lints, documentation and every test
+	@echo "==> formatting"
+	@$(CARGO) fmt --all --check
+	@$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
+	@echo "==> clippy"
+	@$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	@echo "==> documentation"
+	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --locked
+	@echo "==> tests"
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+		$(CARGO) nextest run --workspace --locked; \
+	else \
+		$(CARGO) test --workspace --locked --no-fail-fast --lib --bins --tests --examples -- --test-threads=2; \
+	fi
+	@echo "==> documentation tests"
+	@$(CARGO) test --doc --locked
+	@echo "==> all good"
+
+bench: release ## measure the release build: make bench ARGS="--workload small"
+	@echo "==> bench"
+	@$(NODE) bench $(ARGS)
+
+# libFuzzer needs options that only an unstable compiler takes; RUSTC_BOOTSTRAP lets a stable one
+# take them. The malloc limit is below the largest lengths a frame may announce, so a decoder
+# that allocates by announced length is caught.
+fuzz: ## fuzz the frame decoder for FUZZ_SECONDS (600)
+	@$(CARGO) fuzz --version >/dev/null 2>&1 || { \
+		echo "fuzz: cargo-fuzz is missing; run: cargo install --locked cargo-fuzz"; exit 1; }
+	@echo "==> fuzzing frame_decoder for $(FUZZ_SECONDS) s"
+	@mkdir -p fuzz/corpus/frame_decoder
+	@RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run frame_decoder \
+		fuzz/corpus/frame_decoder fuzz/seeds/frame_decoder \
+		-- -max_total_time=$(FUZZ_SECONDS) -malloc_limit_mb=12
+
+clean: ## remove what was built (crash inputs in fuzz/artifacts stay)
+	@echo "==> clean"
+	@$(CARGO) clean
+	@rm -rf fuzz/target

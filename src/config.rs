@@ -1,0 +1,248 @@
+//! What a node is told at its start: every number with its unit and its reason, validated once.
+
+use std::time::Duration;
+
+use crate::identity::NetCredential;
+use crate::restart::{BackoffSettings, RestartPolicy};
+
+/// The default deadline of every stream operation: open, send, and a frame's first byte to its
+/// last. Longer than any sane round trip and pause, short enough for a person to wait.
+pub const STREAM_OP_TIMEOUT: Duration = Duration::from_secs(12);
+
+/// The default ALPN: frames on unidirectional streams and nothing else (`docs/wire-format.md`).
+pub const DEFAULT_ALPN: &str = "moorline/0";
+
+/// Bounds on everything that a peer or a caller could make grow, and every deadline.
+///
+/// All of them are checked before memory is spent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Largest payload of one frame, in bytes (default 16 MiB). The receive buffer grows as bytes
+    /// arrive, never by the announced length.
+    pub frame_bytes_max: usize,
+    /// Longest time from the first byte of a frame to its last, while this side is reading
+    /// (default 12 s). Keeps a peer from holding a half-sent frame forever.
+    pub frame_time_max: Duration,
+    /// How long one stream operation may take: opening, admission of a send, an outcome that is
+    /// waited for (default [`STREAM_OP_TIMEOUT`]).
+    pub stream_op_timeout: Duration,
+    /// Bytes that a lane holds for callers, admitted and unfinished (default 4 MiB): more than a
+    /// bandwidth-delay product of 10 Gbit/s × 3 ms. One frame larger than this is admitted alone.
+    pub lane_bytes_max: usize,
+    /// Bytes that wait for `recv` on one connection (default 4 MiB). One frame larger than this is
+    /// still received when nothing else waits.
+    pub inbound_bytes_max: usize,
+    /// Longest handshake, in both directions (default 10 s).
+    pub handshake_time_max: Duration,
+    /// Interval of keep-alives on a silent connection (default 500 ms).
+    pub keep_alive_interval: Duration,
+    /// Silence after which a connection is over (default 3 s).
+    pub idle_time_max: Duration,
+    /// Time without an acknowledgement after which the peer is taken for gone (default 1 s); with
+    /// the keep-alive this makes a killed peer known in about 1.5 s.
+    pub disconnect_time_max: Duration,
+    /// Unidirectional streams a peer may have open at once (default 16). Bidirectional ones: none.
+    pub peer_streams_max: u16,
+    /// Connections of one node, in both directions (default 16,384).
+    pub connections_max: usize,
+    /// Inbound connections of one listener that are not accepted yet (default 256). A stranger's
+    /// next one is refused before a certificate is read.
+    pub handshakes_pending_max: usize,
+    /// How long a close may drain before it is cut (default 5 s).
+    pub close_time_max: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            frame_bytes_max: 16 << 20,
+            frame_time_max: STREAM_OP_TIMEOUT,
+            stream_op_timeout: STREAM_OP_TIMEOUT,
+            lane_bytes_max: 4 << 20,
+            inbound_bytes_max: 4 << 20,
+            handshake_time_max: Duration::from_secs(10),
+            keep_alive_interval: Duration::from_millis(500),
+            idle_time_max: Duration::from_secs(3),
+            disconnect_time_max: Duration::from_secs(1),
+            peer_streams_max: 16,
+            connections_max: 16_384,
+            handshakes_pending_max: 256,
+            close_time_max: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Limits {
+    /// Checks every number once, so that nothing behind it has to.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] names the first field that cannot work, and its bounds.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let bytes = [
+            ("frame_bytes_max", self.frame_bytes_max, 1, 1 << 30),
+            ("lane_bytes_max", self.lane_bytes_max, 1 << 10, 1 << 30),
+            ("inbound_bytes_max", self.inbound_bytes_max, 1 << 10, 1 << 30),
+            ("peer_streams_max", usize::from(self.peer_streams_max), 1, 1 << 10),
+            ("connections_max", self.connections_max, 1, 1 << 20),
+            ("handshakes_pending_max", self.handshakes_pending_max, 1, 1 << 16),
+        ];
+        for (field, value, min, max) in bytes {
+            if value < min || value > max {
+                return Err(ConfigError::number(field, value, min, max));
+            }
+        }
+        let day = Duration::from_secs(86_400);
+        let times = [
+            ("frame_time_max", self.frame_time_max, day),
+            ("stream_op_timeout", self.stream_op_timeout, day),
+            ("handshake_time_max", self.handshake_time_max, day),
+            ("keep_alive_interval", self.keep_alive_interval, day),
+            ("idle_time_max", self.idle_time_max, day),
+            ("disconnect_time_max", self.disconnect_time_max, day),
+            ("close_time_max", self.close_time_max, day),
+        ];
+        for (field, value, max) in times {
+            if value < Duration::from_millis(1) || value > max {
+                return Err(ConfigError {
+                    field,
+                    problem: format!("is {value:?}, must be between 1 ms and {max:?}"),
+                });
+            }
+        }
+        if self.keep_alive_interval >= self.idle_time_max {
+            return Err(ConfigError {
+                field: "keep_alive_interval",
+                problem: format!(
+                    "is {:?}, must be below idle_time_max ({:?}), or idle connections end",
+                    self.keep_alive_interval, self.idle_time_max
+                ),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Everything a [`Node`](crate::Node) is started with.
+///
+/// # Examples
+///
+/// ```
+/// use moorline::{NetCredential, NodeConfig};
+///
+/// let credential = NetCredential::generate_self_signed(&["node-a"], &[])?;
+/// let mut config = NodeConfig::new(credential);
+/// config.limits.frame_bytes_max = 1 << 20;
+/// config.validate()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct NodeConfig {
+    /// Who this node is, and whom it trusts.
+    pub credential: NetCredential,
+    /// Application protocols, preferred first (default [`DEFAULT_ALPN`]); 1 to 255 bytes each.
+    pub alpns: Vec<String>,
+    /// Bounds and deadlines.
+    pub limits: Limits,
+    /// How connectors wait between dials.
+    pub backoff: BackoffSettings,
+    /// How often listeners and connectors are restarted before the node gives up.
+    pub restart: RestartPolicy,
+}
+
+impl NodeConfig {
+    /// The defaults for `credential`.
+    #[must_use]
+    pub fn new(credential: NetCredential) -> Self {
+        Self {
+            credential,
+            alpns: vec![DEFAULT_ALPN.to_owned()],
+            limits: Limits::default(),
+            backoff: BackoffSettings::default(),
+            restart: RestartPolicy::default(),
+        }
+    }
+
+    /// Checks everything that can be checked without a socket.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] names the field and what it must be.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.limits.validate()?;
+        validate_alpns(&self.alpns)?;
+        self.backoff
+            .validate()
+            .map_err(|error| ConfigError { field: "backoff", problem: error.to_string() })?;
+        self.restart
+            .validate()
+            .map_err(|error| ConfigError { field: "restart", problem: error.to_string() })
+    }
+}
+
+/// RFC 7301, section 3.1: a protocol name has 1 to 255 bytes.
+pub(crate) fn validate_alpns<S: AsRef<str>>(alpns: &[S]) -> Result<(), ConfigError> {
+    let fits = |alpn: &S| (1..=255).contains(&alpn.as_ref().len());
+    if alpns.is_empty() || alpns.len() > 16 || !alpns.iter().all(fits) {
+        return Err(ConfigError {
+            field: "alpns",
+            problem: "must be 1 to 16 names of 1 to 255 bytes each".to_owned(),
+        });
+    }
+    Ok(())
+}
+
+/// A configuration that cannot work.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("configuration: {field} {problem}")]
+pub struct ConfigError {
+    field: &'static str,
+    problem: String,
+}
+
+impl ConfigError {
+    fn number(field: &'static str, value: usize, min: usize, max: usize) -> Self {
+        Self { field, problem: format!("is {value}, must be between {min} and {max}") }
+    }
+
+    /// The field that is wrong.
+    #[must_use]
+    pub fn field(&self) -> &'static str {
+        self.field
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_valid() {
+        Limits::default().validate().unwrap();
+    }
+
+    #[test]
+    fn a_number_out_of_bounds_is_named() {
+        let limits = Limits { frame_bytes_max: 0, ..Limits::default() };
+        assert_eq!(limits.validate().unwrap_err().field(), "frame_bytes_max");
+        let limits = Limits { idle_time_max: Duration::ZERO, ..Limits::default() };
+        assert_eq!(limits.validate().unwrap_err().field(), "idle_time_max");
+    }
+
+    #[test]
+    fn a_keep_alive_slower_than_the_idle_time_is_refused() {
+        let limits = Limits { keep_alive_interval: Duration::from_secs(4), ..Limits::default() };
+        let error = limits.validate().unwrap_err();
+        assert_eq!(error.field(), "keep_alive_interval");
+    }
+
+    #[test]
+    fn an_empty_or_oversized_alpn_is_refused() {
+        validate_alpns(&["a"]).unwrap();
+        validate_alpns::<&str>(&[]).unwrap_err();
+        validate_alpns(&[""]).unwrap_err();
+        validate_alpns(&["x".repeat(256)]).unwrap_err();
+    }
+}

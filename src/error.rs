@@ -1,0 +1,282 @@
+//! What can go wrong, one enum per operation, and why a connection ended.
+//!
+//! Messages leave their cause out; `source()` has it. `kind()` is for programs, the message for
+//! people. Facts are recorded where they happen and become errors once, at the edge.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::ConfigError;
+use crate::frame::Position;
+use crate::identity::CredentialError;
+
+mod close;
+mod stream;
+
+pub use close::{CertificateAlert, CertificateRefused, CloseCode, CloseReason, Side};
+pub use stream::{Outcome, RecvError, SendError, StreamError};
+
+/// What a program can do about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// Nothing happened; the same call may succeed later, or on another connection.
+    Retry,
+    /// The same call will fail again: arguments, trust or configuration must change first.
+    Never,
+    /// It may have happened: only the application's own protocol can tell.
+    Unknown,
+}
+
+/// Opening a connection failed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The address is not one, or its host name does not resolve.
+    #[error("cannot connect to {given:?}: {problem}")]
+    Address {
+        /// What was given.
+        given: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Limits or ALPNs cannot work.
+    #[error("cannot connect to {peer}: the configuration is wrong")]
+    Config {
+        /// The peer's address.
+        peer: SocketAddr,
+        /// What is wrong.
+        #[source]
+        source: ConfigError,
+    },
+    /// The own credential could not be loaded.
+    #[error("cannot connect to {peer}: the own credential cannot be used")]
+    Credential {
+        /// The peer's address.
+        peer: SocketAddr,
+        /// What is wrong with it.
+        #[source]
+        source: Arc<CredentialError>,
+    },
+    /// MsQuic itself refused.
+    #[error("cannot connect to {peer}: MsQuic could not {action}")]
+    Library {
+        /// The peer's address.
+        peer: SocketAddr,
+        /// What was tried.
+        action: &'static str,
+        /// MsQuic's answer.
+        #[source]
+        source: LibraryError,
+    },
+    /// A certificate was refused, by either side.
+    #[error("cannot connect to {peer}: {refused}")]
+    CertificateRefused {
+        /// The peer's address.
+        peer: SocketAddr,
+        /// Who refused whom, and why.
+        refused: CertificateRefused,
+    },
+    /// The peer speaks none of the offered protocols.
+    #[error("cannot connect to {peer}: it speaks none of the offered ALPNs {offered:?}")]
+    AlpnMismatch {
+        /// The peer's address.
+        peer: SocketAddr,
+        /// What was offered.
+        offered: Vec<String>,
+    },
+    /// Nothing listens there.
+    #[error("cannot connect to {peer}: nothing listens there (port unreachable)")]
+    Unreachable {
+        /// The peer's address.
+        peer: SocketAddr,
+    },
+    /// Nothing answered within the limit.
+    #[error("cannot connect to {peer}: no answer within {after:?}")]
+    TimedOut {
+        /// The peer's address.
+        peer: SocketAddr,
+        /// The limit.
+        after: Duration,
+    },
+    /// It ended during the handshake for another reason.
+    #[error("cannot connect to {peer}: {reason}")]
+    Closed {
+        /// The peer's address.
+        peer: SocketAddr,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// This node has as many connections as it may.
+    #[error("cannot connect to {peer}: the node already has {limit} connections")]
+    TooManyConnections {
+        /// The peer's address.
+        peer: SocketAddr,
+        /// `Limits::connections_max`.
+        limit: usize,
+    },
+    /// The node or the connector was stopped.
+    #[error("cannot connect: the node is stopped")]
+    Stopped,
+}
+
+impl ConnectError {
+    pub(crate) fn from_close(
+        peer: SocketAddr,
+        reason: CloseReason,
+        alpns: &[String],
+        limit: Duration,
+    ) -> Self {
+        match reason {
+            CloseReason::Certificate(refused) => Self::CertificateRefused { peer, refused },
+            CloseReason::AlpnMismatch => Self::AlpnMismatch { peer, offered: alpns.to_vec() },
+            CloseReason::Unreachable => Self::Unreachable { peer },
+            CloseReason::HandshakeTimedOut => Self::TimedOut { peer, after: limit },
+            reason => Self::Closed { peer, reason },
+        }
+    }
+
+    /// What a program can do about it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Address { .. }
+            | Self::Config { .. }
+            | Self::Credential { .. }
+            | Self::CertificateRefused { .. }
+            | Self::AlpnMismatch { .. }
+            | Self::Stopped => ErrorKind::Never,
+            Self::Library { .. }
+            | Self::Unreachable { .. }
+            | Self::TimedOut { .. }
+            | Self::TooManyConnections { .. } => ErrorKind::Retry,
+            Self::Closed { reason, .. } => reason.kind(),
+        }
+    }
+}
+
+/// An inbound connection did not come to stand.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum AcceptError {
+    /// It ended during its handshake.
+    #[error("connection from {peer} was not established: {reason}")]
+    Closed {
+        /// The peer's address.
+        peer: SocketAddr,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// The listener was stopped.
+    #[error("the listener is stopped")]
+    Stopped,
+}
+
+impl AcceptError {
+    /// What a program can do about it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Closed { .. } => ErrorKind::Retry,
+            Self::Stopped => ErrorKind::Never,
+        }
+    }
+}
+
+/// Listening failed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum ListenError {
+    /// Another socket has the address.
+    #[error("cannot listen on {address}: the port is in use; choose another or stop its owner")]
+    InUse {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// The address is not one of this machine's, or may not be used.
+    #[error("cannot listen on {address}: {problem}")]
+    Address {
+        /// The address.
+        address: SocketAddr,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Limits or ALPNs cannot work.
+    #[error("cannot listen on {address}: the configuration is wrong")]
+    Config {
+        /// The address.
+        address: SocketAddr,
+        /// What is wrong.
+        #[source]
+        source: ConfigError,
+    },
+    /// The own credential could not be loaded.
+    #[error("cannot listen on {address}: the own credential cannot be used")]
+    Credential {
+        /// The address.
+        address: SocketAddr,
+        /// What is wrong with it.
+        #[source]
+        source: Arc<CredentialError>,
+    },
+    /// MsQuic itself refused.
+    #[error("cannot listen on {address}: MsQuic could not {action}")]
+    Library {
+        /// The address.
+        address: SocketAddr,
+        /// What was tried.
+        action: &'static str,
+        /// MsQuic's answer.
+        #[source]
+        source: LibraryError,
+    },
+    /// The node was stopped.
+    #[error("cannot listen: the node is stopped")]
+    Stopped,
+}
+
+impl ListenError {
+    /// What a program can do about it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::InUse { .. } | Self::Library { .. } => ErrorKind::Retry,
+            Self::Address { .. }
+            | Self::Config { .. }
+            | Self::Credential { .. }
+            | Self::Stopped => ErrorKind::Never,
+        }
+    }
+}
+
+/// A status of the MsQuic library that no operation of ours names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("QUIC_STATUS {status:#x}")]
+pub struct LibraryError {
+    /// MsQuic's `QUIC_STATUS`.
+    pub status: u32,
+}
+
+/// A node could not be started, or has ended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NodeError {
+    /// The configuration cannot work.
+    #[error("the node cannot start: its configuration is wrong")]
+    Config(#[from] ConfigError),
+    /// The supervisor actor could not be spawned.
+    #[error("the node cannot start: its supervisor did not")]
+    Spawn(#[source] ractor::SpawnErr),
+    /// The node is stopped.
+    #[error("the node is stopped")]
+    Stopped,
+    /// Not everything ended within the grace; what was left was cut.
+    #[error("{connections} connections did not end within {grace:?} and were cut")]
+    GraceExceeded {
+        /// How many were cut.
+        connections: usize,
+        /// The limit.
+        grace: Duration,
+    },
+}

@@ -1,0 +1,266 @@
+//! Who a process is, and whom it trusts.
+//!
+//! A peer *is* its certificate: the [`CertHash`] of the leaf. A [`NetCredential`] holds the own key
+//! and chain together with a [`Trust`], and [`Trust::judge`] is the one place where a peer's
+//! certificate is accepted or refused.
+//!
+//! ```text
+//! identity.rs ............ CertHash, SignerKey: the two names a certificate can be trusted by
+//! ├── credential.rs ...... NetCredential: own key, own chain, trust
+//! ├── key_files.rs ....... PEM and DER, on disk and in memory
+//! ├── signing_key.rs ..... SigningKey: vouches for certificates
+//! ├── trust.rs ........... Trust and Refusal
+//! ├── prefixes.rs ........ KeyPrefixes: the short names that messages use
+//! ├── certificate.rs ..... reading a certificate
+//! └── error.rs ........... CredentialError
+//! ```
+//!
+//! Invariants: nobody is trusted unless it was asked for; nothing a peer sends makes this module
+//! panic, or allocate beyond a small multiple of [`CERTIFICATE_BYTES_MAX`]; no `Debug` or `Display`
+//! shows a secret.
+
+mod certificate;
+mod credential;
+mod error;
+mod key_files;
+mod prefixes;
+mod signing_key;
+mod trust;
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Serialize, Serializer};
+use sha2::{Digest, Sha256};
+
+pub use credential::NetCredential;
+pub(crate) use credential::Pkcs12;
+pub use error::{CredentialError, Origin};
+pub use prefixes::{KeyPrefixes, key_prefixes};
+pub use signing_key::SigningKey;
+pub use trust::{Refusal, Trust};
+
+/// The largest leaf certificate that is read, in bytes. Real ones take one or two KiB; the limit
+/// keeps what a stranger can make us parse small.
+pub const CERTIFICATE_BYTES_MAX: usize = 64 * 1024;
+
+/// How many entries of a certificate's signatures extension are examined. A certificate has few
+/// signers; the limit keeps a stranger from buying signature checks.
+pub const SIGNATURES_EXAMINED_MAX: usize = 8;
+
+/// How many bytes of a hash or a key its short form shows: enough to tell peers apart in a log,
+/// never enough to decide anything.
+const SHORT_BYTES: usize = 4;
+
+/// An identity: the SHA-256 of a certificate's leaf DER.
+///
+/// Shown and parsed as 64 hex digits, the same as
+/// `openssl x509 -outform der -in certificate.pem | sha256sum`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CertHash([u8; 32]);
+
+impl CertHash {
+    /// The identity of the certificate with this DER encoding.
+    #[must_use]
+    pub fn of_der(leaf_der: &[u8]) -> Self {
+        Self(Sha256::digest(leaf_der).into())
+    }
+
+    /// The identity with these 32 bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 32 bytes of the hash.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The first 8 hex digits, for people to read. Two identities may share them.
+    #[must_use]
+    pub fn short(&self) -> String {
+        Hex(&self.0[..SHORT_BYTES]).to_string()
+    }
+}
+
+impl fmt::Display for CertHash {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Hex(&self.0).fmt(formatter)
+    }
+}
+
+impl fmt::Debug for CertHash {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "CertHash({})", Hex(&self.0[..SHORT_BYTES]))
+    }
+}
+
+impl FromStr for CertHash {
+    type Err = ParseHexError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        parse_hex(text).map(Self)
+    }
+}
+
+impl Serialize for CertHash {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// The public half of a [`SigningKey`]: 32 bytes of Ed25519.
+///
+/// Who trusts it accepts every certificate whose public key it has signed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SignerKey([u8; 32]);
+
+impl SignerKey {
+    /// The key with these 32 bytes. Bytes that are no Ed25519 key make a key that signed nothing.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 32 bytes of the key.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The first 8 hex digits, for people to read.
+    #[must_use]
+    pub fn short(&self) -> String {
+        Hex(&self.0[..SHORT_BYTES]).to_string()
+    }
+}
+
+impl fmt::Display for SignerKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Hex(&self.0).fmt(formatter)
+    }
+}
+
+impl fmt::Debug for SignerKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "SignerKey({})", Hex(&self.0[..SHORT_BYTES]))
+    }
+}
+
+impl FromStr for SignerKey {
+    type Err = ParseHexError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        parse_hex(text).map(Self)
+    }
+}
+
+impl Serialize for SignerKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Why a text is no hash or key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ParseHexError {
+    /// The text is too short or too long.
+    #[error("expected {expected} hex digits, found {found} characters")]
+    Length {
+        /// How many digits there should be.
+        expected: usize,
+        /// How many characters there are.
+        found: usize,
+    },
+    /// One character is no hex digit.
+    #[error("expected only hex digits, found {found:?} as character {position}")]
+    Digit {
+        /// Which character, counted from 1.
+        position: usize,
+        /// The character.
+        found: char,
+    },
+}
+
+fn parse_hex(text: &str) -> Result<[u8; 32], ParseHexError> {
+    let mut bytes = [0; 32];
+    let expected = 2 * bytes.len();
+    let found = text.chars().count();
+    if found != expected {
+        return Err(ParseHexError::Length { expected, found });
+    }
+    for (index, found) in text.chars().enumerate() {
+        let digit = found.to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        let Some(digit) = digit else {
+            return Err(ParseHexError::Digit { position: index + 1, found });
+        };
+        bytes[index / 2] = bytes[index / 2] << 4 | digit;
+    }
+    Ok(bytes)
+}
+
+/// Shows bytes as lower-case hex digits.
+struct Hex<'a>(&'a [u8]);
+
+impl fmt::Display for Hex<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// SHA-256 of nothing, as FIPS 180-4 implementations agree on it.
+    const OF_NOTHING: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    #[test]
+    fn hash_is_sha_256_in_lower_case_hex() {
+        let hash = CertHash::of_der(b"");
+        assert_eq!(hash.to_string(), OF_NOTHING);
+        assert_eq!(hash.short(), "e3b0c442");
+        assert_eq!(format!("{hash:?}"), "CertHash(e3b0c442)");
+        assert_eq!(CertHash::from_bytes(*hash.as_bytes()), hash);
+    }
+
+    #[test]
+    fn hash_is_serialized_as_its_hex_digits() {
+        let hash = CertHash::of_der(b"");
+        assert_eq!(serde_json::to_string(&hash).unwrap(), format!("\"{OF_NOTHING}\""));
+    }
+
+    #[test]
+    fn hash_is_parsed_in_either_case() {
+        let hash = CertHash::of_der(b"");
+        assert_eq!(OF_NOTHING.parse(), Ok(hash));
+        assert_eq!(OF_NOTHING.to_uppercase().parse(), Ok(hash));
+    }
+
+    #[test]
+    fn what_is_no_hash_says_why() {
+        let short = OF_NOTHING[..63].parse::<CertHash>().unwrap_err();
+        assert_eq!(short.to_string(), "expected 64 hex digits, found 63 characters");
+        let letter = OF_NOTHING.replacen("b0", "bx", 1).parse::<CertHash>().unwrap_err();
+        assert_eq!(letter.to_string(), "expected only hex digits, found 'x' as character 4");
+        assert!("".parse::<SignerKey>().is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_hash_and_key_comes_back_from_its_text(bytes: [u8; 32]) {
+            prop_assert_eq!(CertHash(bytes).to_string().parse(), Ok(CertHash(bytes)));
+            prop_assert_eq!(SignerKey(bytes).to_string().parse(), Ok(SignerKey(bytes)));
+        }
+
+        #[test]
+        fn any_text_is_parsed_without_a_panic(text in "\\PC{0,80}|[0-9a-fé+]{64}") {
+            let _ = text.parse::<CertHash>();
+        }
+    }
+}

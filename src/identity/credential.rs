@@ -1,0 +1,672 @@
+//! A process's own key and certificate chain, and whom it trusts.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use p12_keystore::{KeyStore, KeyStoreEntry, PrivateKey, PrivateKeyChain};
+use rand::RngCore;
+use rcgen::{
+    CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose,
+    PublicKeyData,
+};
+use zeroize::Zeroizing;
+
+use super::certificate::{Certificate, CertificateFault, SIGNATURES_OID};
+use super::{
+    CertHash, CredentialError, Hex, Origin, SIGNATURES_EXAMINED_MAX, SignerKey, SigningKey, Trust,
+    key_files,
+};
+
+/// How long before its making a certificate is valid, so that a peer whose clock is behind takes
+/// it at once.
+const VALID_BEFORE: Duration = Duration::from_secs(60 * 60);
+
+/// How long a certificate is valid. Peers pin its hash, so every renewal is work at every peer:
+/// ten years outlast most machines, and still end for a key that was forgotten.
+const VALID_FOR: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
+/// The longest common name that X.520 allows, in characters.
+const COMMON_NAME_CHARS_MAX: usize = 64;
+
+/// The common name of a certificate whose first subject cannot be one.
+const COMMON_NAME: &str = "moorline";
+
+/// Rounds of the key derivation in PKCS#12, the fewest that NIST SP 800-132 allows. More would
+/// protect nothing: the password is random and never leaves the process.
+const PKCS12_ROUNDS: u32 = 1_000;
+
+/// Random bytes in a PKCS#12 password: as many as the AES-256 key made from it.
+const PKCS12_PASSWORD_BYTES: usize = 32;
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+/// Own private key, own certificate chain, and [`Trust`]. Cheap to clone.
+///
+/// A credential trusts nobody until it is told to; the methods that add trust can be chained, and
+/// leave clones made before as they were. The key is wiped from memory with the last clone, except
+/// for what the libraries it passed through have copied.
+///
+/// # Example
+/// ```
+/// use moorline::{NetCredential, SigningKey};
+///
+/// let operator = SigningKey::generate();
+/// let server = NetCredential::generate_self_signed(&["localhost"], &[operator.clone()])?;
+/// let client = NetCredential::generate_self_signed(&[], &[])?.trust_key(operator.public());
+/// let server = server.trust_hash(client.identity());
+/// # Ok::<(), moorline::CredentialError>(())
+/// ```
+#[derive(Clone)]
+pub struct NetCredential {
+    id: u64,
+    material: Arc<Material>,
+    trust: Arc<Trust>,
+}
+
+struct Material {
+    /// PKCS#8 DER.
+    key: Zeroizing<Vec<u8>>,
+    /// Leaf first, never empty.
+    chain: Vec<Vec<u8>>,
+    identity: CertHash,
+}
+
+/// Key and chain as PKCS#12, under a password of their own.
+pub(crate) struct Pkcs12 {
+    der: Vec<u8>,
+    password: Zeroizing<String>,
+}
+
+impl Pkcs12 {
+    /// The bytes and the password that opens them; the one who takes them keeps both to itself.
+    pub(crate) fn into_parts(mut self) -> (Vec<u8>, String) {
+        (self.der, std::mem::take(&mut *self.password))
+    }
+}
+
+impl NetCredential {
+    /// Makes an ECDSA P-256 key and a certificate for it that is signed by the key itself.
+    ///
+    /// `subjects` are DNS names or IP addresses; peers that go by hashes and signer keys do not
+    /// look at them, and there may be none. Each of the `signing_keys` vouches for the new key, at
+    /// most [`SIGNATURES_EXAMINED_MAX`]. The certificate is valid from one hour ago, for peers
+    /// whose clock is behind, for ten years.
+    ///
+    /// # Errors
+    /// [`CredentialError::SubjectInvalid`], [`CredentialError::TooManySigners`], or
+    /// [`CredentialError::Generate`] if the system has no randomness.
+    pub fn generate_self_signed(
+        subjects: &[&str],
+        signing_keys: &[SigningKey],
+    ) -> Result<Self, CredentialError> {
+        if signing_keys.len() > SIGNATURES_EXAMINED_MAX {
+            return Err(CredentialError::TooManySigners { given: signing_keys.len() });
+        }
+        let key = KeyPair::generate().map(Zeroizing::new).map_err(generate_error)?;
+        let mut parameters = parameters_for(subjects)?;
+        if !signing_keys.is_empty() {
+            let public_key_info = key.subject_public_key_info();
+            let entries = signing_keys.iter().flat_map(|signer| signer.entry(&public_key_info));
+            parameters
+                .custom_extensions
+                .push(CustomExtension::from_oid_content(&SIGNATURES_OID, entries.collect()));
+        }
+        let certificate = parameters.self_signed(&*key).map_err(generate_error)?;
+        let key_der = Zeroizing::new(key.serialize_der());
+        Ok(Self::from_checked(vec![certificate.der().to_vec()], key_der))
+    }
+
+    /// Reads a chain (leaf first) and its private key (PKCS#8) from PEM. Data that is DER is taken
+    /// as well.
+    ///
+    /// # Errors
+    /// A [`CredentialError`] if there is no certificate or no key, if one of them cannot be read
+    /// or used, or if the key is not the leaf's.
+    pub fn from_pem(cert_chain_pem: &[u8], key_pem: &[u8]) -> Result<Self, CredentialError> {
+        Self::read((cert_chain_pem, Origin::Memory), (key_pem, Origin::Memory))
+    }
+
+    /// Takes a chain (leaf first) and its private key (PKCS#8), each in DER.
+    ///
+    /// # Errors
+    /// As [`from_pem`](Self::from_pem).
+    pub fn from_der(chain: Vec<Vec<u8>>, key: Vec<u8>) -> Result<Self, CredentialError> {
+        let key = Zeroizing::new(key);
+        Self::check((chain, Origin::Memory), (key, Origin::Memory))
+    }
+
+    /// Reads a chain (leaf first) and its private key (PKCS#8) from two files, PEM or DER: which
+    /// of them is told by the content.
+    ///
+    /// # Errors
+    /// As [`from_pem`](Self::from_pem), and [`CredentialError::Unreadable`]. Every message names
+    /// the file.
+    pub fn from_files(cert: &Path, key: &Path) -> Result<Self, CredentialError> {
+        let (chain_data, key_data) = (key_files::read_file(cert)?, key_files::read_file(key)?);
+        Self::read(
+            (&chain_data, Origin::File(cert.to_owned())),
+            (&key_data, Origin::File(key.to_owned())),
+        )
+    }
+
+    /// Writes the chain and the private key as PEM. Only the owner may read the key's file
+    /// (mode 0600).
+    ///
+    /// # Errors
+    /// [`CredentialError::FileExists`] if one of the files exists: nothing is ever overwritten.
+    /// [`CredentialError::Unwritable`] if one cannot be written; then neither is left behind.
+    pub fn write_files(&self, cert: &Path, key: &Path) -> Result<(), CredentialError> {
+        key_files::write_pair((cert, &self.certificate_pem()), (key, &self.private_key_pem()))
+    }
+
+    /// The certificate chain as PEM, leaf first. Anybody may see it.
+    #[must_use]
+    pub fn certificate_pem(&self) -> String {
+        key_files::encode_chain(&self.material.chain)
+    }
+
+    /// The private key as PKCS#8 PEM. **This is the secret itself**; the text is wiped when dropped.
+    #[must_use]
+    pub fn private_key_pem(&self) -> Zeroizing<String> {
+        key_files::encode_secret(&self.material.key)
+    }
+
+    /// The own identity: the hash that peers trust or expect.
+    #[must_use]
+    pub fn identity(&self) -> CertHash {
+        self.material.identity
+    }
+
+    /// The certificates in DER, leaf first; there is at least one.
+    #[must_use]
+    pub fn chain_der(&self) -> &[Vec<u8>] {
+        &self.material.chain
+    }
+
+    /// Whom this credential trusts.
+    #[must_use]
+    pub fn trust(&self) -> &Trust {
+        &self.trust
+    }
+
+    /// Trusts the peer with this identity.
+    #[must_use]
+    pub fn trust_hash(self, hash: CertHash) -> Self {
+        self.with_trust(|trust| trust.add_hash(hash))
+    }
+
+    /// Trusts every peer whose public key this key has signed.
+    #[must_use]
+    pub fn trust_key(self, signer: SignerKey) -> Self {
+        self.with_trust(|trust| trust.add_signer(signer))
+    }
+
+    /// Trusts **everybody** who shows a certificate inside its validity period. Whoever can reach
+    /// the address is let in: for tests and experiments.
+    #[must_use]
+    pub fn insecure_accept_any(self) -> Self {
+        self.with_trust(Trust::set_accept_any)
+    }
+
+    /// Names this combination of key, chain and trust, in this process and until it ends: what was
+    /// built from the credential can be kept under it. Clones share it, changed trust has another.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Key and chain as PKCS#12, under a random password that is made for this call.
+    pub(crate) fn pkcs12(&self) -> Result<Pkcs12, CredentialError> {
+        let mut random = Zeroizing::new([0; PKCS12_PASSWORD_BYTES]);
+        rand::rng().fill_bytes(&mut *random);
+        let password = Zeroizing::new(Hex(&*random).to_string());
+
+        let certificates: Result<Vec<_>, _> =
+            self.chain_der().iter().map(|der| p12_keystore::Certificate::from_der(der)).collect();
+        let key = PrivateKey::from_der(&self.material.key).map_err(pack_error)?;
+        let local_key_id = self.identity().as_bytes().to_vec();
+        let chain = PrivateKeyChain::new(local_key_id, key, certificates.map_err(pack_error)?);
+        let mut store = KeyStore::new();
+        store.add_entry(COMMON_NAME, KeyStoreEntry::PrivateKeyChain(chain));
+        let writer = store.writer(&password);
+        let der = writer
+            .encryption_iterations(PKCS12_ROUNDS)
+            .mac_iterations(PKCS12_ROUNDS)
+            .write()
+            .map_err(pack_error)?;
+        Ok(Pkcs12 { der, password })
+    }
+
+    fn read(
+        (chain_data, chain_origin): (&[u8], Origin),
+        (key_data, key_origin): (&[u8], Origin),
+    ) -> Result<Self, CredentialError> {
+        let chain = key_files::read_chain(chain_data, &chain_origin)?;
+        let key = key_files::read_key(key_data, &key_origin)?;
+        Self::check((chain, chain_origin), (key, key_origin))
+    }
+
+    fn check(
+        (chain, chain_origin): (Vec<Vec<u8>>, Origin),
+        (key, key_origin): (Zeroizing<Vec<u8>>, Origin),
+    ) -> Result<Self, CredentialError> {
+        let mut certificates = Vec::with_capacity(chain.len());
+        for der in &chain {
+            let certificate =
+                Certificate::parse(der).map_err(|fault| chain_error(&chain_origin, fault))?;
+            certificates.push(certificate);
+        }
+        let Some(leaf) = certificates.first() else {
+            return Err(CredentialError::CertificateMissing { origin: chain_origin });
+        };
+        key_files::check_tls_key(&key, &key_origin)?;
+        let Ok(pair) = KeyPair::try_from(key.as_slice()).map(Zeroizing::new) else {
+            return Err(CredentialError::KeyMalformed { origin: key_origin });
+        };
+        if pair.public_key_raw() != leaf.public_key() {
+            return Err(CredentialError::KeyMismatch {
+                certificate: chain_origin,
+                key: key_origin,
+            });
+        }
+        Ok(Self::from_checked(chain, key))
+    }
+
+    fn from_checked(chain: Vec<Vec<u8>>, key: Zeroizing<Vec<u8>>) -> Self {
+        let identity = CertHash::of_der(&chain[0]);
+        let material = Arc::new(Material { key, chain, identity });
+        Self { id: next_id(), material, trust: Arc::default() }
+    }
+
+    fn with_trust(mut self, change: impl FnOnce(&mut Trust)) -> Self {
+        change(Arc::make_mut(&mut self.trust));
+        self.id = next_id();
+        self
+    }
+}
+
+impl fmt::Debug for NetCredential {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("NetCredential")
+            .field("identity", &self.identity())
+            .field("trust", &self.trust)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Pkcs12 {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Pkcs12").field("bytes", &self.der.len()).finish_non_exhaustive()
+    }
+}
+
+fn next_id() -> u64 {
+    NEXT_ID.fetch_add(1, Ordering::Relaxed)
+}
+
+fn parameters_for(subjects: &[&str]) -> Result<CertificateParams, CredentialError> {
+    let mut parameters = CertificateParams::default();
+    for subject in subjects {
+        let names = CertificateParams::new(vec![(*subject).to_owned()]).map_err(|source| {
+            let subject = (*subject).to_owned();
+            CredentialError::SubjectInvalid { subject, source: source.into() }
+        })?;
+        parameters.subject_alt_names.extend(names.subject_alt_names);
+    }
+    let common_name = subjects
+        .first()
+        .filter(|subject| subject.chars().count() <= COMMON_NAME_CHARS_MAX)
+        .unwrap_or(&COMMON_NAME);
+    parameters.distinguished_name.push(DnType::CommonName, *common_name);
+    parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    // Every peer both dials and listens.
+    parameters.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    // A clock before 1970 makes a certificate of 1970: the peers' clocks decide.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let epoch = rcgen::date_time_ymd(1970, 1, 1);
+    parameters.not_before = epoch + now.saturating_sub(VALID_BEFORE);
+    parameters.not_after = epoch + now + VALID_FOR;
+    Ok(parameters)
+}
+
+fn chain_error(origin: &Origin, fault: CertificateFault) -> CredentialError {
+    let origin = origin.clone();
+    match fault {
+        CertificateFault::TooLarge { bytes } => {
+            CredentialError::CertificateTooLarge { origin, bytes }
+        }
+        CertificateFault::NotX509
+        | CertificateFault::TrailingBytes
+        | CertificateFault::Signatures => {
+            CredentialError::CertificateMalformed { origin, source: fault.into() }
+        }
+    }
+}
+
+fn generate_error(source: rcgen::Error) -> CredentialError {
+    CredentialError::Generate { source: source.into() }
+}
+
+fn pack_error(source: p12_keystore::error::Error) -> CredentialError {
+    CredentialError::Pack { source: source.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+    use std::fs;
+    use std::path::PathBuf;
+
+    use p12_keystore::Pkcs12ImportPolicy;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::identity::Refusal;
+
+    fn generate() -> NetCredential {
+        NetCredential::generate_self_signed(&["localhost", "::1"], &[]).unwrap()
+    }
+
+    /// A directory that is removed with the test.
+    struct Directory(PathBuf);
+
+    impl Directory {
+        fn create() -> Self {
+            let name = format!("moorline-identity-{}-{}", std::process::id(), next_id());
+            let path = std::env::temp_dir().join(name);
+            fs::create_dir(&path).unwrap();
+            Self(path)
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.0.join(name)
+        }
+
+        fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+            let path = self.path(name);
+            fs::write(&path, content).unwrap();
+            path
+        }
+    }
+
+    impl Drop for Directory {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn generated_certificate_is_accepted_by_who_trusts_its_hash_or_its_signer() {
+        let signers = [SigningKey::generate(), SigningKey::generate()];
+        let peer = NetCredential::generate_self_signed(&["localhost"], &signers).unwrap();
+        let leaf = Some(peer.chain_der()[0].as_slice());
+        let now = SystemTime::now();
+        let own = generate();
+
+        let refusal = own.trust().judge(leaf, None, now);
+        assert_eq!(refusal, Err(Refusal::Untrusted { found: peer.identity() }));
+        for trusting in [
+            own.clone().trust_hash(peer.identity()),
+            own.clone().trust_key(signers[0].public()),
+            own.clone().trust_key(signers[1].public()),
+            own.clone().insecure_accept_any(),
+        ] {
+            assert_eq!(trusting.trust().judge(leaf, None, now), Ok(peer.identity()));
+        }
+    }
+
+    #[test]
+    fn generated_certificate_is_valid_from_an_hour_ago_for_ten_years() {
+        let own = generate();
+        let accepting = own.clone().insecure_accept_any();
+        let judge = |now| accepting.trust().judge(Some(&own.chain_der()[0]), None, now);
+        let (now, margin) = (SystemTime::now(), Duration::from_secs(60));
+        assert!(judge(now - VALID_BEFORE + margin).is_ok());
+        assert!(judge(now - VALID_BEFORE - margin).is_err());
+        assert!(judge(now + VALID_FOR - margin).is_ok());
+        assert!(judge(now + VALID_FOR + margin).is_err());
+    }
+
+    #[test]
+    fn more_signers_than_peers_examine_are_refused() {
+        let signers = vec![SigningKey::generate(); SIGNATURES_EXAMINED_MAX + 1];
+        let error = NetCredential::generate_self_signed(&[], &signers).unwrap_err();
+        assert!(matches!(error, CredentialError::TooManySigners { given: 9 }), "{error:?}");
+        assert!(NetCredential::generate_self_signed(&[], &signers[1..]).is_ok());
+    }
+
+    #[test]
+    fn subject_that_is_no_name_is_named_in_the_error() {
+        let error = NetCredential::generate_self_signed(&["ok", "häfen"], &[]).unwrap_err();
+        assert!(error.to_string().contains("häfen"), "{error}");
+        assert!(error.source().is_some());
+    }
+
+    #[test]
+    fn changed_trust_has_its_own_id_and_the_same_key() {
+        let own = generate();
+        let clone = own.clone();
+        assert_eq!(own.id(), clone.id());
+        let changed = clone.trust_hash(CertHash::of_der(b"peer"));
+        assert_ne!(own.id(), changed.id());
+        assert!(Arc::ptr_eq(&own.material, &changed.material));
+        assert!(own.trust().is_empty());
+        assert_eq!(changed.trust().hashes().len(), 1);
+        assert_ne!(generate().id(), generate().id());
+    }
+
+    #[test]
+    fn credential_comes_back_from_pem_and_der() {
+        let own = generate();
+        let (certificate, key) = (own.certificate_pem(), own.private_key_pem());
+        let from_pem = NetCredential::from_pem(certificate.as_bytes(), key.as_bytes()).unwrap();
+        assert_eq!(from_pem.identity(), own.identity());
+        assert_eq!(*from_pem.private_key_pem(), *key);
+        let (chain, key) = (own.chain_der().to_vec(), own.material.key.to_vec());
+        let from_der = NetCredential::from_der(chain, key).unwrap();
+        assert_eq!(from_der.certificate_pem(), certificate);
+        assert!(from_der.trust().is_empty());
+    }
+
+    #[test]
+    fn p_384_key_serves_as_well() {
+        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
+        let certificate = parameters_for(&["localhost"]).unwrap().self_signed(&key).unwrap();
+        let chain = vec![certificate.der().to_vec()];
+        assert!(NetCredential::from_der(chain, key.serialize_der()).is_ok());
+    }
+
+    #[test]
+    fn chain_keeps_its_order_and_the_leaf_is_the_identity() {
+        let (leaf, issuer) = (generate(), generate());
+        let chain = leaf.certificate_pem() + "between blocks\n" + &issuer.certificate_pem();
+        let key = leaf.private_key_pem();
+        let read = NetCredential::from_pem(chain.as_bytes(), key.as_bytes()).unwrap();
+        assert_eq!(read.identity(), leaf.identity());
+        assert_eq!(read.chain_der(), [leaf.chain_der()[0].clone(), issuer.chain_der()[0].clone()]);
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let own = generate().trust_hash(CertHash::of_der(b"peer"));
+        let shown = format!("{own:?} {:?}", own.pkcs12().unwrap());
+        assert!(shown.contains(&own.identity().short()));
+        let password = own.pkcs12().unwrap().password;
+        assert!(shown.len() < 300 && !shown.contains(&password[..8]), "{shown}");
+    }
+
+    #[test]
+    fn pkcs12_is_read_back_with_its_password_only() {
+        let (leaf, issuer) = (generate(), generate());
+        let chain = leaf.certificate_pem() + &issuer.certificate_pem();
+        let own = NetCredential::from_pem(chain.as_bytes(), leaf.private_key_pem().as_bytes());
+        let own = own.unwrap();
+        let packed = own.pkcs12().unwrap();
+        let read = |password| KeyStore::from_pkcs12(&packed.der, password, Pkcs12ImportPolicy::Raw);
+        assert!(read("").is_err());
+        let store = read(packed.password.as_str()).unwrap();
+        let (_, chain) = store.private_key_chain().unwrap();
+        assert_eq!(chain.key().as_der(), own.material.key.as_slice());
+        let certificates: Vec<&[u8]> = store
+            .entries()
+            .filter_map(|(_, entry)| match entry {
+                KeyStoreEntry::Certificate(certificate) => Some(certificate.as_der()),
+                KeyStoreEntry::PrivateKeyChain(_) | KeyStoreEntry::Secret(_) => None,
+            })
+            .collect();
+        assert_eq!(certificates.len(), 2);
+        assert!(own.chain_der().iter().all(|der| certificates.contains(&der.as_slice())));
+        assert_ne!(*packed.password, *own.pkcs12().unwrap().password);
+        let (der, password) = (packed.der.clone(), packed.password.to_string());
+        assert_eq!(packed.into_parts(), (der, password));
+    }
+
+    #[test]
+    fn written_files_are_read_back_and_never_overwritten() {
+        let (directory, own) = (Directory::create(), generate());
+        let (certificate, key) = (directory.path("own.crt"), directory.path("own.key"));
+        own.write_files(&certificate, &key).unwrap();
+        let read = NetCredential::from_files(&certificate, &key).unwrap();
+        assert_eq!(read.identity(), own.identity());
+
+        let error = generate().write_files(&directory.path("other.crt"), &key).unwrap_err();
+        assert!(
+            matches!(&error, CredentialError::FileExists { path } if *path == key),
+            "{error:?}"
+        );
+        assert!(error.to_string().contains("own.key"));
+        assert!(!directory.path("other.crt").exists());
+        let error = generate().write_files(&certificate, &directory.path("other.key")).unwrap_err();
+        assert!(error.to_string().contains("own.crt"), "{error}");
+        assert!(!directory.path("other.key").exists());
+        let read = NetCredential::from_files(&certificate, &key).unwrap();
+        assert_eq!(read.identity(), own.identity());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn key_file_is_for_its_owner_alone() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let directory = Directory::create();
+        let key = directory.path("own.key");
+        generate().write_files(&directory.path("own.crt"), &key).unwrap();
+        assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn der_files_are_told_from_pem_by_their_content() {
+        let (directory, own) = (Directory::create(), generate());
+        let certificate = directory.file("own.crt", &own.chain_der()[0]);
+        let key = directory.file("own.key", own.material.key.as_slice());
+        let read = NetCredential::from_files(&certificate, &key).unwrap();
+        assert_eq!(read.identity(), own.identity());
+    }
+
+    #[test]
+    fn every_error_of_the_key_file_names_it_and_its_kind() {
+        let (directory, own) = (Directory::create(), generate());
+        let certificate = directory.file("own.crt", own.certificate_pem());
+        let block = |tag: &str| format!("-----BEGIN {tag}-----\nMAA=\n-----END {tag}-----\n");
+        let legacy = "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nMAA=\n\
+                      -----END EC PRIVATE KEY-----\n";
+        let ed25519 = SigningKey::generate().to_pkcs8_pem();
+        let other = generate().private_key_pem();
+        type Expected = fn(&CredentialError) -> bool;
+        let cases: [(&str, &str, Expected); 8] = [
+            ("empty", "", |error| matches!(error, CredentialError::KeyMissing { .. })),
+            ("certificate", &own.certificate_pem(), |error| {
+                matches!(error, CredentialError::KeyMissing { .. })
+            }),
+            ("damaged", &block("PRIVATE KEY"), |error| {
+                matches!(error, CredentialError::KeyMalformed { .. })
+            }),
+            ("encrypted", &block("ENCRYPTED PRIVATE KEY"), |error| {
+                matches!(error, CredentialError::KeyEncrypted { .. })
+            }),
+            ("legacy", legacy, |error| matches!(error, CredentialError::KeyEncrypted { .. })),
+            ("sec1", &block("EC PRIVATE KEY"), |error| {
+                matches!(error, CredentialError::KeyNotPkcs8 { .. })
+            }),
+            ("ed25519", &ed25519, |error| matches!(error, CredentialError::KeyUnsupported { .. })),
+            ("other", &other, |error| matches!(error, CredentialError::KeyMismatch { .. })),
+        ];
+        for (name, content, expected) in cases {
+            let key = directory.file(name, content);
+            let error = NetCredential::from_files(&certificate, &key).unwrap_err();
+            assert!(expected(&error), "{name}: {error:?}");
+            assert!(error.to_string().contains(key.to_str().unwrap()), "{error}");
+        }
+        let absent = directory.path("absent");
+        let error = NetCredential::from_files(&certificate, &absent).unwrap_err();
+        assert!(error.to_string().contains("absent") && error.source().is_some(), "{error:?}");
+    }
+
+    #[test]
+    fn every_error_of_the_certificate_file_names_it() {
+        let (directory, own) = (Directory::create(), generate());
+        let key = directory.file("own.key", own.private_key_pem().as_bytes());
+        let (key_pem, truncated) = (own.private_key_pem(), &own.chain_der()[0][..100]);
+        let cases: [(&str, &[u8]); 5] = [
+            ("empty", b""),
+            ("text", b"a certificate"),
+            ("key", key_pem.as_bytes()),
+            ("truncated", truncated),
+            ("block", b"-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n"),
+        ];
+        for (name, content) in cases {
+            let certificate = directory.file(name, content);
+            let error = NetCredential::from_files(&certificate, &key).unwrap_err();
+            assert!(error.to_string().contains(certificate.to_str().unwrap()), "{error}");
+        }
+    }
+
+    #[test]
+    fn older_and_encrypted_forms_of_a_key_are_told_apart_in_der() {
+        let chain = generate().chain_der().to_vec();
+        let check = |key: &[u8]| NetCredential::from_der(chain.clone(), key.to_vec()).unwrap_err();
+        let rsa_pkcs1 = check(&[0x30, 6, 2, 1, 0, 2, 1, 5]);
+        assert!(matches!(rsa_pkcs1, CredentialError::KeyNotPkcs8 { .. }), "{rsa_pkcs1:?}");
+        let sec1 = check(&[0x30, 6, 2, 1, 1, 4, 1, 5]);
+        assert!(matches!(sec1, CredentialError::KeyNotPkcs8 { .. }), "{sec1:?}");
+        let encrypted = check(&[0x30, 7, 0x30, 2, 5, 0, 4, 1, 5]);
+        assert!(matches!(encrypted, CredentialError::KeyEncrypted { .. }), "{encrypted:?}");
+        let no_chain = NetCredential::from_der(Vec::new(), Vec::new()).unwrap_err();
+        assert!(matches!(no_chain, CredentialError::CertificateMissing { .. }), "{no_chain:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn random_data_is_refused_without_a_panic(
+            chain in proptest::collection::vec(any::<u8>(), 0..300),
+            key in proptest::collection::vec(any::<u8>(), 0..300),
+        ) {
+            prop_assert!(NetCredential::from_pem(&chain, &key).is_err());
+            prop_assert!(NetCredential::from_der(vec![chain], key).is_err());
+        }
+
+        #[test]
+        fn damaged_pem_and_der_are_read_without_a_panic(
+            damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        ) {
+            let own = generate();
+            let spoil = |data: &[u8]| {
+                let mut data = data.to_vec();
+                for (index, byte) in &damage {
+                    let index = index.index(data.len());
+                    data[index] = *byte;
+                }
+                data
+            };
+            let (chain, key) = (own.certificate_pem(), own.private_key_pem());
+            let _ = NetCredential::from_pem(&spoil(chain.as_bytes()), key.as_bytes());
+            let _ = NetCredential::from_pem(chain.as_bytes(), &spoil(key.as_bytes()));
+            let _ = SigningKey::from_pkcs8_pem(&String::from_utf8_lossy(&spoil(key.as_bytes())));
+            let _ = NetCredential::from_der(own.chain_der().to_vec(), spoil(&own.material.key));
+        }
+    }
+}

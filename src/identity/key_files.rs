@@ -1,0 +1,272 @@
+//! Certificates and private keys as PEM and DER, in memory and on disk.
+//!
+//! What is read here is the operator's own. It is checked so that a mistake is named where it was
+//! made, and not by the first handshake that fails.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::path::Path;
+
+use pem::{EncodeConfig, LineEnding, Pem};
+use x509_parser::der_parser::asn1_rs::{Any, Sequence, Tag};
+use x509_parser::oid_registry::{
+    OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_NIST_EC_P384, OID_PKCS1_RSAENCRYPTION,
+    OID_SIG_ED25519,
+};
+use x509_parser::prelude::FromDer;
+use x509_parser::x509::AlgorithmIdentifier;
+use zeroize::Zeroizing;
+
+use super::{CredentialError, Origin};
+
+const CERTIFICATE_TAG: &str = "CERTIFICATE";
+const PRIVATE_KEY_TAG: &str = "PRIVATE KEY";
+const ENCRYPTED_KEY_TAG: &str = "ENCRYPTED PRIVATE KEY";
+const OPENSSH_KEY_TAG: &str = "OPENSSH PRIVATE KEY";
+const PEM_BEGIN: &[u8] = b"-----BEGIN ";
+/// What every DER certificate and key starts with: a SEQUENCE.
+const DER_BEGIN: u8 = 0x30;
+const ENCODING: EncodeConfig = EncodeConfig::new().set_line_ending(LineEnding::LF);
+
+const USABLE_FOR_TLS: &str = "an ECDSA P-256, ECDSA P-384 or RSA key";
+const USABLE_FOR_SIGNING: &str = "an Ed25519 key";
+
+/// Reads a whole file.
+pub(super) fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, CredentialError> {
+    fs::read(path)
+        .map(Zeroizing::new)
+        .map_err(|source| CredentialError::Unreadable { path: path.to_owned(), source })
+}
+
+/// The certificates in the data, as DER and in order. There is at least one; none is checked.
+pub(super) fn read_chain(data: &[u8], origin: &Origin) -> Result<Vec<Vec<u8>>, CredentialError> {
+    if !is_pem(data) {
+        let missing = || CredentialError::CertificateMissing { origin: origin.clone() };
+        return (data.first() == Some(&DER_BEGIN)).then(|| vec![data.to_vec()]).ok_or_else(missing);
+    }
+    let blocks = pem::parse_many(data).map_err(|source| CredentialError::CertificateMalformed {
+        origin: origin.clone(),
+        source: source.into(),
+    })?;
+    let chain: Vec<Vec<u8>> = blocks
+        .into_iter()
+        .filter(|block| block.tag() == CERTIFICATE_TAG)
+        .map(Pem::into_contents)
+        .collect();
+    if chain.is_empty() {
+        return Err(CredentialError::CertificateMissing { origin: origin.clone() });
+    }
+    Ok(chain)
+}
+
+/// The first private key in the data, as PKCS#8 DER. Its algorithm is not checked.
+pub(super) fn read_key(
+    data: &[u8],
+    origin: &Origin,
+) -> Result<Zeroizing<Vec<u8>>, CredentialError> {
+    let missing = || CredentialError::KeyMissing { origin: origin.clone() };
+    if !is_pem(data) {
+        return (data.first() == Some(&DER_BEGIN))
+            .then(|| Zeroizing::new(data.to_vec()))
+            .ok_or_else(missing);
+    }
+    // The cause is left out: it may quote a line of the key.
+    let blocks = pem::parse_many(data)
+        .map_err(|_| CredentialError::KeyMalformed { origin: origin.clone() })?;
+    let block = blocks
+        .into_iter()
+        .find(|block| block.tag().ends_with(PRIVATE_KEY_TAG))
+        .ok_or_else(missing)?;
+    let encrypted = block.headers().get("Proc-Type").is_some_and(|kind| kind.contains("ENCRYPTED"));
+    match block.tag() {
+        ENCRYPTED_KEY_TAG => Err(CredentialError::KeyEncrypted { origin: origin.clone() }),
+        _ if encrypted => Err(CredentialError::KeyEncrypted { origin: origin.clone() }),
+        PRIVATE_KEY_TAG => Ok(Zeroizing::new(block.into_contents())),
+        OPENSSH_KEY_TAG => Err(CredentialError::KeyUnsupported {
+            origin: origin.clone(),
+            found: "an OpenSSH".to_owned(),
+            usable: USABLE_FOR_TLS,
+        }),
+        _ => Err(CredentialError::KeyNotPkcs8 { origin: origin.clone() }),
+    }
+}
+
+/// Checks that PKCS#8 DER holds a key that TLS can use here.
+pub(super) fn check_tls_key(der: &[u8], origin: &Origin) -> Result<(), CredentialError> {
+    match KeyKind::of(der, origin)? {
+        KeyKind::Ec256 | KeyKind::Ec384 | KeyKind::Rsa => Ok(()),
+        other => Err(other.unsupported(origin, USABLE_FOR_TLS)),
+    }
+}
+
+/// Checks that PKCS#8 DER holds a key that signs certificates here.
+pub(super) fn check_signing_key(der: &[u8], origin: &Origin) -> Result<(), CredentialError> {
+    match KeyKind::of(der, origin)? {
+        KeyKind::Ed25519 => Ok(()),
+        other => Err(other.unsupported(origin, USABLE_FOR_SIGNING)),
+    }
+}
+
+/// A chain as PEM, leaf first.
+pub(super) fn encode_chain(chain: &[Vec<u8>]) -> String {
+    let encode = |der: &Vec<u8>| pem::encode_config(&Pem::new(CERTIFICATE_TAG, &**der), ENCODING);
+    chain.iter().map(encode).collect()
+}
+
+/// A private key as PEM.
+pub(super) fn encode_secret(pkcs8_der: &[u8]) -> Zeroizing<String> {
+    let block = Pem::new(PRIVATE_KEY_TAG, pkcs8_der);
+    let text = Zeroizing::new(pem::encode_config(&block, ENCODING));
+    drop(Zeroizing::new(block.into_contents()));
+    text
+}
+
+/// Writes a certificate and its key, each to a file of its own. Neither may exist, and if one
+/// cannot be written none is left behind.
+pub(super) fn write_pair(
+    certificate: (&Path, &str),
+    key: (&Path, &str),
+) -> Result<(), CredentialError> {
+    let mut key_file = Unfinished::create(key.0, Access::OwnerOnly)?;
+    let mut certificate_file = Unfinished::create(certificate.0, Access::Usual)?;
+    key_file.write(key.1)?;
+    certificate_file.write(certificate.1)?;
+    key_file.keep();
+    certificate_file.keep();
+    Ok(())
+}
+
+fn is_pem(data: &[u8]) -> bool {
+    data.windows(PEM_BEGIN.len()).any(|window| window == PEM_BEGIN)
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum KeyKind {
+    Ec256,
+    Ec384,
+    Rsa,
+    Ed25519,
+    Other(String),
+}
+
+impl KeyKind {
+    /// Tells the kind of a PKCS#8 key (RFC 5958, section 2) and what else DER may hold: the
+    /// older forms start with a version too, the encrypted form with an algorithm.
+    fn of(der: &[u8], origin: &Origin) -> Result<Self, CredentialError> {
+        let malformed = || CredentialError::KeyMalformed { origin: origin.clone() };
+        let (rest, outer) = Sequence::from_der(der).map_err(|_| malformed())?;
+        if !rest.is_empty() {
+            return Err(malformed());
+        }
+        let (after_version, version) = Any::from_der(&outer.content).map_err(|_| malformed())?;
+        match version.tag() {
+            Tag::Integer => {}
+            Tag::Sequence => return Err(CredentialError::KeyEncrypted { origin: origin.clone() }),
+            _ => return Err(malformed()),
+        }
+        let (_, next) = Any::from_der(after_version).map_err(|_| malformed())?;
+        match next.tag() {
+            Tag::Sequence => {}
+            Tag::Integer | Tag::OctetString => {
+                return Err(CredentialError::KeyNotPkcs8 { origin: origin.clone() });
+            }
+            _ => return Err(malformed()),
+        }
+        let (_, algorithm) =
+            AlgorithmIdentifier::from_der(after_version).map_err(|_| malformed())?;
+        Ok(Self::of_algorithm(&algorithm))
+    }
+
+    fn of_algorithm(algorithm: &AlgorithmIdentifier<'_>) -> Self {
+        let oid = &algorithm.algorithm;
+        let curve = || algorithm.parameters().and_then(|curve| curve.as_oid().ok());
+        if *oid == OID_PKCS1_RSAENCRYPTION {
+            Self::Rsa
+        } else if *oid == OID_SIG_ED25519 {
+            Self::Ed25519
+        } else if *oid != OID_KEY_TYPE_EC_PUBLIC_KEY {
+            Self::Other(format!("an unknown ({oid})"))
+        } else {
+            match curve() {
+                Some(curve) if curve == OID_EC_P256 => Self::Ec256,
+                Some(curve) if curve == OID_NIST_EC_P384 => Self::Ec384,
+                Some(curve) => Self::Other(format!("an ECDSA (curve {curve})")),
+                None => Self::Other("an ECDSA (curve without a name)".to_owned()),
+            }
+        }
+    }
+
+    fn unsupported(self, origin: &Origin, usable: &'static str) -> CredentialError {
+        let found = match self {
+            Self::Ec256 => "an ECDSA P-256".to_owned(),
+            Self::Ec384 => "an ECDSA P-384".to_owned(),
+            Self::Rsa => "an RSA".to_owned(),
+            Self::Ed25519 => "an Ed25519".to_owned(),
+            Self::Other(found) => found,
+        };
+        CredentialError::KeyUnsupported { origin: origin.clone(), found, usable }
+    }
+}
+
+/// Who may read a file that is created.
+#[derive(Clone, Copy)]
+enum Access {
+    Usual,
+    OwnerOnly,
+}
+
+/// A file that is removed again unless it is kept.
+struct Unfinished<'a> {
+    path: &'a Path,
+    file: File,
+    kept: bool,
+}
+
+impl<'a> Unfinished<'a> {
+    fn create(path: &'a Path, access: Access) -> Result<Self, CredentialError> {
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
+        match access {
+            Access::Usual => {}
+            Access::OwnerOnly => owner_only(&mut options),
+        }
+        match options.open(path) {
+            Ok(file) => Ok(Self { path, file, kept: false }),
+            Err(source) => Err(match source.kind() {
+                ErrorKind::AlreadyExists => CredentialError::FileExists { path: path.to_owned() },
+                _ => CredentialError::Unwritable { path: path.to_owned(), source },
+            }),
+        }
+    }
+
+    /// Returns once the disk has it: a key that is lost with the power is a lost identity.
+    fn write(&mut self, text: &str) -> Result<(), CredentialError> {
+        self.file
+            .write_all(text.as_bytes())
+            .and_then(|()| self.file.sync_all())
+            .map_err(|source| CredentialError::Unwritable { path: self.path.to_owned(), source })
+    }
+
+    fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if !self.kept {
+            // The error that led here is the one to report.
+            let _ = fs::remove_file(self.path);
+        }
+    }
+}
+
+#[cfg(unix)]
+fn owner_only(options: &mut OpenOptions) {
+    use std::os::unix::fs::OpenOptionsExt;
+
+    options.mode(0o600);
+}
+
+#[cfg(not(unix))]
+fn owner_only(_options: &mut OpenOptions) {}

@@ -1,0 +1,656 @@
+//! What one connection shares between its handle, its streams and MsQuic's callbacks.
+//!
+//! Invariants: the first specific cause of the end wins and is published before any waiter is
+//! failed; `complete` is set after every outcome was counted and every stream was closed; no
+//! callback waits.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+use tracing::debug;
+
+use super::ffi::{self, ConnectionSlot, PeerStream};
+use super::inbound::Inbound;
+use super::lane::{Admission, Lane, OutcomeSink, Step};
+use super::refusal;
+use super::registration::LiveHandle;
+use super::stream::{ReadStream, SendStream};
+use crate::config::Limits;
+use crate::error::{
+    CertificateRefused, CloseCode, CloseReason, Outcome, RecvError, SendError,
+};
+use crate::frame::Position;
+use crate::identity::{CertHash, KeyPrefixes, NetCredential, Refusal, key_prefixes};
+
+/// Which end opened a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// The peer dialled.
+    Inbound,
+    /// This side dialled.
+    Outbound,
+}
+
+/// What the owner of a connection is told, from MsQuic's threads. It must not block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Notice {
+    /// The peer ended its last stream between two frames: it sends no more.
+    PeerFinished,
+    /// A reader has seen the end of the peer's frames.
+    EndTaken,
+    /// Everything accepted was acknowledged, and the end of our stream as well.
+    LaneFinished,
+    /// A frame began that is not whole: somebody must watch its deadline.
+    PartialBegan,
+    /// The connection is over; the reason is published.
+    Over,
+    /// All handles are closed and all outcomes are known.
+    Complete,
+}
+
+type Hook = Box<dyn Fn(Notice) + Send + Sync>;
+
+/// The peer's certificate, once the handshake proved that the peer has its key.
+#[derive(Debug, Clone)]
+struct PeerCertificate {
+    identity: CertHash,
+    der: Bytes,
+}
+
+/// See the module.
+pub(crate) struct ConnectionCore {
+    slot: ConnectionSlot,
+    direction: Direction,
+    credential: NetCredential,
+    expected: Option<CertHash>,
+    limits: Arc<Limits>,
+    lane: Lane,
+    inbound: Inbound,
+    certificate: OnceLock<PeerCertificate>,
+    refused: OnceLock<(Refusal, Option<KeyPrefixes>)>,
+    alpn: OnceLock<String>,
+    local_addr: OnceLock<SocketAddr>,
+    remote_addr: OnceLock<SocketAddr>,
+    over: OnceLock<CloseReason>,
+    connected: AtomicBool,
+    peer_spoke: AtomicBool,
+    peer_finished: AtomicBool,
+    complete: AtomicBool,
+    changed: Notify,
+    hook: OnceLock<Hook>,
+    started: Instant,
+    rtt_us: AtomicU32,
+    /// Milliseconds after `started` of the last look at the statistics.
+    sampled_ms: AtomicU64,
+    live: LiveHandle,
+}
+
+/// How often the round trip is looked at, at most: a look costs a walk through the statistics.
+const SAMPLE_INTERVAL_MS: u64 = 100;
+
+impl ConnectionCore {
+    pub(super) fn new(
+        live: LiveHandle,
+        direction: Direction,
+        credential: NetCredential,
+        expected: Option<CertHash>,
+        limits: Arc<Limits>,
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|this: &std::sync::Weak<Self>| {
+            let weak = this.clone();
+            let on_end_taken = Box::new(move || {
+                if let Some(core) = weak.upgrade() {
+                    core.notify(Notice::EndTaken);
+                }
+            });
+            Self {
+                slot: ConnectionSlot::default(),
+                direction,
+                credential,
+                expected,
+                lane: Lane::new(limits.lane_bytes_max),
+                inbound: Inbound::new(limits.inbound_bytes_max, on_end_taken),
+                limits,
+                certificate: OnceLock::new(),
+                refused: OnceLock::new(),
+                alpn: OnceLock::new(),
+                local_addr: OnceLock::new(),
+                remote_addr: OnceLock::new(),
+                over: OnceLock::new(),
+                connected: AtomicBool::new(false),
+                peer_spoke: AtomicBool::new(false),
+                peer_finished: AtomicBool::new(false),
+                complete: AtomicBool::new(false),
+                changed: Notify::new(),
+                hook: OnceLock::new(),
+                started: Instant::now(),
+                rtt_us: AtomicU32::new(0),
+                sampled_ms: AtomicU64::new(0),
+                live,
+            }
+        })
+    }
+
+    // ---- facts
+
+    pub(super) fn slot_for_streams(&self) -> &ConnectionSlot {
+        &self.slot
+    }
+
+    pub(super) fn live_handle(&self) -> LiveHandle {
+        LiveHandle::new(self.live.registration())
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    pub(crate) fn lane(&self) -> &Lane {
+        &self.lane
+    }
+
+    pub(crate) fn inbound(&self) -> &Inbound {
+        &self.inbound
+    }
+
+    pub(crate) fn direction(&self) -> Direction {
+        self.direction
+    }
+
+    pub(crate) fn local_identity(&self) -> CertHash {
+        self.credential.identity()
+    }
+
+    /// Set once connected.
+    pub(crate) fn remote_identity(&self) -> Option<CertHash> {
+        self.certificate.get().map(|certificate| certificate.identity)
+    }
+
+    pub(crate) fn remote_certificate(&self) -> Option<Bytes> {
+        self.certificate.get().map(|certificate| certificate.der.clone())
+    }
+
+    pub(crate) fn alpn(&self) -> Option<&str> {
+        self.alpn.get().map(String::as_str)
+    }
+
+    pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
+        self.local_addr.get().copied()
+    }
+
+    pub(crate) fn remote_addr(&self) -> Option<SocketAddr> {
+        self.remote_addr.get().copied()
+    }
+
+    pub(super) fn set_remote_addr(&self, address: SocketAddr) {
+        self.remote_addr.get_or_init(|| address);
+    }
+
+    pub(crate) fn rtt(&self) -> Duration {
+        Duration::from_micros(u64::from(self.rtt_us.load(Ordering::Relaxed)))
+    }
+
+    pub(crate) fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// Why the connection is over, if it is.
+    pub(crate) fn close_reason(&self) -> Option<CloseReason> {
+        self.over.get().cloned()
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.get().is_some()
+    }
+
+    pub(crate) fn is_complete(&self) -> bool {
+        self.complete.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn has_peer_finished(&self) -> bool {
+        self.peer_finished.load(Ordering::Acquire)
+    }
+
+    // ---- waiting
+
+    pub(super) async fn wait_for<R>(&self, look: impl Fn(&Self) -> Option<R>) -> R {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if let Some(found) = look(self) {
+                return found;
+            }
+            changed.await;
+        }
+    }
+
+    /// Waits until the handshake is done, or the connection is over.
+    pub(crate) async fn connected(&self) -> Result<(), CloseReason> {
+        let connected = |core: &Self| core.connected.load(Ordering::Acquire).then_some(Ok(()));
+        self.wait_for(|core| core.close_reason().map(Err).or_else(|| connected(core))).await
+    }
+
+    /// Waits for a sign that the peer accepted us, for a short time.
+    ///
+    /// A client is connected before the server has judged its certificate. The first stream or
+    /// acknowledgement of the server's proves that it did; a refusal takes one round trip. A peer
+    /// that gives no sign within the limit is taken to have accepted.
+    pub(crate) async fn accepted(&self) -> Result<(), CloseReason> {
+        let limit = (self.rtt() * 4).max(Duration::from_millis(250));
+        let sign = self.wait_for(|core| {
+            let spoke = core.peer_spoke.load(Ordering::Acquire).then_some(Ok(()));
+            core.close_reason().map(Err).or(spoke)
+        });
+        tokio::time::timeout(limit, sign).await.unwrap_or(Ok(()))
+    }
+
+    /// Waits until the connection is over and everything about it is known.
+    pub(crate) async fn closed(&self) -> CloseReason {
+        self.wait_for(|core| core.is_complete().then(|| core.close_reason()).flatten()).await
+    }
+
+    // ---- sending
+
+    fn closed_error(&self, frame: Bytes) -> SendError {
+        let reason = self.lane.shut_reason().or_else(|| self.close_reason());
+        let reason = reason.unwrap_or(CloseReason::Local { code: CloseCode::NORMAL });
+        SendError::Closed { reason, outcome: Outcome::NotSent(frame) }
+    }
+
+    fn check_length(&self, frame: Bytes) -> Result<Bytes, SendError> {
+        let (length, limit) = (frame.len(), self.limits.frame_bytes_max);
+        if length > limit { Err(SendError::TooLarge { length, limit, frame }) } else { Ok(frame) }
+    }
+
+    /// Takes over a frame for which `cost` was admitted.
+    pub(crate) fn send_admitted(
+        self: &Arc<Self>,
+        frame: Bytes,
+        cost: usize,
+        sink: Option<OutcomeSink>,
+    ) -> Result<(), SendError> {
+        let pushed = self.lane.push(frame, cost, sink).map_err(|rejected| SendError::Closed {
+            reason: rejected.reason,
+            outcome: Outcome::NotSent(rejected.frame),
+        });
+        self.pump();
+        pushed
+    }
+
+    pub(crate) fn try_send(
+        self: &Arc<Self>,
+        frame: Bytes,
+        sink: Option<OutcomeSink>,
+    ) -> Result<(), SendError> {
+        let frame = self.check_length(frame)?;
+        match self.lane.try_admit(frame.len()) {
+            Admission::Granted(cost) => self.send_admitted(frame, cost, sink),
+            Admission::Full => Err(SendError::Full { frame }),
+            Admission::Shut => Err(self.closed_error(frame)),
+        }
+    }
+
+    /// Waits for admission of `length` bytes, within the limit for stream operations.
+    pub(crate) async fn admit(&self, length: usize) -> Result<usize, AdmitError> {
+        let admission = match self.lane.try_admit(length) {
+            Admission::Full => {
+                let limit = self.limits.stream_op_timeout;
+                match tokio::time::timeout(limit, self.lane.admit(length)).await {
+                    Ok(admission) => admission,
+                    Err(_) => return Err(AdmitError::TimedOut(limit)),
+                }
+            }
+            admission => admission,
+        };
+        match admission {
+            Admission::Granted(cost) => Ok(cost),
+            Admission::Full | Admission::Shut => Err(AdmitError::Shut),
+        }
+    }
+
+    pub(crate) async fn send_with(
+        self: &Arc<Self>,
+        frame: Bytes,
+        sink: Option<OutcomeSink>,
+    ) -> Result<(), SendError> {
+        let frame = self.check_length(frame)?;
+        match self.admit(frame.len()).await {
+            Ok(cost) => self.send_admitted(frame, cost, sink),
+            Err(AdmitError::TimedOut(after)) => {
+                Err(SendError::TimedOut { after, outcome: Outcome::NotSent(frame) })
+            }
+            Err(AdmitError::Shut) => Err(self.closed_error(frame)),
+        }
+    }
+
+    pub(crate) async fn send(self: &Arc<Self>, frame: Bytes) -> Result<(), SendError> {
+        self.send_with(frame, None).await
+    }
+
+    /// Sends and waits for the outcome, within the limit for stream operations.
+    pub(crate) async fn send_acked(self: &Arc<Self>, frame: Bytes) -> Result<(), SendError> {
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let sink: OutcomeSink = Box::new(move |outcome| drop(tell.send(outcome)));
+        self.send_with(frame, Some(sink)).await?;
+        let after = self.limits.stream_op_timeout;
+        match tokio::time::timeout(after, told).await {
+            Ok(Ok(Outcome::Completed)) => Ok(()),
+            Ok(Ok(outcome)) => {
+                let fallback = CloseReason::Local { code: CloseCode::NORMAL };
+                let reason = self.close_reason().or_else(|| self.lane.shut_reason());
+                Err(SendError::Closed { reason: reason.unwrap_or(fallback), outcome })
+            }
+            Ok(Err(_)) | Err(_) => {
+                Err(SendError::TimedOut { after, outcome: Outcome::MaybeSent })
+            }
+        }
+    }
+
+    /// Hands over what the lane has ready, if nobody else is at it.
+    pub(crate) fn pump(self: &Arc<Self>) {
+        // One retry on another stream: if that fails as well, the connection is ending.
+        let mut retry = true;
+        loop {
+            match self.lane.next() {
+                Step::Nothing => return,
+                Step::Finish => match self.send_stream(false) {
+                    Ok(stream) => stream.finish(),
+                    Err(_) => return,
+                },
+                Step::Submit(request) => {
+                    let result = match self.send_stream(false) {
+                        Ok(stream) => stream.send(request).inspect_err(|_| {
+                            self.lane.discard_stream(&stream);
+                        }),
+                        Err(_) => Err(request),
+                    };
+                    let failed = result.is_err();
+                    self.lane.submitted(result);
+                    if failed && (self.is_over() || !std::mem::take(&mut retry)) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The stream frames go out on; opens one if there is none.
+    pub(crate) fn send_stream(
+        self: &Arc<Self>,
+        announce: bool,
+    ) -> Result<Arc<SendStream>, crate::error::LibraryError> {
+        if let Some(stream) = self.lane.stream() {
+            return Ok(stream);
+        }
+        let stream = SendStream::open(self, announce)?;
+        Ok(self.lane.keep_stream(stream))
+    }
+
+    // ---- receiving
+
+    pub(crate) async fn recv_from(
+        &self,
+        stream: Option<u64>,
+    ) -> Result<(Bytes, Duration), RecvError> {
+        loop {
+            let taken = match stream {
+                None => self.inbound.take_one(),
+                Some(id) => self.inbound.take_from(id),
+            };
+            if let Some(taken) = taken {
+                return taken;
+            }
+            self.wait_for_frame().await?;
+        }
+    }
+
+    pub(crate) async fn recv_many(
+        &self,
+        into: &mut Vec<Bytes>,
+        max: usize,
+    ) -> Result<usize, RecvError> {
+        loop {
+            if let Some(taken) = self.inbound.take_many(into, max) {
+                return taken;
+            }
+            self.wait_for_frame().await?;
+        }
+    }
+
+    /// Waits for a change; where no owner watches deadlines, the reader does.
+    async fn wait_for_frame(&self) -> Result<(), RecvError> {
+        let changed = self.inbound.changed();
+        if self.hook.get().is_some() {
+            changed.await;
+            return Ok(());
+        }
+        match self.inbound.oldest_partial() {
+            None => changed.await,
+            Some(partial) => {
+                let deadline = partial.since + self.limits.frame_time_max;
+                if tokio::time::timeout_at(deadline.into(), changed).await.is_err() {
+                    self.check_partial();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the connection if a frame is not whole for too long; otherwise tells when to look
+    /// again, if there is anything to look at.
+    pub(crate) fn check_partial(&self) -> Option<Instant> {
+        let partial = self.inbound.oldest_partial()?;
+        let after = self.limits.frame_time_max;
+        let deadline = partial.since + after;
+        if Instant::now() < deadline {
+            return Some(deadline);
+        }
+        let position = partial.position;
+        self.inbound.end_partial(&RecvError::FrameTimedOut { after, position });
+        self.cut(CloseCode::FRAME_TIMEOUT);
+        None
+    }
+
+    // ---- ending
+
+    /// Accepts no more frames, and ends our direction behind what was accepted.
+    pub(crate) fn begin_close(self: &Arc<Self>, code: CloseCode) {
+        self.lane.shut(&CloseReason::Local { code });
+        self.lane.finish();
+        self.pump();
+    }
+
+    /// Ends the connection now and tells the peer `code`.
+    pub(crate) fn cut(&self, code: CloseCode) {
+        self.publish(CloseReason::Local { code });
+        self.slot.shutdown(false, code.value());
+    }
+
+    /// As [`ConnectionCore::cut`], for a handshake: nobody is told.
+    pub(crate) fn cut_silently(&self, reason: CloseReason) {
+        self.publish(reason);
+        self.slot.shutdown(true, 0);
+    }
+
+    fn publish(&self, reason: CloseReason) {
+        let mut first = false;
+        let reason = self.over.get_or_init(|| {
+            first = true;
+            reason
+        });
+        if first {
+            debug!(%reason, remote = ?self.remote_addr(), "connection over");
+            self.lane.shut(reason);
+            self.lane.abandon();
+            self.inbound.close(reason);
+            self.changed.notify_waiters();
+            self.notify(Notice::Over);
+        }
+    }
+
+    // ---- what streams report
+
+    pub(super) fn peer_has_spoken(&self) {
+        if !self.peer_spoke.swap(true, Ordering::AcqRel) {
+            self.changed.notify_waiters();
+        }
+        self.sample();
+    }
+
+    pub(super) fn lane_finished(&self) {
+        self.lane.finished();
+        self.changed.notify_waiters();
+        self.notify(Notice::LaneFinished);
+    }
+
+    pub(super) fn stream_ended(&self, position: Position, last: bool) {
+        if position != Position::Boundary {
+            self.cut(CloseCode::FRAME_TRUNCATED);
+        } else if last {
+            self.peer_finished.store(true, Ordering::Release);
+            self.changed.notify_waiters();
+            self.notify(Notice::PeerFinished);
+        }
+    }
+
+    pub(super) fn stream_started(&self) {
+        self.changed.notify_waiters();
+    }
+
+    pub(super) fn partial_began(&self) {
+        if self.hook.get().is_some() {
+            self.notify(Notice::PartialBegan);
+        } else {
+            self.inbound.nudge();
+        }
+    }
+
+    /// Looks at the round trip now and then. Only from this connection's callbacks.
+    pub(super) fn sample(&self) {
+        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let last = self.sampled_ms.load(Ordering::Relaxed);
+        if last != 0 && now < last + SAMPLE_INTERVAL_MS {
+            return;
+        }
+        self.sampled_ms.store(now.max(1), Ordering::Relaxed);
+        if let Some(statistics) = self.slot.statistics() {
+            self.rtt_us.store(statistics.rtt_us, Ordering::Relaxed);
+        }
+    }
+
+    // ---- the owner
+
+    /// Sets who is told of notices, once. What happened before is told at once.
+    pub(crate) fn set_hook(&self, hook: Hook) {
+        if self.hook.set(hook).is_err() {
+            return;
+        }
+        let happened = [
+            (self.has_peer_finished(), Notice::PeerFinished),
+            (self.inbound.oldest_partial().is_some(), Notice::PartialBegan),
+            (self.is_over(), Notice::Over),
+            (self.is_complete(), Notice::Complete),
+        ];
+        for (_, notice) in happened.into_iter().filter(|(happened, _)| *happened) {
+            self.notify(notice);
+        }
+    }
+
+    fn notify(&self, notice: Notice) {
+        if let Some(hook) = self.hook.get() {
+            hook(notice);
+        }
+    }
+}
+
+/// Why a frame was not admitted.
+#[derive(Debug)]
+pub(crate) enum AdmitError {
+    TimedOut(Duration),
+    Shut,
+}
+
+impl ffi::ConnectionCallbacks for ConnectionCore {
+    fn slot(&self) -> &ConnectionSlot {
+        &self.slot
+    }
+
+    fn connected(&self, alpn: &[u8]) {
+        let _ = self.alpn.set(String::from_utf8_lossy(alpn).into_owned());
+        let (local, remote) = self.slot.addresses();
+        if let Some(local) = local {
+            let _ = self.local_addr.set(local);
+        }
+        if let Some(remote) = remote {
+            let _ = self.remote_addr.set(remote);
+        }
+        self.sample();
+        self.connected.store(true, Ordering::Release);
+        self.changed.notify_waiters();
+    }
+
+    fn peer_certificate(&self, leaf: Option<&[u8]>) -> bool {
+        let judged = self.credential.trust().judge(leaf, self.expected, SystemTime::now());
+        match (judged, leaf) {
+            (Ok(identity), Some(leaf)) => {
+                let der = Bytes::copy_from_slice(leaf);
+                self.certificate.set(PeerCertificate { identity, der }).is_ok()
+            }
+            (Ok(_), None) => false,
+            (Err(refusal), leaf) => {
+                let _ = self.refused.set((refusal, leaf.map(key_prefixes)));
+                false
+            }
+        }
+    }
+
+    fn closed_by_transport(&self, status: u32, error_code: u64) {
+        let connected = self.connected.load(Ordering::Acquire);
+        let refused = self.refused.get().map(|(refusal, keys)| CertificateRefused::ByUs {
+            refusal: refusal.clone(),
+            keys: keys.clone(),
+        });
+        let own = || key_prefixes(self.credential.chain_der().first().map_or(&[], Vec::as_slice));
+        self.publish(match refused {
+            Some(refused) if !connected => CloseReason::Certificate(refused),
+            _ => refusal::resolve_transport_close(status, error_code, connected, own),
+        });
+    }
+
+    fn closed_by_peer(&self, code: u64) {
+        self.publish(CloseReason::Peer { code: CloseCode::from_wire(code) });
+    }
+
+    fn peer_stream(self: Arc<Self>, stream: PeerStream<'_>) {
+        self.peer_has_spoken();
+        ReadStream::accept(Arc::clone(&self), stream);
+        self.changed.notify_waiters();
+    }
+
+    fn complete(&self) {
+        // A shutdown that nobody named: the registration's.
+        self.publish(CloseReason::Local { code: CloseCode::DROPPED });
+        self.complete.store(true, Ordering::Release);
+        self.changed.notify_waiters();
+        self.notify(Notice::Complete);
+    }
+
+    fn panicked(&self) {
+        self.cut(CloseCode::INTERNAL);
+    }
+}
+
+impl std::fmt::Debug for ConnectionCore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ConnectionCore")
+            .field("direction", &self.direction)
+            .field("remote", &self.remote_addr())
+            .field("over", &self.over.get())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,310 @@
+//! MsQuic's C table behind safe types: all `unsafe` of the crate is in this folder.
+//!
+//! ```text
+//! Registration ── Configuration
+//!      ├── ListenerSlot ──── callbacks ──> Arc<impl ListenerCallbacks>
+//!      └── ConnectionSlot ── callbacks ──> Arc<impl ConnectionCallbacks>
+//!               └── StreamSlot ─ callbacks ─> Arc<impl StreamCallbacks>
+//! ```
+//!
+//! A slot holds a raw handle behind a lock. The lock is taken for calls that only queue work for
+//! MsQuic's worker, never across one that waits for it. The context of a handle is one strong
+//! count that MsQuic owns.
+//!
+//! Invariants: a handle is closed exactly once, inside its own last callback; before that its slot
+//! is emptied, so no call reaches a closed handle; the context is released after Close returned;
+//! no panic crosses into C.
+#![allow(unsafe_code, reason = "this folder is the boundary to the C library")]
+
+mod connection;
+mod environment;
+mod listener;
+mod settings;
+mod socket_filter;
+mod stream;
+
+use std::ffi::c_void;
+use std::fmt;
+use std::net::SocketAddr;
+use std::ptr::NonNull;
+use std::sync::Mutex;
+
+use msquic::ffi::{HQUIC, QUIC_API_TABLE, QUIC_BUFFER, QUIC_HANDLE};
+
+pub(super) use connection::{ConnectionCallbacks, ConnectionSlot, RawStatistics};
+pub use environment::skip_system_certificates;
+pub(super) use listener::{ListenerCallbacks, ListenerSlot, NewConnection};
+pub(super) use settings::QuicSettings;
+pub(super) use socket_filter::drop_empty_datagrams;
+pub(super) use stream::{
+    PARTS_MAX, PeerStream, Received, SendRequest, Shutdown, StreamCallbacks, StreamSlot,
+};
+
+use crate::error::LibraryError;
+use crate::identity::Pkcs12;
+use crate::transport::lock;
+
+/// The function table; the first call opens the library.
+fn api() -> &'static QUIC_API_TABLE {
+    msquic::Api::get_ffi()
+}
+
+/// A function of the table. The library fills the whole table or does not open.
+macro_rules! call {
+    ($name:ident) => {
+        $crate::transport::ffi::api().$name.expect("MsQuic fills its table")
+    };
+}
+use call;
+
+/// A `QUIC_STATUS`: failures are positive on POSIX.
+pub(super) type Status = u32;
+
+pub(super) const STATUS_SUCCESS: Status = 0;
+
+/// Ok for success and for "pending".
+fn check(status: Status) -> Result<(), LibraryError> {
+    if msquic::Status(status).is_ok() { Ok(()) } else { Err(LibraryError { status }) }
+}
+
+/// The names of statuses this crate tells apart.
+pub(super) mod status {
+    use msquic::StatusCode;
+
+    macro_rules! statuses {
+        ($($name:ident = $code:ident;)*) => {
+            $(pub(in crate::transport) const $name: u32 = StatusCode::$code as u32;)*
+        };
+    }
+
+    statuses! {
+        ABORTED = QUIC_STATUS_ABORTED;
+        ADDRESS_IN_USE = QUIC_STATUS_ADDRESS_IN_USE;
+        INVALID_ADDRESS = QUIC_STATUS_INVALID_ADDRESS;
+        INVALID_STATE = QUIC_STATUS_INVALID_STATE;
+        CONNECTION_IDLE = QUIC_STATUS_CONNECTION_IDLE;
+        CONNECTION_TIMEOUT = QUIC_STATUS_CONNECTION_TIMEOUT;
+        CONNECTION_REFUSED = QUIC_STATUS_CONNECTION_REFUSED;
+        UNREACHABLE = QUIC_STATUS_UNREACHABLE;
+        ALPN_NEG_FAILURE = QUIC_STATUS_ALPN_NEG_FAILURE;
+        BAD_CERTIFICATE = QUIC_STATUS_BAD_CERTIFICATE;
+        REQUIRED_CERTIFICATE = QUIC_STATUS_REQUIRED_CERTIFICATE;
+    }
+
+    /// TLS alerts are statuses too: this plus the alert's number (`msquic_posix.h`).
+    pub(in crate::transport) const TLS_ALERT_BASE: u32 = 0x0beb_c300;
+}
+
+/// A raw handle that may move between threads: MsQuic's API is thread-safe (docs/API.md).
+#[derive(Clone, Copy)]
+struct RawHandle(NonNull<QUIC_HANDLE>);
+
+// SAFETY: MsQuic documents its handles as usable from any thread; who may close one is decided by
+// the slot that holds it.
+unsafe impl Send for RawHandle {}
+
+impl RawHandle {
+    fn new(handle: HQUIC) -> Option<Self> {
+        NonNull::new(handle).map(Self)
+    }
+
+    fn as_ptr(self) -> HQUIC {
+        self.0.as_ptr()
+    }
+}
+
+/// A handle that is there until its last callback took it.
+#[derive(Default)]
+struct Slot(Mutex<Option<RawHandle>>);
+
+impl Slot {
+    fn fill(&self, handle: RawHandle) {
+        *lock(&self.0) = Some(handle);
+    }
+
+    fn take(&self) -> Option<RawHandle> {
+        lock(&self.0).take()
+    }
+
+    /// Runs `call` while the handle cannot be closed. `call` must not wait for a worker.
+    fn with<R>(&self, call: impl FnOnce(HQUIC) -> R) -> Option<R> {
+        let slot = lock(&self.0);
+        slot.map(|handle| call(handle.as_ptr()))
+    }
+}
+
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if lock(&self.0).is_some() { "open" } else { "closed" })
+    }
+}
+
+/// Views `names` as QUIC_BUFFERs for a call that copies them.
+fn with_buffers<R>(names: &[String], call: impl FnOnce(*const QUIC_BUFFER, u32) -> R) -> R {
+    let buffers: Vec<QUIC_BUFFER> = names
+        .iter()
+        .map(|name| QUIC_BUFFER {
+            Length: u32::try_from(name.len()).unwrap_or(u32::MAX),
+            Buffer: name.as_ptr().cast_mut(),
+        })
+        .collect();
+    call(buffers.as_ptr(), u32::try_from(buffers.len()).unwrap_or(u32::MAX))
+}
+
+/// An execution context of the library; closes on drop, which waits for its workers.
+pub(super) struct Registration(RawHandle);
+
+// SAFETY: registration calls are thread-safe (MsQuic docs/api/RegistrationOpen.md).
+unsafe impl Sync for Registration {}
+
+impl fmt::Debug for Registration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Registration")
+    }
+}
+
+impl Registration {
+    pub(super) fn open() -> Result<Self, LibraryError> {
+        let config = msquic::ffi::QUIC_REGISTRATION_CONFIG {
+            AppName: c"moorline".as_ptr(),
+            ExecutionProfile:
+                msquic::ffi::QUIC_EXECUTION_PROFILE_QUIC_EXECUTION_PROFILE_LOW_LATENCY,
+        };
+        let mut handle: HQUIC = std::ptr::null_mut();
+        // SAFETY: both pointers outlive the call, which copies the name (RegistrationOpen).
+        check(unsafe { call!(RegistrationOpen)(&raw const config, &raw mut handle) })?;
+        RawHandle::new(handle).map(Self).ok_or(LibraryError { status: STATUS_SUCCESS })
+    }
+
+    /// Asks every connection and listener of the registration to shut down. Does not wait.
+    pub(super) fn shutdown(&self, code: u64) {
+        // SAFETY: the handle is open while `self` lives; the call only queues work.
+        unsafe {
+            call!(RegistrationShutdown)(
+                self.0.as_ptr(),
+                msquic::ffi::QUIC_CONNECTION_SHUTDOWN_FLAGS_QUIC_CONNECTION_SHUTDOWN_FLAG_NONE,
+                code,
+            );
+        }
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        // SAFETY: the owner drops this after every child handle was closed, on a thread of its
+        // own: the call waits for the rundown of the registration (RegistrationClose).
+        unsafe { call!(RegistrationClose)(self.0.as_ptr()) }
+    }
+}
+
+/// Settings and a loaded credential; connections keep it alive inside MsQuic.
+pub(super) struct Configuration(RawHandle);
+
+// SAFETY: a configuration is immutable after its credential was loaded.
+unsafe impl Sync for Configuration {}
+
+impl fmt::Debug for Configuration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Configuration")
+    }
+}
+
+/// Which end a configuration is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Role {
+    Client,
+    Server,
+}
+
+impl Configuration {
+    pub(super) fn open(
+        registration: &Registration,
+        alpns: &[String],
+        settings: &QuicSettings,
+    ) -> Result<Self, LibraryError> {
+        let mut handle: HQUIC = std::ptr::null_mut();
+        let status = with_buffers(alpns, |buffers, count| {
+            // SAFETY: names and settings outlive the call, which copies them (ConfigurationOpen).
+            unsafe {
+                call!(ConfigurationOpen)(
+                    registration.0.as_ptr(),
+                    buffers,
+                    count,
+                    settings.as_ptr(),
+                    QuicSettings::SIZE,
+                    std::ptr::null_mut::<c_void>(),
+                    &raw mut handle,
+                )
+            }
+        });
+        check(status)?;
+        RawHandle::new(handle).map(Self).ok_or(LibraryError { status: STATUS_SUCCESS })
+    }
+
+    /// Loads the own certificate and asks for the peer's in the certificate event, where this
+    /// crate alone decides about it (QUIC_CREDENTIAL_CONFIG).
+    pub(super) fn load_credential(&self, pkcs12: Pkcs12, role: Role) -> Result<(), LibraryError> {
+        use msquic::{CertificatePkcs12, Credential, CredentialConfig, CredentialFlags};
+        let side = match role {
+            Role::Client => CredentialFlags::CLIENT,
+            Role::Server => CredentialFlags::REQUIRE_CLIENT_AUTHENTICATION,
+        };
+        let (der, password) = pkcs12.into_parts();
+        let invalid = |_| LibraryError { status: status::INVALID_STATE };
+        let password = std::ffi::CString::new(password).map_err(invalid)?;
+        let credential = CertificatePkcs12::new(der, Some(password));
+        let config = CredentialConfig::new()
+            .set_credential_flags(
+                CredentialFlags::INDICATE_CERTIFICATE_RECEIVED
+                    | CredentialFlags::USE_PORTABLE_CERTIFICATES
+                    | CredentialFlags::NO_CERTIFICATE_VALIDATION
+                    | side,
+            )
+            .set_credential(Credential::CertificatePkcs12(credential));
+        // SAFETY: the handle is open while `self` lives; the wrapper must not close it, so it is
+        // forgotten right away.
+        let wrapper = std::mem::ManuallyDrop::new(unsafe {
+            msquic::Configuration::from_raw(self.0.as_ptr())
+        });
+        wrapper.load_credential(&config).map_err(|status| LibraryError { status: status.0 })
+    }
+
+    fn as_ptr(&self) -> HQUIC {
+        self.0.as_ptr()
+    }
+}
+
+impl Drop for Configuration {
+    fn drop(&mut self) {
+        // SAFETY: closed once; connections that use it hold references of their own
+        // (ConfigurationClose).
+        unsafe { call!(ConfigurationClose)(self.0.as_ptr()) }
+    }
+}
+
+/// The address behind a `QUIC_ADDR` pointer of an event.
+///
+/// # Safety
+///
+/// `address` is null or points to a `QUIC_ADDR` that lives during the call.
+unsafe fn socket_addr(address: *const msquic::ffi::QUIC_ADDR) -> Option<SocketAddr> {
+    // SAFETY: `msquic::Addr` is the crate's mirror of the C union `QUIC_ADDR`.
+    unsafe { address.cast::<msquic::Addr>().as_ref() }.and_then(msquic::Addr::as_socket)
+}
+
+/// The version of the linked library: four numbers.
+pub(super) fn library_version() -> [u32; 4] {
+    let mut version = [0u32; 4];
+    let mut length = u32::try_from(size_of_val(&version)).unwrap_or(0);
+    // SAFETY: the buffer and its length outlive the call; a global parameter has no handle
+    // (QUIC_PARAM_GLOBAL_LIBRARY_VERSION).
+    let status = unsafe {
+        call!(GetParam)(
+            std::ptr::null_mut(),
+            msquic::ffi::QUIC_PARAM_GLOBAL_LIBRARY_VERSION,
+            &raw mut length,
+            version.as_mut_ptr().cast::<c_void>(),
+        )
+    };
+    if check(status).is_err() { [0; 4] } else { version }
+}

@@ -1,0 +1,312 @@
+//! Connection handles and the callback MsQuic calls for them.
+
+use std::ffi::{CString, c_void};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use msquic::ffi::{
+    HQUIC, QUIC_CONNECTION_EVENT, QUIC_STATISTICS_V2, QUIC_STATUS,
+};
+
+use super::{
+    Configuration, LibraryError, PeerStream, RawHandle, Registration, STATUS_SUCCESS, Slot,
+    call, check, status,
+};
+use crate::transport::callback::guard;
+
+/// What a connection is told. All calls come from the connection's one worker, in order.
+pub(in crate::transport) trait ConnectionCallbacks: Send + Sync + 'static {
+    fn slot(&self) -> &ConnectionSlot;
+    /// The handshake is done and `alpn` was agreed on.
+    fn connected(&self, alpn: &[u8]);
+    /// The peer's leaf certificate as DER, if it sent one. `false` refuses it.
+    fn peer_certificate(&self, leaf: Option<&[u8]>) -> bool;
+    fn closed_by_transport(&self, status: u32, error_code: u64);
+    fn closed_by_peer(&self, code: u64);
+    /// A stream of the peer's; if it is not taken it is refused.
+    fn peer_stream(self: Arc<Self>, stream: PeerStream<'_>);
+    /// Nothing comes after this; the handle is closed when it returns.
+    fn complete(&self);
+    /// A callback panicked.
+    fn panicked(&self);
+}
+
+/// A connection handle, until its last callback.
+#[derive(Debug, Default)]
+pub(in crate::transport) struct ConnectionSlot(pub(super) Slot);
+
+/// The part of `QUIC_STATISTICS_V2` this crate shows.
+#[derive(Debug, Clone, Copy, Default)]
+pub(in crate::transport) struct RawStatistics {
+    pub(in crate::transport) rtt_us: u32,
+    pub(in crate::transport) packets_sent: u64,
+    pub(in crate::transport) packets_lost: u64,
+}
+
+impl ConnectionSlot {
+    /// Opens a handle for dialling, with `context` behind its callbacks.
+    pub(in crate::transport) fn open<C: ConnectionCallbacks>(
+        registration: &Registration,
+        context: &Arc<C>,
+    ) -> Result<(), LibraryError> {
+        let raw_context = Arc::into_raw(Arc::clone(context));
+        let mut handle: HQUIC = std::ptr::null_mut();
+        // SAFETY: `raw_context` is a strong count that now belongs to MsQuic's callbacks and is
+        // released after ConnectionClose (ConnectionOpen).
+        let opened = check(unsafe {
+            call!(ConnectionOpen)(
+                registration.0.as_ptr(),
+                Some(connection_callback::<C>),
+                raw_context.cast_mut().cast::<c_void>(),
+                &raw mut handle,
+            )
+        });
+        match (opened, RawHandle::new(handle)) {
+            (Ok(()), Some(handle)) => {
+                context.slot().0.fill(handle);
+                Ok(())
+            }
+            (result, _) => {
+                // SAFETY: the open failed, so no callback will ever come for this count.
+                drop(unsafe { Arc::from_raw(raw_context) });
+                Err(result.err().unwrap_or(LibraryError { status: status::INVALID_STATE }))
+            }
+        }
+    }
+
+    /// Starts the handshake with `remote`. On an error the handle still ends with `complete`.
+    pub(in crate::transport) fn start(
+        &self,
+        configuration: &Configuration,
+        remote: SocketAddr,
+    ) -> Result<(), LibraryError> {
+        // The address goes as text: setting the address parameter would wait for the worker.
+        let invalid = LibraryError { status: status::INVALID_ADDRESS };
+        let host = match remote {
+            SocketAddr::V6(v6) if v6.scope_id() != 0 => format!("{}%{}", v6.ip(), v6.scope_id()),
+            _ => remote.ip().to_string(),
+        };
+        let family = if remote.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+        let started = CString::new(host).map_err(|_| invalid).and_then(|host| {
+            let started = self.0.with(|handle| {
+                // SAFETY: name and configuration outlive the call, which copies the one and
+                // references the other (ConnectionStart).
+                check(unsafe {
+                    call!(ConnectionStart)(
+                        handle,
+                        configuration.as_ptr(),
+                        u16::try_from(family).unwrap_or(0),
+                        host.as_ptr(),
+                        remote.port(),
+                    )
+                })
+            });
+            started.unwrap_or(Err(LibraryError { status: status::INVALID_STATE }))
+        });
+        if started.is_err() {
+            self.shutdown(true, 0);
+        }
+        started
+    }
+
+    /// Asks for a shutdown; `silent` tells the peer nothing. Does not wait; repeating is harmless.
+    pub(in crate::transport) fn shutdown(&self, silent: bool, code: u64) {
+        let flags = if silent {
+            msquic::ffi::QUIC_CONNECTION_SHUTDOWN_FLAGS_QUIC_CONNECTION_SHUTDOWN_FLAG_SILENT
+        } else {
+            msquic::ffi::QUIC_CONNECTION_SHUTDOWN_FLAGS_QUIC_CONNECTION_SHUTDOWN_FLAG_NONE
+        };
+        self.0.with(|handle| {
+            // SAFETY: the slot's lock keeps the handle open; the call only queues.
+            unsafe { call!(ConnectionShutdown)(handle, flags, code) }
+        });
+    }
+
+    /// The addresses of both ends. Only from this connection's own callbacks: elsewhere the
+    /// library would wait for the worker.
+    pub(in crate::transport) fn addresses(&self) -> (Option<SocketAddr>, Option<SocketAddr>) {
+        let read = |parameter| {
+            // An all-zero address is valid: family "unspecified".
+            let mut address = msquic::Addr::from(SocketAddr::from(([0, 0, 0, 0], 0)));
+            self.parameter(parameter, &mut address)?;
+            address.as_socket()
+        };
+        (
+            read(msquic::ffi::QUIC_PARAM_CONN_LOCAL_ADDRESS),
+            read(msquic::ffi::QUIC_PARAM_CONN_REMOTE_ADDRESS),
+        )
+    }
+
+    /// Round trip and losses. Only from this connection's own callbacks.
+    pub(in crate::transport) fn statistics(&self) -> Option<RawStatistics> {
+        // SAFETY: a plain C struct of integers; all zero is valid.
+        let mut statistics: QUIC_STATISTICS_V2 = unsafe { std::mem::zeroed() };
+        self.parameter(msquic::ffi::QUIC_PARAM_CONN_STATISTICS_V2, &mut statistics)?;
+        Some(RawStatistics {
+            rtt_us: statistics.Rtt,
+            packets_sent: statistics.SendTotalPackets,
+            packets_lost: statistics.SendSuspectedLostPackets,
+        })
+    }
+
+    fn parameter<T>(&self, parameter: u32, value: &mut T) -> Option<()> {
+        let mut length = u32::try_from(size_of::<T>()).ok()?;
+        self.0
+            .with(|handle| {
+                // SAFETY: `value` is a plain C struct of `length` bytes; on the connection's own
+                // worker the call is executed inline (GetParam).
+                check(unsafe {
+                    call!(GetParam)(
+                        handle,
+                        parameter,
+                        &raw mut length,
+                        std::ptr::from_mut(value).cast::<c_void>(),
+                    )
+                })
+                .ok()
+            })
+            .flatten()
+    }
+
+    /// Adopts an inbound handle: sets its callback and configuration.
+    ///
+    /// # Safety
+    ///
+    /// `handle` is the connection of the NEW_CONNECTION event that is being handled.
+    pub(super) unsafe fn adopt<C: ConnectionCallbacks>(
+        handle: RawHandle,
+        context: &Arc<C>,
+        configuration: &Configuration,
+    ) -> Result<(), LibraryError> {
+        let raw_context = Arc::into_raw(Arc::clone(context));
+        context.slot().0.fill(handle);
+        // SAFETY: the pair of callback and context matches `C`; the strong count belongs to
+        // MsQuic until ConnectionClose (SetCallbackHandler).
+        unsafe {
+            call!(SetCallbackHandler)(
+                handle.as_ptr(),
+                connection_callback::<C> as *mut c_void,
+                raw_context.cast_mut().cast::<c_void>(),
+            );
+        }
+        // SAFETY: the handle is this event's connection; the library references the configuration.
+        check(unsafe {
+            call!(ConnectionSetConfiguration)(handle.as_ptr(), configuration.as_ptr())
+        })
+    }
+}
+
+/// The callback of every connection.
+///
+/// # Safety
+///
+/// MsQuic calls it with the context that was given at open or adopt: a strong count of `C`.
+unsafe extern "C" fn connection_callback<C: ConnectionCallbacks>(
+    _handle: HQUIC,
+    context: *mut c_void,
+    event: *mut QUIC_CONNECTION_EVENT,
+) -> QUIC_STATUS {
+    let raw_context = context.cast_const().cast::<C>();
+    // SAFETY: the count that MsQuic owns keeps the context alive during the callback.
+    let connection = unsafe { &*raw_context };
+    // SAFETY: MsQuic hands a valid event for the time of the call.
+    let event = unsafe { &*event };
+    // SAFETY: `raw_context` came from `Arc::into_raw` and its count is still MsQuic's.
+    let handled = guard("connection", || unsafe { handle_event(connection, raw_context, event) });
+    if handled.is_none() {
+        guard("connection", || connection.panicked());
+    }
+    if event.Type
+        == msquic::ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_SHUTDOWN_COMPLETE
+        && let Some(handle) = connection.slot().0.take()
+    {
+        // SAFETY: the slot gave the handle away once; closing inside SHUTDOWN_COMPLETE is the
+        // library's documented pattern.
+        unsafe { call!(ConnectionClose)(handle.as_ptr()) };
+        // SAFETY: the count that MsQuic owned; no callback follows Close.
+        let owned = unsafe { Arc::from_raw(raw_context) };
+        guard("connection", move || drop(owned));
+    }
+    handled.unwrap_or(status::ABORTED)
+}
+
+/// # Safety
+///
+/// `context` is `connection`, as `Arc::into_raw` gave it.
+unsafe fn handle_event<C: ConnectionCallbacks>(
+    connection: &C,
+    context: *const C,
+    event: &QUIC_CONNECTION_EVENT,
+) -> QUIC_STATUS {
+    use msquic::ffi as q;
+    match event.Type {
+        q::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_CONNECTED => {
+            // SAFETY: the field that belongs to this event type.
+            let connected = unsafe { event.__bindgen_anon_1.CONNECTED };
+            // SAFETY: MsQuic gives that many bytes for the time of the callback.
+            let alpn = unsafe {
+                bytes_of(connected.NegotiatedAlpn, usize::from(connected.NegotiatedAlpnLength))
+            };
+            connection.connected(alpn.unwrap_or_default());
+        }
+        q::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_PEER_CERTIFICATE_RECEIVED => {
+            // SAFETY: the field that belongs to this event type.
+            let received = unsafe { event.__bindgen_anon_1.PEER_CERTIFICATE_RECEIVED };
+            // SAFETY: with portable certificates the pointer is null or a QUIC_BUFFER.
+            let buffer =
+                unsafe { received.Certificate.cast::<q::QUIC_BUFFER>().cast_const().as_ref() };
+            let leaf = buffer
+                // SAFETY: the buffer's bytes live during the callback.
+                .and_then(|buffer| unsafe { bytes_of(buffer.Buffer, buffer.Length as usize) });
+            if !connection.peer_certificate(leaf) {
+                return match leaf {
+                    Some(_) => status::BAD_CERTIFICATE,
+                    None => status::REQUIRED_CERTIFICATE,
+                };
+            }
+        }
+        q::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_SHUTDOWN_INITIATED_BY_TRANSPORT => {
+            // SAFETY: the field that belongs to this event type.
+            let ended = unsafe { event.__bindgen_anon_1.SHUTDOWN_INITIATED_BY_TRANSPORT };
+            connection.closed_by_transport(ended.Status, ended.ErrorCode);
+        }
+        q::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_SHUTDOWN_INITIATED_BY_PEER => {
+            // SAFETY: the field that belongs to this event type.
+            let ended = unsafe { event.__bindgen_anon_1.SHUTDOWN_INITIATED_BY_PEER };
+            connection.closed_by_peer(ended.ErrorCode);
+        }
+        q::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_PEER_STREAM_STARTED => {
+            // SAFETY: the field that belongs to this event type.
+            let started = unsafe { event.__bindgen_anon_1.PEER_STREAM_STARTED };
+            // SAFETY: `context` is a live strong count; this makes one more of our own.
+            unsafe { Arc::increment_strong_count(context) };
+            // SAFETY: the count that was just made.
+            let owned = unsafe { Arc::from_raw(context) };
+            let mut taken = false;
+            if let Some(handle) = RawHandle::new(started.Stream) {
+                owned.peer_stream(PeerStream::new(handle, &mut taken));
+            }
+            if !taken {
+                // Not adopted: the library closes the stream itself.
+                return status::ABORTED;
+            }
+        }
+        q::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_SHUTDOWN_COMPLETE => {
+            connection.complete();
+        }
+        // Events of newer libraries, and those nobody here needs.
+        _ => {}
+    }
+    STATUS_SUCCESS
+}
+
+/// # Safety
+///
+/// `pointer` is null or valid for `length` bytes during `'a`.
+unsafe fn bytes_of<'a>(pointer: *const u8, length: usize) -> Option<&'a [u8]> {
+    if pointer.is_null() || length == 0 {
+        return None;
+    }
+    // SAFETY: the caller's contract.
+    Some(unsafe { std::slice::from_raw_parts(pointer, length) })
+}

@@ -1,0 +1,203 @@
+//! Listener handles and the callback MsQuic calls for them.
+
+use std::ffi::c_void;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use msquic::ffi::{HQUIC, QUIC_LISTENER_EVENT, QUIC_NEW_CONNECTION_INFO, QUIC_STATUS};
+
+use super::{
+    Configuration, ConnectionCallbacks, ConnectionSlot, LibraryError, RawHandle, Registration,
+    STATUS_SUCCESS, Slot, call, check, socket_addr, status, with_buffers,
+};
+use crate::transport::callback::guard;
+
+/// What a listener is told, on any worker of its registration.
+pub(in crate::transport) trait ListenerCallbacks: Send + Sync + 'static {
+    fn slot(&self) -> &ListenerSlot;
+    /// A peer wants a connection; if it is not taken it is refused. No handle may be closed here.
+    fn new_connection(&self, new: NewConnection<'_>);
+    /// Nothing comes after this; the handle is closed when it returns.
+    fn complete(&self);
+}
+
+/// A listener handle, until its last callback.
+#[derive(Debug, Default)]
+pub(in crate::transport) struct ListenerSlot(Slot);
+
+impl ListenerSlot {
+    /// Opens and starts a listener, with `context` behind its callbacks; returns where it listens.
+    pub(in crate::transport) fn open<L: ListenerCallbacks>(
+        registration: &Registration,
+        context: &Arc<L>,
+        address: SocketAddr,
+        alpns: &[String],
+    ) -> Result<SocketAddr, LibraryError> {
+        let raw_context = Arc::into_raw(Arc::clone(context));
+        let mut handle: HQUIC = std::ptr::null_mut();
+        // SAFETY: `raw_context` is a strong count that now belongs to MsQuic's callbacks and is
+        // released after ListenerClose (ListenerOpen).
+        let opened = check(unsafe {
+            call!(ListenerOpen)(
+                registration.0.as_ptr(),
+                Some(listener_callback::<L>),
+                raw_context.cast_mut().cast::<c_void>(),
+                &raw mut handle,
+            )
+        });
+        let (Ok(()), Some(handle)) = (opened, RawHandle::new(handle)) else {
+            // SAFETY: the open failed, so no callback will ever come for this count.
+            drop(unsafe { Arc::from_raw(raw_context) });
+            return Err(opened.err().unwrap_or(LibraryError { status: status::INVALID_STATE }));
+        };
+        context.slot().0.fill(handle);
+        let started = start(handle, address, alpns);
+        if started.is_err()
+            && let Some(handle) = context.slot().0.take()
+        {
+            // SAFETY: taken from its slot once. A listener that never started has no callback to
+            // wait for, so this returns at once (ListenerClose).
+            unsafe { call!(ListenerClose)(handle.as_ptr()) };
+            // SAFETY: the count that MsQuic owned; no callback follows Close.
+            drop(unsafe { Arc::from_raw(raw_context) });
+        }
+        started
+    }
+
+    /// Asks the listener to stop. Does not wait; only the first call does something.
+    pub(in crate::transport) fn stop(&self) {
+        // Not under the lock: the end may come as STOP_COMPLETE inside the call.
+        if let Some(handle) = self.0.take() {
+            // SAFETY: the handle is closed only after STOP_COMPLETE, which this call brings about
+            // once (ListenerStop).
+            unsafe { call!(ListenerStop)(handle.as_ptr()) }
+        }
+    }
+}
+
+fn start(
+    handle: RawHandle,
+    address: SocketAddr,
+    alpns: &[String],
+) -> Result<SocketAddr, LibraryError> {
+    let mut address = msquic::Addr::from(address);
+    with_buffers(alpns, |buffers, count| {
+        // SAFETY: names and address outlive the call, which copies them (ListenerStart).
+        check(unsafe {
+            call!(ListenerStart)(
+                handle.as_ptr(),
+                buffers,
+                count,
+                (&raw const address).cast::<msquic::ffi::QUIC_ADDR>(),
+            )
+        })
+    })?;
+    let mut length = u32::try_from(size_of_val(&address)).unwrap_or(0);
+    // SAFETY: the buffer outlives the call, which for a listener waits for nobody (GetParam).
+    check(unsafe {
+        call!(GetParam)(
+            handle.as_ptr(),
+            msquic::ffi::QUIC_PARAM_LISTENER_LOCAL_ADDRESS,
+            &raw mut length,
+            (&raw mut address).cast::<c_void>(),
+        )
+    })?;
+    address.as_socket().ok_or(LibraryError { status: status::INVALID_ADDRESS })
+}
+
+/// A peer's wish for a connection, during its NEW_CONNECTION event.
+pub(in crate::transport) struct NewConnection<'a> {
+    handle: RawHandle,
+    info: &'a QUIC_NEW_CONNECTION_INFO,
+    taken: &'a mut bool,
+}
+
+impl NewConnection<'_> {
+    pub(in crate::transport) fn remote_addr(&self) -> Option<SocketAddr> {
+        // SAFETY: the address of the event lives during its callback.
+        unsafe { socket_addr(self.info.RemoteAddress) }
+    }
+
+    /// Takes the connection, with `context` behind its callbacks; the handshake goes on.
+    pub(in crate::transport) fn accept<C: ConnectionCallbacks>(
+        self,
+        context: &Arc<C>,
+        configuration: &Configuration,
+    ) {
+        *self.taken = true;
+        // SAFETY: the handle of this very event.
+        if unsafe { ConnectionSlot::adopt(self.handle, context, configuration) }.is_err() {
+            // It is ours already: end it in the ordinary way.
+            context.slot().shutdown(true, 0);
+        }
+    }
+}
+
+/// The callback of every listener.
+///
+/// # Safety
+///
+/// MsQuic calls it with the context that was given at open: a strong count of `L`.
+unsafe extern "C" fn listener_callback<L: ListenerCallbacks>(
+    handle: HQUIC,
+    context: *mut c_void,
+    event: *mut QUIC_LISTENER_EVENT,
+) -> QUIC_STATUS {
+    use msquic::ffi as q;
+    let raw_context = context.cast_const().cast::<L>();
+    // SAFETY: the count that MsQuic owns keeps the context alive during the callback.
+    let listener = unsafe { &*raw_context };
+    // SAFETY: MsQuic hands a valid event for the time of the call.
+    let event = unsafe { &*event };
+    match event.Type {
+        q::QUIC_LISTENER_EVENT_TYPE_QUIC_LISTENER_EVENT_NEW_CONNECTION => {
+            // SAFETY: the field that belongs to this event type.
+            let new = unsafe { event.__bindgen_anon_1.NEW_CONNECTION };
+            let mut taken = false;
+            // SAFETY: the event's information lives during its callback.
+            let info = unsafe { new.Info.as_ref() };
+            if let (Some(info), Some(handle)) = (info, RawHandle::new(new.Connection)) {
+                let new = NewConnection { handle, info, taken: &mut taken };
+                guard("listener", || listener.new_connection(new));
+            }
+            // A refused connection is closed by the library itself.
+            if taken { STATUS_SUCCESS } else { status::CONNECTION_REFUSED }
+        }
+        q::QUIC_LISTENER_EVENT_TYPE_QUIC_LISTENER_EVENT_STOP_COMPLETE => {
+            guard("listener", || listener.complete());
+            // The library frees the listener only when this event has returned, and whoever waits
+            // for the end wants it gone: so a thread of its own closes it.
+            if let Some(handle) = RawHandle::new(handle) {
+                let end = ListenerEnd { handle, context: raw_context };
+                let closer = std::thread::Builder::new().name("moorline-close".to_owned());
+                if closer.spawn(move || end.close()).is_err() {
+                    tracing::error!("no thread to close a listener with; it stays until exit");
+                }
+            }
+            STATUS_SUCCESS
+        }
+        // Events of newer libraries, and those nobody here needs.
+        _ => STATUS_SUCCESS,
+    }
+}
+
+/// A stopped listener on its way to the thread that closes it.
+struct ListenerEnd<L> {
+    handle: RawHandle,
+    /// A strong count.
+    context: *const L,
+}
+
+// SAFETY: the pointer is a strong count of an `Arc<L>` with `L: Send + Sync`.
+unsafe impl<L: ListenerCallbacks> Send for ListenerEnd<L> {}
+
+impl<L: ListenerCallbacks> ListenerEnd<L> {
+    fn close(self) {
+        // SAFETY: the one close of a stopped listener. It waits for the end of STOP_COMPLETE,
+        // which waits for nobody (ListenerClose).
+        unsafe { call!(ListenerClose)(self.handle.as_ptr()) };
+        // SAFETY: the count that MsQuic owned; no callback follows Close.
+        let listener = unsafe { Arc::from_raw(self.context) };
+        guard("listener", move || drop(listener));
+    }
+}

@@ -1,0 +1,63 @@
+//! `QUIC_SETTINGS`, filled field by field: the crate's own setters only switch things on.
+
+use std::time::Duration;
+
+use msquic::ffi::QUIC_SETTINGS;
+
+use crate::config::Limits;
+
+/// The settings of a configuration.
+pub(in crate::transport) struct QuicSettings(QUIC_SETTINGS);
+
+/// Sets a number and its "is set" bit.
+macro_rules! set {
+    ($settings:expr, $field:ident, $is_set:ident, $value:expr) => {
+        $settings.$field = $value;
+        // SAFETY: the union's two views are a u64 and its bit fields; every bit pattern is valid.
+        unsafe { $settings.__bindgen_anon_1.IsSet.$is_set(1) };
+    };
+}
+
+impl QuicSettings {
+    pub(super) const SIZE: u32 = size_of::<QUIC_SETTINGS>() as u32;
+
+    pub(in crate::transport) fn new(limits: &Limits) -> Self {
+        // SAFETY: a plain C struct of integers; all zero means "nothing set".
+        let mut s: QUIC_SETTINGS = unsafe { std::mem::zeroed() };
+        set!(
+            s,
+            HandshakeIdleTimeoutMs,
+            set_HandshakeIdleTimeoutMs,
+            milliseconds(limits.handshake_time_max)
+        );
+        set!(s, IdleTimeoutMs, set_IdleTimeoutMs, milliseconds(limits.idle_time_max));
+        set!(s, DisconnectTimeoutMs, set_DisconnectTimeoutMs, short(limits.disconnect_time_max));
+        set!(s, KeepAliveIntervalMs, set_KeepAliveIntervalMs, short(limits.keep_alive_interval));
+        set!(s, PeerUnidiStreamCount, set_PeerUnidiStreamCount, limits.peer_streams_max);
+        set!(s, PeerBidiStreamCount, set_PeerBidiStreamCount, 0);
+        // A completed send means acknowledged, not copied.
+        s.set_SendBufferingEnabled(0);
+        // Contains a use-after-free of the bundled library (path migration).
+        s.set_MigrationEnabled(0);
+        // A resumed handshake shows no certificate.
+        s.set_ServerResumptionLevel(0);
+        // SAFETY: as in `set!`.
+        let is_set = unsafe { &mut s.__bindgen_anon_1.IsSet };
+        is_set.set_SendBufferingEnabled(1);
+        is_set.set_MigrationEnabled(1);
+        is_set.set_ServerResumptionLevel(1);
+        Self(s)
+    }
+
+    pub(super) fn as_ptr(&self) -> *const QUIC_SETTINGS {
+        &raw const self.0
+    }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn short(time: Duration) -> u32 {
+    u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,676 @@
+//! The receiving half of a connection: frames of the peer's streams, waiting for a reader.
+//!
+//! Invariants: what waits is bounded in bytes (one larger frame may pass the bound while nothing
+//! else waits); a stream that may not deliver is paused, which closes the peer's window; a paused
+//! stream is resumed when half of the bound is free; the end of a stream stays behind its frames;
+//! nobody is called under the lock.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use super::lock;
+use super::stream::ReadStream;
+use crate::error::{CloseReason, RecvError};
+use crate::frame::{HEADER_BYTES, Piece, Position, Run};
+
+/// Readers that wait by message, per connection. One more is refused: nothing grows unbounded.
+const READERS_MAX: usize = 1024;
+
+/// Gets one result; gives a frame back if it can no longer pass it on.
+pub(crate) type Reader = Box<dyn FnOnce(Result<Bytes, RecvError>) -> Result<(), Bytes> + Send>;
+
+/// Gets every frame. A batch that it cannot pass on comes back, and the subscription is over.
+pub(crate) type Subscriber = Box<dyn FnMut(Vec<Bytes>, usize) -> Result<(), Vec<Bytes>> + Send>;
+
+enum Item {
+    Run(Run),
+    Frame(Bytes, Duration),
+    End(RecvError),
+}
+
+/// The frames of one stream.
+struct Queue {
+    id: u64,
+    stream: Option<Arc<ReadStream>>,
+    items: VecDeque<Item>,
+    /// No more bytes will come.
+    ended: bool,
+    paused: bool,
+    held: usize,
+    partial_since: Option<Instant>,
+    position: Position,
+}
+
+struct State {
+    streams: VecDeque<Queue>,
+    next_id: u64,
+    /// Bytes of whole frames that wait, and of those lent to a subscriber.
+    queued: usize,
+    /// Bytes of frames that are not whole.
+    held: usize,
+    /// The stream whose frame may pass the bound.
+    beyond: Option<u64>,
+    readers: VecDeque<Reader>,
+    subscriber: Option<Subscriber>,
+    subscribed: bool,
+    delivering: bool,
+    /// A reader was told that the peer ended its stream.
+    end_taken: bool,
+    closed: Option<CloseReason>,
+    frames: u64,
+    bytes: u64,
+}
+
+/// See the module.
+pub(crate) struct Inbound {
+    state: Mutex<State>,
+    ready: Notify,
+    waiting: AtomicUsize,
+    bytes_max: usize,
+    on_end_taken: Box<dyn Fn() + Send + Sync>,
+}
+
+/// A frame that is not whole for too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Partial {
+    pub(crate) since: Instant,
+    pub(crate) position: Position,
+}
+
+impl Inbound {
+    /// `on_end_taken` is called once a reader has seen the end of a stream.
+    pub(super) fn new(bytes_max: usize, on_end_taken: Box<dyn Fn() + Send + Sync>) -> Self {
+        Self {
+            state: Mutex::new(State {
+                streams: VecDeque::new(),
+                next_id: 0,
+                queued: 0,
+                held: 0,
+                beyond: None,
+                readers: VecDeque::new(),
+                subscriber: None,
+                subscribed: false,
+                delivering: false,
+                end_taken: false,
+                closed: None,
+                frames: 0,
+                bytes: 0,
+            }),
+            ready: Notify::new(),
+            waiting: AtomicUsize::new(0),
+            bytes_max,
+            on_end_taken,
+        }
+    }
+
+    // ---- what the streams' callbacks call
+
+    /// A queue for one more stream; its number.
+    pub(super) fn add_stream(&self) -> u64 {
+        let mut state = lock(&self.state);
+        let id = state.next_id;
+        state.next_id += 1;
+        state.streams.push_back(Queue {
+            id,
+            stream: None,
+            items: VecDeque::new(),
+            ended: false,
+            paused: false,
+            held: 0,
+            partial_since: None,
+            position: Position::Boundary,
+        });
+        id
+    }
+
+    /// Ties the queue to the stream it can resume.
+    pub(super) fn attach(&self, id: u64, stream: &Arc<ReadStream>) {
+        if let Some(queue) = lock(&self.state).queue(id) {
+            queue.stream = Some(Arc::clone(stream));
+        }
+    }
+
+    /// How many of `total` bytes the stream may take over.
+    pub(super) fn budget(&self, id: u64, total: usize) -> usize {
+        let mut state = lock(&self.state);
+        let used = state.queued + state.held;
+        if used < self.bytes_max {
+            return total.min(self.bytes_max - used);
+        }
+        let may_pass = state.may_pass(id);
+        let Some(queue) = state.queue(id) else { return total };
+        match queue.position {
+            Position::InBody { received, announced } if may_pass => {
+                state.beyond = Some(id);
+                total.min(announced - received)
+            }
+            Position::InLength { received } if may_pass => total.min(HEADER_BYTES - received),
+            _ => 0,
+        }
+    }
+
+    /// Stores what the stream's decoder cut; `paused` if it left bytes behind. Returns whether
+    /// the stream may go on at once.
+    pub(super) fn store(
+        &self,
+        id: u64,
+        pieces: &mut Vec<Piece>,
+        held: usize,
+        position: Position,
+        paused: bool,
+    ) -> Stored {
+        let mut state = lock(&self.state);
+        let whole = !pieces.is_empty();
+        let now = Instant::now();
+        let mut added = 0;
+        let Some(queue) = state.queue(id) else {
+            pieces.clear();
+            return Stored { resume: paused, partial_began: false };
+        };
+        let resumed = std::mem::replace(&mut queue.paused, paused);
+        for piece in pieces.drain(..) {
+            queue.items.push_back(match piece {
+                Piece::Run(run) => {
+                    added += run.encoded_bytes();
+                    Item::Run(run)
+                }
+                Piece::Frame(frame) => {
+                    added += HEADER_BYTES + frame.len();
+                    let took = queue.partial_since.map_or(Duration::ZERO, |since| now - since);
+                    Item::Frame(frame, took)
+                }
+            });
+        }
+        let freed = std::mem::replace(&mut queue.held, held);
+        queue.position = position;
+        let began = position != Position::Boundary
+            && (whole || resumed || queue.partial_since.is_none());
+        if position == Position::Boundary {
+            queue.partial_since = None;
+        } else if began {
+            queue.partial_since = Some(now);
+        }
+        state.queued += added;
+        state.held = state.held - freed + held;
+        if whole && state.beyond == Some(id) {
+            state.beyond = None;
+        }
+        let mut resume = false;
+        if paused && state.may_go_on(id, self.bytes_max) {
+            // A reader made room between `budget` and here: nobody else would resume.
+            if let Some(queue) = state.queue(id) {
+                queue.paused = false;
+            }
+            resume = true;
+        }
+        self.deliver(state);
+        if whole {
+            self.wake();
+        }
+        Stored { resume, partial_began: began }
+    }
+
+    /// The stream ended with `error`; it stays behind what was stored. Returns whether it was the
+    /// last one that could deliver.
+    pub(super) fn end(&self, id: u64, error: RecvError) -> bool {
+        let mut state = lock(&self.state);
+        let held = match state.queue(id) {
+            Some(queue) if !queue.ended => {
+                queue.ended = true;
+                queue.partial_since = None;
+                queue.items.push_back(Item::End(error));
+                std::mem::take(&mut queue.held)
+            }
+            _ => return false,
+        };
+        state.held -= held;
+        if state.beyond == Some(id) {
+            state.beyond = None;
+        }
+        let last = state.streams.iter().all(|queue| queue.ended);
+        self.deliver(state);
+        self.wake();
+        last
+    }
+
+    /// The stream's handle is gone.
+    pub(super) fn remove_stream(&self, id: u64) {
+        let mut state = lock(&self.state);
+        let held = match state.queue(id) {
+            Some(queue) => {
+                queue.ended = true;
+                queue.partial_since = None;
+                queue.stream = None;
+                std::mem::take(&mut queue.held)
+            }
+            None => return,
+        };
+        state.held -= held;
+        if state.beyond == Some(id) {
+            state.beyond = None;
+        }
+        state.drop_empty();
+    }
+
+    /// The connection is over: readers get what is left, then `reason`.
+    pub(super) fn close(&self, reason: &CloseReason) {
+        let mut state = lock(&self.state);
+        state.closed.get_or_insert_with(|| reason.clone());
+        self.deliver(state);
+        self.wake();
+        self.ready.notify_waiters();
+    }
+
+    // ---- what readers call
+
+    /// Waits until something may be there to take.
+    pub(super) async fn changed(&self) {
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        let _counted = Counted(&self.waiting);
+        let notified = self.ready.notified();
+        tokio::pin!(notified);
+        notified.as_mut().enable();
+        // Between the last look and `enable` something may have come.
+        if self.has_something() {
+            return;
+        }
+        notified.await;
+    }
+
+    /// The next frame, the end, or nothing yet.
+    pub(super) fn take_one(&self) -> Option<Result<(Bytes, Duration), RecvError>> {
+        let mut state = lock(&self.state);
+        let taken = match state.refusal() {
+            Some(error) => Some(Err(error)),
+            None => state.take().or_else(|| state.over().map(Err)),
+        };
+        self.after_take(state);
+        taken
+    }
+
+    /// As [`Inbound::take_one`], for many frames at once.
+    pub(super) fn take_many(
+        &self,
+        into: &mut Vec<Bytes>,
+        max: usize,
+    ) -> Option<Result<usize, RecvError>> {
+        let mut state = lock(&self.state);
+        if let Some(error) = state.refusal() {
+            return Some(Err(error));
+        }
+        let mut count = 0;
+        while count < max && state.next_is_frame() {
+            let Some(Ok((frame, _))) = state.take() else { break };
+            into.push(frame);
+            count += 1;
+        }
+        let taken = match count {
+            0 => state.take().or_else(|| state.over().map(Err)).map(|end| end.map(|_| 0)),
+            _ => Some(Ok(count)),
+        };
+        self.after_take(state);
+        taken
+    }
+
+    /// As [`Inbound::take_one`], for one stream alone.
+    pub(super) fn take_from(&self, id: u64) -> Option<Result<(Bytes, Duration), RecvError>> {
+        let mut state = lock(&self.state);
+        let Some(at) = state.streams.iter().position(|queue| queue.id == id) else {
+            return Some(Err(state.over().unwrap_or(RecvError::EndOfStream {
+                position: Position::Boundary,
+            })));
+        };
+        state.streams.rotate_left(at);
+        let ready = state.streams.front().is_some_and(|queue| !queue.items.is_empty());
+        let taken = match state.refusal() {
+            Some(error) => Some(Err(error)),
+            None if ready => state.take(),
+            None => state.over().map(Err),
+        };
+        self.after_take(state);
+        taken
+    }
+
+    /// The oldest stream that can still deliver.
+    pub(super) fn first_stream(&self) -> Option<Arc<ReadStream>> {
+        let state = lock(&self.state);
+        state.streams.iter().filter(|queue| !queue.ended).find_map(|queue| queue.stream.clone())
+    }
+
+    /// The frames that are not whole will never be: their streams end with `error`.
+    pub(super) fn end_partial(&self, error: &RecvError) {
+        let stuck: Vec<u64> = {
+            let state = lock(&self.state);
+            let stuck = |queue: &&Queue| queue.partial_since.is_some();
+            state.streams.iter().filter(stuck).map(|queue| queue.id).collect()
+        };
+        for id in stuck {
+            self.end(id, error.clone());
+        }
+    }
+
+    /// Puts a frame back that was taken and could not be passed on: it comes first again.
+    fn put_back(&self, frame: Bytes) {
+        let mut state = lock(&self.state);
+        state.queued += HEADER_BYTES + frame.len();
+        state.frames -= 1;
+        state.bytes -= frame.len() as u64;
+        if state.streams.is_empty() {
+            drop(state);
+            let id = self.add_stream();
+            state = lock(&self.state);
+            if let Some(queue) = state.queue(id) {
+                queue.ended = true;
+            }
+        }
+        if let Some(first) = state.streams.front_mut() {
+            first.items.push_front(Item::Frame(frame, Duration::ZERO));
+        }
+        drop(state);
+        self.wake();
+    }
+
+    /// Gives the next result to `reader`, now or when it comes; behind those that asked before.
+    pub(super) fn read_later(&self, reader: Reader) -> Result<(), Reader> {
+        let mut state = lock(&self.state);
+        if state.readers.len() >= READERS_MAX {
+            return Err(reader);
+        }
+        state.readers.push_back(reader);
+        self.deliver(state);
+        Ok(())
+    }
+
+    /// Gives every frame to `subscriber` from here on. There is one reader: others are refused.
+    pub(super) fn subscribe(&self, subscriber: Subscriber) -> bool {
+        let mut state = lock(&self.state);
+        if state.subscribed {
+            return false;
+        }
+        state.subscribed = true;
+        state.subscriber = Some(subscriber);
+        self.deliver(state);
+        // Whoever waits in `recv` learns that it is refused.
+        self.ready.notify_waiters();
+        true
+    }
+
+    /// A subscriber is done with `bytes`.
+    pub(super) fn return_credit(&self, bytes: usize) {
+        let mut state = lock(&self.state);
+        state.queued -= bytes;
+        self.after_take(state);
+    }
+
+    /// The unfinished frame that has waited longest.
+    pub(super) fn oldest_partial(&self) -> Option<Partial> {
+        let state = lock(&self.state);
+        let partial = |queue: &Queue| {
+            let since = queue.partial_since.filter(|_| !queue.paused)?;
+            Some(Partial { since, position: queue.position })
+        };
+        state.streams.iter().filter_map(partial).min_by_key(|partial| partial.since)
+    }
+
+    /// Frames and bytes that readers took.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        let state = lock(&self.state);
+        (state.frames, state.bytes)
+    }
+
+    /// Whether nothing waits, for readers or with a subscriber.
+    pub(super) fn is_drained(&self) -> bool {
+        lock(&self.state).queued == 0
+    }
+
+    // ---- within
+
+    fn has_something(&self) -> bool {
+        let state = lock(&self.state);
+        state.subscribed
+            || state.closed.is_some()
+            || state.streams.iter().any(|queue| !queue.items.is_empty())
+    }
+
+    /// Wakes one reader, if any waits.
+    fn wake(&self) {
+        if self.waiting.load(Ordering::Acquire) > 0 {
+            self.ready.notify_one();
+        }
+    }
+
+    /// Wakes whoever waits in [`Inbound::changed`], to look at a deadline again.
+    pub(super) fn nudge(&self) {
+        self.wake();
+    }
+
+    /// Resumes paused streams if there is room, and passes the wake-up on if more is there.
+    fn after_take(&self, mut state: MutexGuard<'_, State>) {
+        let resume = state.resumable(self.bytes_max);
+        let more = state.streams.iter().any(|queue| !queue.items.is_empty());
+        let end_taken = std::mem::take(&mut state.end_taken);
+        drop(state);
+        for stream in resume {
+            stream.resume();
+        }
+        if end_taken {
+            (self.on_end_taken)();
+        }
+        if more {
+            self.wake();
+        }
+    }
+
+    /// Serves the subscriber or the readers by message, one at a time and outside the lock.
+    fn deliver<'a>(&'a self, mut state: MutexGuard<'a, State>) {
+        if state.delivering || (state.subscriber.is_none() && state.readers.is_empty()) {
+            return;
+        }
+        state.delivering = true;
+        loop {
+            if let Some(mut subscriber) = state.subscriber.take() {
+                let (frames, bytes) = state.take_batch();
+                if frames.is_empty() {
+                    state.subscriber = (state.closed.is_none()).then_some(subscriber);
+                    break;
+                }
+                drop(state);
+                let refused = subscriber(frames, bytes);
+                state = lock(&self.state);
+                match refused {
+                    Ok(()) => state.subscriber = Some(subscriber),
+                    Err(frames) => state.unsubscribe(frames, bytes),
+                }
+            } else if !state.readers.is_empty() {
+                let taken = state.take().or_else(|| state.over().map(Err));
+                let Some(taken) = taken else { break };
+                let Some(reader) = state.readers.pop_front() else { break };
+                drop(state);
+                if let Err(frame) = reader(taken.map(|(frame, _)| frame)) {
+                    self.put_back(frame);
+                }
+                state = lock(&self.state);
+            } else {
+                break;
+            }
+        }
+        state.delivering = false;
+        self.after_take(state);
+    }
+}
+
+/// What [`Inbound::store`] found.
+pub(super) struct Stored {
+    /// The stream was left paused by mistake: resume it.
+    pub(super) resume: bool,
+    /// A frame began that is not whole.
+    pub(super) partial_began: bool,
+}
+
+struct Counted<'a>(&'a AtomicUsize);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl State {
+    fn queue(&mut self, id: u64) -> Option<&mut Queue> {
+        self.streams.iter_mut().find(|queue| queue.id == id)
+    }
+
+    /// Whether a frame of this stream may pass the bound.
+    fn may_pass(&self, id: u64) -> bool {
+        self.queued == 0 && self.beyond.is_none_or(|owner| owner == id)
+    }
+
+    /// Whether `budget` would give this stream anything.
+    fn may_go_on(&mut self, id: u64, bytes_max: usize) -> bool {
+        let inside = |queue: &mut Queue| queue.position != Position::Boundary;
+        self.queued + self.held < bytes_max
+            || (self.may_pass(id) && self.queue(id).is_some_and(inside))
+    }
+
+    /// Why nobody may read here.
+    fn refusal(&self) -> Option<RecvError> {
+        self.subscribed.then_some(RecvError::Subscribed)
+    }
+
+    /// The answer when nothing is left and nothing will come.
+    fn over(&self) -> Option<RecvError> {
+        self.closed.clone().map(|reason| RecvError::Closed { reason })
+    }
+
+    /// Brings a stream that has something to the front.
+    fn seek(&mut self) -> bool {
+        for _ in 0..self.streams.len() {
+            if self.streams.front().is_some_and(|queue| !queue.items.is_empty()) {
+                return true;
+            }
+            self.streams.rotate_left(1);
+        }
+        false
+    }
+
+    fn next_is_frame(&mut self) -> bool {
+        self.seek()
+            && !matches!(
+                self.streams.front().and_then(|queue| queue.items.front()),
+                None | Some(Item::End(_))
+            )
+    }
+
+    fn take(&mut self) -> Option<Result<(Bytes, Duration), RecvError>> {
+        if !self.seek() {
+            return None;
+        }
+        let queue = self.streams.front_mut()?;
+        let (frame, took, freed) = match queue.items.front_mut()? {
+            Item::Run(run) => {
+                let before = run.encoded_bytes();
+                let frame = run.next().unwrap_or_default();
+                let after = run.encoded_bytes();
+                if after == 0 {
+                    queue.items.pop_front();
+                }
+                (frame, Duration::ZERO, before - after)
+            }
+            Item::Frame(frame, took) => {
+                let (frame, took) = (std::mem::take(frame), *took);
+                queue.items.pop_front();
+                let freed = HEADER_BYTES + frame.len();
+                (frame, took, freed)
+            }
+            Item::End(error) => {
+                let error = error.clone();
+                queue.items.pop_front();
+                self.end_taken |= matches!(error, RecvError::EndOfStream { .. });
+                self.drop_empty();
+                return Some(Err(error));
+            }
+        };
+        self.queued -= freed;
+        self.frames += 1;
+        self.bytes += frame.len() as u64;
+        self.drop_empty();
+        Some(Ok((frame, took)))
+    }
+
+    /// Everything that waits, for a subscriber; its bytes stay counted until they are returned.
+    fn take_batch(&mut self) -> (Vec<Bytes>, usize) {
+        let (before, mut frames) = (self.queued, Vec::new());
+        while let Some(taken) = self.take() {
+            // An end is told by the connection's close, not by a frame.
+            if let Ok((frame, _)) = taken {
+                frames.push(frame);
+            }
+        }
+        let bytes = before - self.queued;
+        self.queued = before;
+        (frames, bytes)
+    }
+
+    /// The subscriber is gone: what it did not take waits for readers again.
+    fn unsubscribe(&mut self, frames: Vec<Bytes>, bytes: usize) {
+        self.subscribed = false;
+        self.subscriber = None;
+        let cost: usize = frames.iter().map(|frame| HEADER_BYTES + frame.len()).sum();
+        self.queued = self.queued - bytes + cost;
+        self.frames -= frames.len() as u64;
+        let payload: usize = frames.iter().map(Bytes::len).sum();
+        self.bytes -= payload as u64;
+        let id = self.next_id;
+        self.next_id += 1;
+        self.streams.push_front(Queue {
+            id,
+            stream: None,
+            items: frames.into_iter().map(|f| Item::Frame(f, Duration::ZERO)).collect(),
+            ended: true,
+            paused: false,
+            held: 0,
+            partial_since: None,
+            position: Position::Boundary,
+        });
+    }
+
+    /// Queues whose stream is gone and whose items were taken.
+    fn drop_empty(&mut self) {
+        let over = |queue: &Queue| queue.ended && queue.stream.is_none() && queue.items.is_empty();
+        if self.streams.iter().any(over) {
+            self.streams.retain(|queue| !over(queue));
+        }
+    }
+
+    fn resumable(&mut self, bytes_max: usize) -> Vec<Arc<ReadStream>> {
+        let (queued, half_free) = (self.queued, self.queued + self.held <= bytes_max / 2);
+        let beyond = self.beyond;
+        let mut resume = Vec::new();
+        for queue in self.streams.iter_mut().filter(|queue| queue.paused) {
+            let may_pass = queued == 0
+                && queue.position != Position::Boundary
+                && beyond.is_none_or(|owner| owner == queue.id);
+            if half_free || may_pass {
+                queue.paused = false;
+                resume.extend(queue.stream.clone());
+            }
+        }
+        resume
+    }
+}
+
+impl std::fmt::Debug for Inbound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let state = lock(&self.state);
+        f.debug_struct("Inbound")
+            .field("streams", &state.streams.len())
+            .field("queued", &state.queued)
+            .field("held", &state.held)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,562 @@
+//! The sending half of a connection: frames of many callers on one stream, in order.
+//!
+//! ```text
+//! admit (bytes) ─> queue: batches ─> in flight (MsQuic) ─> Completed | MaybeSent
+//!                     └── closed before it left ─────────> NotSent
+//! ```
+//!
+//! Whoever finds nobody submitting submits; each completion submits the next. Small frames that
+//! wait are copied behind each other into one buffer, large payloads travel as they are. There is
+//! no timer: an idle lane sends at once, a busy one gathers while it waits for acknowledgements.
+//!
+//! Invariants: bytes admitted and unfinished never pass the limit (one larger frame alone is
+//! admitted by itself); every accepted frame is counted by exactly one outcome; batches reach the
+//! stream in the order of admission; no callback of a caller runs under the lock.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use tokio::sync::Semaphore;
+
+use super::ffi::{PARTS_MAX, SendRequest};
+use super::lock;
+use super::stream::SendStream;
+use crate::error::{CloseReason, Outcome};
+use crate::frame::{self, HEADER_BYTES};
+
+/// Payloads up to this size are copied behind each other; larger ones are worth a part of their
+/// own.
+const COPY_BYTES_MAX: usize = 8 * 1024;
+
+/// A batch is submitted on its own from this size on: enough to amortise a submission (2 to 3 µs),
+/// small enough to keep several on their way.
+const BATCH_BYTES: usize = 64 * 1024;
+
+/// Submissions in flight while there is enough on its way.
+const SUBMISSIONS: usize = 8;
+
+/// Below this many unacknowledged bytes a frame never waits for an acknowledgement: fewer than
+/// three packets may be acknowledged late (RFC 9000, section 13.2.1).
+const PROMPT_BYTES: usize = 3 * 1200;
+
+/// Submissions in flight at most: MsQuic walks a list of those it has not taken over yet.
+const SUBMISSIONS_MAX: usize = 64;
+
+/// How many frames met which end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OutcomeCounts {
+    /// Frames taken over. Once the connection is closed this is the sum of the other three.
+    pub accepted: u64,
+    /// Frames the peer's transport acknowledged.
+    pub completed: u64,
+    /// Frames of which nothing was handed to the transport.
+    pub not_sent: u64,
+    /// Frames handed to the transport and never acknowledged.
+    pub maybe_sent: u64,
+}
+
+/// Told once what became of a frame.
+pub(crate) type OutcomeSink = Box<dyn FnOnce(Outcome) + Send>;
+
+/// A frame that was not taken over.
+pub(crate) struct Rejected {
+    pub(crate) frame: Bytes,
+    pub(crate) reason: CloseReason,
+}
+
+/// What a submission carries until it is acknowledged.
+#[derive(Default)]
+pub(super) struct Sent {
+    frames: u64,
+    /// Bytes on the wire.
+    bytes: usize,
+    /// Bytes of admission to give back.
+    cost: usize,
+    sinks: Vec<(Bytes, OutcomeSink)>,
+}
+
+/// Frames that will be one submission.
+#[derive(Default)]
+struct Batch {
+    parts: [Bytes; PARTS_MAX],
+    count: usize,
+    /// Small frames not closed into a part yet.
+    tail: BytesMut,
+    sent: Sent,
+}
+
+impl Batch {
+    fn is_full(&self) -> bool {
+        self.sent.bytes >= BATCH_BYTES || self.count + 2 >= PARTS_MAX
+    }
+
+    fn push(&mut self, frame: Bytes, cost: usize, sink: Option<OutcomeSink>) {
+        let wire = HEADER_BYTES + frame.len();
+        self.sent.frames += 1;
+        self.sent.bytes += wire;
+        self.sent.cost += cost;
+        let small = frame.len() <= COPY_BYTES_MAX;
+        self.tail.reserve(if small { wire } else { HEADER_BYTES });
+        self.tail.put_slice(&frame::header(frame.len()));
+        if let Some(sink) = sink {
+            self.sent.sinks.push((frame.clone(), sink));
+        }
+        if small {
+            self.tail.put_slice(&frame);
+        } else {
+            self.close_tail();
+            self.add_part(frame);
+        }
+    }
+
+    fn close_tail(&mut self) {
+        if !self.tail.is_empty() {
+            let tail = std::mem::take(&mut self.tail).freeze();
+            self.add_part(tail);
+        }
+    }
+
+    fn add_part(&mut self, part: Bytes) {
+        self.parts[self.count] = part;
+        self.count += 1;
+    }
+
+    fn into_request(mut self) -> Box<SendRequest<Sent>> {
+        self.close_tail();
+        SendRequest::new(self.parts, self.count, self.sent)
+    }
+
+    fn from_request(request: SendRequest<Sent>) -> Self {
+        let (parts, count, sent) = request.into_parts();
+        // Closed: nothing is added behind a batch that went out once.
+        Self { parts, count: count.max(PARTS_MAX - 1), tail: BytesMut::new(), sent }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Finish {
+    No,
+    Wanted,
+    Asked,
+    Done,
+}
+
+struct State {
+    queue: VecDeque<Batch>,
+    stream: Option<Arc<SendStream>>,
+    in_flight: usize,
+    in_flight_bytes: usize,
+    /// Admission of finished frames, given back in larger steps so that waiting senders wake
+    /// seldom.
+    freed: usize,
+    /// Somebody is between taking a batch and having handed it over.
+    submitting: bool,
+    shut: Option<CloseReason>,
+    /// What was not handed over was given up.
+    abandoned: bool,
+    finish: Finish,
+    counts: OutcomeCounts,
+    bytes_sent: u64,
+    /// Since when something is unfinished without progress.
+    waiting_since: Option<Instant>,
+}
+
+/// See the module.
+pub(crate) struct Lane {
+    state: Mutex<State>,
+    room: Semaphore,
+    bytes_max: usize,
+}
+
+/// What to do next, decided under the lock and done outside it.
+pub(super) enum Step {
+    Nothing,
+    /// Hand this over; [`Lane::submitted`] must follow.
+    Submit(Box<SendRequest<Sent>>),
+    /// Everything was handed over: end the stream.
+    Finish,
+}
+
+impl Lane {
+    pub(super) fn new(bytes_max: usize) -> Self {
+        Self {
+            state: Mutex::new(State {
+                queue: VecDeque::new(),
+                stream: None,
+                in_flight: 0,
+                in_flight_bytes: 0,
+                freed: 0,
+                submitting: false,
+                shut: None,
+                abandoned: false,
+                finish: Finish::No,
+                counts: OutcomeCounts::default(),
+                bytes_sent: 0,
+                waiting_since: None,
+            }),
+            room: Semaphore::new(bytes_max),
+            bytes_max,
+        }
+    }
+
+    /// Bytes of admission a frame of `length` costs.
+    fn cost(&self, length: usize) -> usize {
+        (HEADER_BYTES + length).min(self.bytes_max)
+    }
+
+    /// Reserves admission for one frame of `length` bytes without waiting.
+    pub(super) fn try_admit(&self, length: usize) -> Admission {
+        let cost = self.cost(length);
+        match self.room.try_acquire_many(u32::try_from(cost).unwrap_or(u32::MAX)) {
+            Ok(permit) => {
+                permit.forget();
+                Admission::Granted(cost)
+            }
+            Err(tokio::sync::TryAcquireError::NoPermits) => Admission::Full,
+            Err(tokio::sync::TryAcquireError::Closed) => Admission::Shut,
+        }
+    }
+
+    /// Reserves admission for one frame, in the order of asking. Cancel safe.
+    pub(super) async fn admit(&self, length: usize) -> Admission {
+        let cost = self.cost(length);
+        match self.room.acquire_many(u32::try_from(cost).unwrap_or(u32::MAX)).await {
+            Ok(permit) => {
+                permit.forget();
+                Admission::Granted(cost)
+            }
+            Err(_) => Admission::Shut,
+        }
+    }
+
+    /// Gives admission back that was not used.
+    pub(super) fn give_back(&self, cost: usize) {
+        self.room.add_permits(cost);
+    }
+
+    /// Takes over a frame for which `cost` was admitted.
+    pub(super) fn push(
+        &self,
+        frame: Bytes,
+        cost: usize,
+        sink: Option<OutcomeSink>,
+    ) -> Result<(), Rejected> {
+        let mut state = lock(&self.state);
+        if let Some(reason) = state.shut.clone() {
+            drop(state);
+            self.give_back(cost);
+            return Err(Rejected { frame, reason });
+        }
+        state.counts.accepted += 1;
+        if state.waiting_since.is_none() {
+            state.waiting_since = Some(Instant::now());
+        }
+        match state.queue.back_mut() {
+            Some(batch) if !batch.is_full() => batch.push(frame, cost, sink),
+            _ => {
+                let mut batch = Batch::default();
+                batch.push(frame, cost, sink);
+                state.queue.push_back(batch);
+            }
+        }
+        Ok(())
+    }
+
+    /// The next thing to do, if this caller is the one to do it.
+    pub(super) fn next(&self) -> Step {
+        let mut state = lock(&self.state);
+        if state.submitting {
+            return Step::Nothing;
+        }
+        if let Some(batch) = state.may_submit().then(|| state.queue.pop_front()).flatten() {
+            state.submitting = true;
+            state.in_flight += 1;
+            state.in_flight_bytes += batch.sent.bytes;
+            return Step::Submit(batch.into_request());
+        }
+        if state.finish == Finish::Wanted && state.queue.is_empty() {
+            state.finish = Finish::Asked;
+            return Step::Finish;
+        }
+        Step::Nothing
+    }
+
+    /// The submission of [`Step::Submit`] was accepted, or came back.
+    pub(super) fn submitted(&self, result: Result<(), Box<SendRequest<Sent>>>) {
+        let mut state = lock(&self.state);
+        state.submitting = false;
+        if let Err(request) = result {
+            let batch = Batch::from_request(*request);
+            state.in_flight -= 1;
+            state.in_flight_bytes -= batch.sent.bytes;
+            state.queue.push_front(batch);
+            if state.abandoned {
+                drop(state);
+                self.abandon();
+            }
+        }
+    }
+
+    /// A submission met its end.
+    pub(super) fn completed(&self, sent: Sent, acknowledged: bool) {
+        let mut state = lock(&self.state);
+        state.in_flight -= 1;
+        state.in_flight_bytes -= sent.bytes;
+        if acknowledged {
+            state.counts.completed += sent.frames;
+            state.bytes_sent += sent.bytes as u64;
+        } else {
+            state.counts.maybe_sent += sent.frames;
+        }
+        let idle = state.in_flight == 0 && state.queue.is_empty();
+        state.waiting_since = (!idle).then(Instant::now);
+        let freed = state.free(sent.cost, self.bytes_max);
+        drop(state);
+        self.give_back(freed);
+        for (_, sink) in sent.sinks {
+            sink(if acknowledged { Outcome::Completed } else { Outcome::MaybeSent });
+        }
+    }
+
+    /// The stream to send on, if there is one.
+    pub(super) fn stream(&self) -> Option<Arc<SendStream>> {
+        lock(&self.state).stream.clone()
+    }
+
+    /// Keeps `stream` for the next sends unless there is one; returns the one that is kept.
+    pub(super) fn keep_stream(&self, stream: Arc<SendStream>) -> Arc<SendStream> {
+        Arc::clone(lock(&self.state).stream.get_or_insert(stream))
+    }
+
+    /// Forgets a stream that failed or ended; the next send opens another one.
+    pub(super) fn discard_stream(&self, stream: &SendStream) {
+        let mut state = lock(&self.state);
+        if state.stream.as_deref().is_some_and(|kept| std::ptr::eq(kept, stream)) {
+            state.stream = None;
+        }
+    }
+
+    /// Refuses frames from here on; those waiting for admission are told at once.
+    pub(super) fn shut(&self, reason: &CloseReason) {
+        lock(&self.state).shut.get_or_insert_with(|| reason.clone());
+        self.room.close();
+    }
+
+    /// Why no frame is accepted any more.
+    pub(super) fn shut_reason(&self) -> Option<CloseReason> {
+        lock(&self.state).shut.clone()
+    }
+
+    /// Ends the stream once everything accepted was handed over.
+    pub(super) fn finish(&self) {
+        let mut state = lock(&self.state);
+        if state.finish == Finish::No {
+            state.finish = Finish::Wanted;
+        }
+    }
+
+    /// The end of the stream was acknowledged, or will never be.
+    pub(super) fn finished(&self) {
+        lock(&self.state).finish = Finish::Done;
+    }
+
+    /// Whether [`Lane::finish`] was asked for and has come true.
+    pub(super) fn is_finished(&self) -> bool {
+        lock(&self.state).finish == Finish::Done
+    }
+
+    /// Nothing more will be sent: what was not handed over is told so.
+    pub(super) fn abandon(&self) {
+        let mut state = lock(&self.state);
+        state.abandoned = true;
+        let queue = std::mem::take(&mut state.queue);
+        state.counts.not_sent += queue.iter().map(|batch| batch.sent.frames).sum::<u64>();
+        if state.in_flight == 0 {
+            state.waiting_since = None;
+        }
+        drop(state);
+        for (frame, sink) in queue.into_iter().flat_map(|batch| batch.sent.sinks) {
+            sink(Outcome::NotSent(frame));
+        }
+    }
+
+    pub(super) fn counts(&self) -> (OutcomeCounts, u64) {
+        let state = lock(&self.state);
+        (state.counts, state.bytes_sent)
+    }
+
+    /// Since when there is something unfinished without any progress.
+    pub(super) fn waiting_since(&self) -> Option<Instant> {
+        lock(&self.state).waiting_since
+    }
+}
+
+impl State {
+    fn may_submit(&self) -> bool {
+        self.in_flight < SUBMISSIONS
+            || (self.in_flight_bytes < PROMPT_BYTES && self.in_flight < SUBMISSIONS_MAX)
+    }
+
+    /// Collects freed admission; returns what is to be given back by now.
+    fn free(&mut self, cost: usize, bytes_max: usize) -> usize {
+        self.freed += cost;
+        let idle = self.in_flight == 0 && self.queue.is_empty();
+        if idle || self.freed >= bytes_max / 8 { std::mem::take(&mut self.freed) } else { 0 }
+    }
+}
+
+impl std::fmt::Debug for Lane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let state = lock(&self.state);
+        f.debug_struct("Lane")
+            .field("queued", &state.queue.len())
+            .field("in_flight", &state.in_flight)
+            .field("counts", &state.counts)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The answer to a request for admission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// So many bytes are reserved.
+    Granted(usize),
+    Full,
+    Shut,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::error::CloseCode;
+
+    const REASON: CloseReason = CloseReason::Local { code: CloseCode::NORMAL };
+
+    fn push(lane: &Lane, length: usize) {
+        let Admission::Granted(cost) = lane.try_admit(length) else { panic!("not admitted") };
+        assert!(lane.push(Bytes::from(vec![1; length]), cost, None).is_ok());
+    }
+
+    fn submit(lane: &Lane) -> Option<SendRequest<Sent>> {
+        match lane.next() {
+            Step::Submit(request) => {
+                lane.submitted(Ok(()));
+                Some(*request)
+            }
+            Step::Finish | Step::Nothing => None,
+        }
+    }
+
+    #[test]
+    fn a_lone_frame_is_submitted_at_once() {
+        let lane = Lane::new(1 << 20);
+        push(&lane, 10);
+        assert_eq!(submit(&lane).unwrap().batch.frames, 1);
+    }
+
+    #[test]
+    fn frames_that_wait_become_one_submission() {
+        let lane = Lane::new(1 << 20);
+        for _ in 0..SUBMISSIONS {
+            push(&lane, 1200);
+            assert!(submit(&lane).is_some());
+        }
+        for _ in 0..5 {
+            push(&lane, 100);
+            assert!(submit(&lane).is_none(), "enough is in flight");
+        }
+        lane.completed(Sent { frames: 1, bytes: 1204, cost: 1204, sinks: vec![] }, true);
+        assert_eq!(submit(&lane).unwrap().batch.frames, 5);
+    }
+
+    #[test]
+    fn a_few_small_frames_never_wait_for_an_acknowledgement() {
+        let lane = Lane::new(1 << 20);
+        for _ in 0..20 {
+            push(&lane, 100);
+            assert!(submit(&lane).is_some());
+        }
+    }
+
+    #[test]
+    fn admission_is_bounded_in_bytes_and_comes_back_with_completion() {
+        let lane = Lane::new(1024);
+        push(&lane, 1000);
+        assert_eq!(lane.try_admit(100), Admission::Full);
+        let request = submit(&lane).unwrap();
+        lane.completed(request.into_parts().2, true);
+        assert!(matches!(lane.try_admit(1000), Admission::Granted(_)));
+    }
+
+    #[test]
+    fn a_frame_larger_than_the_lane_is_admitted_alone() {
+        let lane = Lane::new(1024);
+        push(&lane, 5000);
+        assert_eq!(lane.try_admit(0), Admission::Full);
+    }
+
+    #[test]
+    fn outcomes_balance_whatever_happens() {
+        let lane = Lane::new(1 << 20);
+        let told = Arc::new(AtomicUsize::new(0));
+        for _ in 0..4 {
+            let Admission::Granted(cost) = lane.try_admit(BATCH_BYTES) else { panic!() };
+            let told = Arc::clone(&told);
+            let sink: OutcomeSink = Box::new(move |outcome| {
+                let weight = match outcome {
+                    Outcome::Completed => 1,
+                    Outcome::MaybeSent => 10,
+                    Outcome::NotSent(frame) => frame.len() / BATCH_BYTES * 100,
+                };
+                told.fetch_add(weight, Ordering::Relaxed);
+            });
+            assert!(lane.push(Bytes::from(vec![0; BATCH_BYTES]), cost, Some(sink)).is_ok());
+        }
+        let first = submit(&lane).unwrap();
+        let second = submit(&lane).unwrap();
+        lane.completed(first.into_parts().2, true);
+        lane.completed(second.into_parts().2, false);
+        lane.shut(&REASON);
+        lane.abandon();
+        let (counts, _) = lane.counts();
+        let expected = OutcomeCounts { accepted: 4, completed: 1, not_sent: 2, maybe_sent: 1 };
+        assert_eq!(counts, expected);
+        assert_eq!(told.load(Ordering::Relaxed), 211);
+    }
+
+    #[test]
+    fn a_submission_that_was_not_accepted_goes_first_again() {
+        let lane = Lane::new(1 << 20);
+        push(&lane, 10);
+        let Step::Submit(request) = lane.next() else { panic!("nothing to submit") };
+        push(&lane, 20);
+        lane.submitted(Err(request));
+        assert_eq!(submit(&lane).unwrap().batch.bytes, 14);
+        assert_eq!(submit(&lane).unwrap().batch.bytes, 24);
+    }
+
+    #[test]
+    fn a_shut_lane_hands_frames_back_with_the_reason() {
+        let lane = Lane::new(1024);
+        let Admission::Granted(cost) = lane.try_admit(3) else { panic!() };
+        lane.shut(&REASON);
+        assert_eq!(lane.try_admit(3), Admission::Shut);
+        let rejected = lane.push(Bytes::from_static(b"abc"), cost, None).err().unwrap();
+        assert_eq!((rejected.frame.as_ref(), rejected.reason), (&b"abc"[..], REASON));
+    }
+
+    #[test]
+    fn the_end_is_sent_after_everything_accepted() {
+        let lane = Lane::new(1 << 20);
+        push(&lane, 10);
+        lane.finish();
+        assert!(submit(&lane).is_some());
+        assert!(matches!(lane.next(), Step::Finish));
+        assert!(matches!(lane.next(), Step::Nothing), "the end is sent once");
+    }
+}

@@ -1,0 +1,250 @@
+//! Listening, and connections on their way in.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
+use tracing::{debug, warn};
+
+use super::connection::MsQuicNetConnection;
+use super::core::{ConnectionCore, Direction};
+use super::ffi::{self, ListenerCallbacks, ListenerSlot, NewConnection};
+use super::registration::{LiveHandle, RegistrationWrapper};
+use crate::config::Limits;
+use crate::error::{AcceptError, CloseCode, CloseReason, LibraryError};
+use crate::identity::NetCredential;
+
+/// A bound address that takes connections. Dropping it stops it; established connections live on.
+#[derive(Debug)]
+pub struct MsQuicListener {
+    core: Arc<ListenerCore>,
+    incoming: Mutex<mpsc::UnboundedReceiver<MsQuicNetIncomingRequest>>,
+    local_addr: SocketAddr,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Listening,
+    Stopping,
+    Stopped,
+}
+
+struct ListenerCore {
+    slot: ListenerSlot,
+    configuration: Arc<ffi::Configuration>,
+    credential: NetCredential,
+    limits: Arc<Limits>,
+    /// Bounds `incoming`: one permit for each connection that is not accepted yet.
+    pending: Arc<Semaphore>,
+    incoming: OnceLock<mpsc::UnboundedSender<MsQuicNetIncomingRequest>>,
+    life: tokio::sync::watch::Sender<Life>,
+    live: LiveHandle,
+}
+
+impl std::fmt::Debug for ListenerCore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ListenerCore").field("handle", &self.slot).finish_non_exhaustive()
+    }
+}
+
+impl MsQuicListener {
+    pub(super) fn start(
+        registration: &Arc<RegistrationWrapper>,
+        address: SocketAddr,
+        alpns: &[String],
+        configuration: Arc<ffi::Configuration>,
+        credential: NetCredential,
+        limits: Arc<Limits>,
+    ) -> Result<Self, LibraryError> {
+        let (sender, incoming) = mpsc::unbounded_channel();
+        let core = Arc::new(ListenerCore {
+            slot: ListenerSlot::default(),
+            configuration,
+            credential,
+            pending: Arc::new(Semaphore::new(limits.handshakes_pending_max)),
+            limits,
+            incoming: OnceLock::from(sender),
+            life: tokio::sync::watch::channel(Life::Listening).0,
+            live: LiveHandle::new(registration),
+        });
+        let local_addr = ListenerSlot::open(registration.raw()?, &core, address, alpns)?;
+        match ffi::drop_empty_datagrams(local_addr) {
+            Ok(sockets) => debug!(%local_addr, sockets, "empty datagrams are filtered"),
+            Err(cause) => warn!(%local_addr, %cause, "empty datagrams cannot be filtered"),
+        }
+        Ok(Self { core, incoming: Mutex::new(incoming), local_addr })
+    }
+
+    /// The bound address, with the port the system chose if 0 was asked for.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// The next connection that a peer asks for, before its handshake is judged.
+    ///
+    /// At most `Limits::handshakes_pending_max` wait here; more are refused.
+    ///
+    /// # Errors
+    ///
+    /// [`AcceptError::Stopped`] after [`stop`](Self::stop).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a request is taken only when it is returned.
+    pub async fn accept(&self) -> Result<MsQuicNetIncomingRequest, AcceptError> {
+        let mut life = self.core.life.subscribe();
+        let mut incoming = self.incoming.lock().await;
+        tokio::select! {
+            biased;
+            _ = life.wait_for(|life| *life != Life::Listening) => Err(AcceptError::Stopped),
+            request = incoming.recv() => request.ok_or(AcceptError::Stopped),
+        }
+    }
+
+    /// Takes no more connections and frees the address. Does not wait.
+    pub fn stop(&self) {
+        self.core.life.send_if_modified(|life| {
+            let first = *life == Life::Listening;
+            if first {
+                *life = Life::Stopping;
+            }
+            first
+        });
+        self.core.slot.stop();
+    }
+
+    /// Stops, and waits until the address is free again.
+    pub async fn stopped(&self) {
+        self.stop();
+        let mut life = self.core.life.subscribe();
+        // The sender lives in `self.core`, so this ends only by the value.
+        let _ = life.wait_for(|life| *life == Life::Stopped).await;
+    }
+}
+
+impl Drop for MsQuicListener {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl ListenerCallbacks for ListenerCore {
+    fn slot(&self) -> &ListenerSlot {
+        &self.slot
+    }
+
+    fn new_connection(&self, new: NewConnection<'_>) {
+        let Some(remote_addr) = new.remote_addr() else { return };
+        let Ok(permit) = Arc::clone(&self.pending).try_acquire_owned() else {
+            debug!(%remote_addr, "refused: too many connections are not accepted yet");
+            return;
+        };
+        let Some(incoming) = self.incoming.get() else { return };
+        let core = ConnectionCore::new(
+            LiveHandle::new(self.live.registration()),
+            Direction::Inbound,
+            self.credential.clone(),
+            None,
+            Arc::clone(&self.limits),
+        );
+        core.set_remote_addr(remote_addr);
+        new.accept(&core, &self.configuration);
+        // Dropped with the channel if the listener is gone: that refuses it.
+        drop(incoming.send(MsQuicNetIncomingRequest {
+            core: Some(core),
+            remote_addr,
+            _permit: permit,
+        }));
+    }
+
+    fn complete(&self) {
+        self.life.send_replace(Life::Stopped);
+    }
+}
+
+/// A connection that a peer asks for. Dropping it refuses it.
+#[derive(Debug)]
+pub struct MsQuicNetIncomingRequest {
+    core: Option<Arc<ConnectionCore>>,
+    remote_addr: SocketAddr,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl MsQuicNetIncomingRequest {
+    /// Where it comes from: not proven before the handshake is done.
+    #[must_use]
+    pub fn remote_addr(&self) -> SocketAddr {
+        self.remote_addr
+    }
+
+    /// Waits for the handshake, at most for `Limits::handshake_time_max`.
+    ///
+    /// # Errors
+    ///
+    /// [`AcceptError`] with the peer's address and the reason: a refused certificate, a time-out.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancelled, the connection is refused.
+    pub async fn accept(mut self) -> Result<MsQuicNetConnection, AcceptError> {
+        let peer = self.remote_addr;
+        let Some(core) = self.core.take() else { return Err(AcceptError::Stopped) };
+        let closed = |reason| AcceptError::Closed { peer, reason };
+        let guard = CutOnDrop::new(core);
+        let limit = guard.core().limits().handshake_time_max;
+        match tokio::time::timeout(limit, guard.core().connected()).await {
+            Ok(Ok(())) => MsQuicNetConnection::new(guard.keep()).map_err(closed),
+            Ok(Err(reason)) => Err(closed(reason)),
+            Err(_) => {
+                guard.core().cut_silently(CloseReason::HandshakeTimedOut);
+                Err(closed(CloseReason::HandshakeTimedOut))
+            }
+        }
+    }
+
+    /// Refuses the connection with `code`.
+    pub fn refuse(mut self, code: CloseCode) {
+        if let Some(core) = self.core.take() {
+            core.cut(code);
+        }
+    }
+}
+
+impl Drop for MsQuicNetIncomingRequest {
+    fn drop(&mut self) {
+        if let Some(core) = self.core.take() {
+            core.cut(CloseCode::REFUSED);
+        }
+    }
+}
+
+/// Ends a connection whose handshake nobody waits for any more.
+pub(super) struct CutOnDrop {
+    core: Arc<ConnectionCore>,
+    armed: bool,
+}
+
+impl CutOnDrop {
+    pub(super) fn new(core: Arc<ConnectionCore>) -> Self {
+        Self { core, armed: true }
+    }
+
+    pub(super) fn core(&self) -> &Arc<ConnectionCore> {
+        &self.core
+    }
+
+    /// The handshake is done: the connection has an owner.
+    pub(super) fn keep(mut self) -> Arc<ConnectionCore> {
+        self.armed = false;
+        Arc::clone(&self.core)
+    }
+}
+
+impl Drop for CutOnDrop {
+    fn drop(&mut self) {
+        if self.armed {
+            self.core.cut(CloseCode::DROPPED);
+        }
+    }
+}

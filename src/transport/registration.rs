@@ -1,0 +1,131 @@
+//! The MsQuic registration: the parent of every handle, closed after the last of them.
+//!
+//! Invariants: every handle's context holds a [`LiveHandle`]; the registration is closed by a
+//! thread of its own, because its last owner may be dropped inside a callback and the close waits
+//! for the workers that run callbacks.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tracing::{debug, error, info, warn};
+
+use super::LibraryVersion;
+use super::ffi;
+use crate::error::LibraryError;
+
+/// Owns the registration; everything that has a handle owns a share of it.
+///
+/// Dropping the last share shuts the registration down and closes it.
+#[derive(Debug)]
+pub struct RegistrationWrapper {
+    registration: Option<ffi::Registration>,
+    live: AtomicUsize,
+    idle: Notify,
+    /// `true` once the registration is closed; outlives the wrapper.
+    closed: watch::Sender<bool>,
+}
+
+impl RegistrationWrapper {
+    pub(super) fn open() -> Result<Arc<Self>, LibraryError> {
+        announce_library();
+        let registration = ffi::Registration::open()?;
+        debug!("registration opened");
+        Ok(Arc::new(Self {
+            registration: Some(registration),
+            live: AtomicUsize::new(0),
+            idle: Notify::new(),
+            closed: watch::channel(false).0,
+        }))
+    }
+
+    /// Handles that MsQuic still has: listeners, connections, streams.
+    #[must_use]
+    pub fn live_handles(&self) -> usize {
+        self.live.load(Ordering::Acquire)
+    }
+
+    /// Waits until no handle is left, at most for `limit`; tells whether that came true.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it only watches.
+    pub async fn wait_idle(&self, limit: Duration) -> bool {
+        let idle = async {
+            loop {
+                let changed = self.idle.notified();
+                if self.live_handles() == 0 {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        tokio::time::timeout(limit, idle).await.is_ok()
+    }
+
+    /// Tells when the registration is closed, which is after the last owner let go of it.
+    pub(crate) fn watch_closed(&self) -> watch::Receiver<bool> {
+        self.closed.subscribe()
+    }
+
+    pub(super) fn raw(&self) -> Result<&ffi::Registration, LibraryError> {
+        self.registration.as_ref().ok_or(LibraryError { status: ffi::status::INVALID_STATE })
+    }
+}
+
+impl Drop for RegistrationWrapper {
+    fn drop(&mut self) {
+        let Some(registration) = self.registration.take() else { return };
+        let closed = self.closed.clone();
+        registration.shutdown(crate::error::CloseCode::DROPPED.value());
+        let close = move || {
+            drop(registration);
+            debug!("registration closed");
+            closed.send_replace(true);
+        };
+        let closer = std::thread::Builder::new().name("moorline-close".to_owned());
+        if let Err(cause) = closer.spawn(close) {
+            error!(%cause, "no thread to close the registration with; it stays until exit");
+        }
+    }
+}
+
+/// One handle that MsQuic has: counted from before it is opened until after it was closed.
+#[derive(Debug)]
+pub(super) struct LiveHandle(Arc<RegistrationWrapper>);
+
+impl LiveHandle {
+    pub(super) fn new(registration: &Arc<RegistrationWrapper>) -> Self {
+        registration.live.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(registration))
+    }
+
+    pub(super) fn registration(&self) -> &Arc<RegistrationWrapper> {
+        &self.0
+    }
+}
+
+impl Drop for LiveHandle {
+    fn drop(&mut self) {
+        if self.0.live.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.idle.notify_waiters();
+        }
+    }
+}
+
+/// Says once per process which library this is, and warns of its known faults.
+fn announce_library() {
+    static ANNOUNCED: OnceLock<()> = OnceLock::new();
+    ANNOUNCED.get_or_init(|| {
+        let version = LibraryVersion::linked();
+        info!(msquic = %version, linkage = super::LINKAGE, "library");
+        if version.is_affected() {
+            warn!(
+                msquic = %version,
+                "this MsQuic has known faults, contained where that is possible (SECURITY.md); \
+                 an installed 2.5.10 or later and the Cargo feature `system` cure them"
+            );
+        }
+    });
+}

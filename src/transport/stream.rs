@@ -1,0 +1,323 @@
+//! One stream: sending on ours, receiving on the peer's, and framing over both.
+//!
+//! Invariants: a sending stream that failed is never used again; a receiving stream is decoded in
+//! its callback, which copies each byte once; what a length prefix announces over the limit ends
+//! the connection before anything is allocated.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tracing::debug;
+
+use super::core::ConnectionCore;
+use super::ffi::{self, PeerStream, Received, SendRequest, StreamSlot};
+use super::lane::Sent;
+use super::lock;
+use super::registration::LiveHandle;
+use crate::error::{CloseCode, LibraryError, RecvError, SendError};
+use crate::frame::{FrameDecoder, Piece, Position};
+
+/// A unidirectional stream of ours.
+pub struct SendStream {
+    slot: StreamSlot,
+    started: AtomicBool,
+    failed: AtomicBool,
+    connection: Arc<ConnectionCore>,
+    _live: LiveHandle,
+}
+
+impl SendStream {
+    /// Opens a stream; with `announce` the peer learns of it before the first byte.
+    pub(super) fn open(
+        connection: &Arc<ConnectionCore>,
+        announce: bool,
+    ) -> Result<Arc<Self>, LibraryError> {
+        let stream = Arc::new(Self {
+            slot: StreamSlot::default(),
+            started: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+            connection: Arc::clone(connection),
+            _live: connection.live_handle(),
+        });
+        StreamSlot::open(connection.slot_for_streams(), &stream, announce)?;
+        Ok(stream)
+    }
+
+    pub(super) fn send(
+        &self,
+        request: Box<SendRequest<Sent>>,
+    ) -> Result<(), Box<SendRequest<Sent>>> {
+        if self.failed.load(Ordering::Acquire) {
+            return Err(request);
+        }
+        self.slot.send(self, request)
+    }
+
+    /// Ends the stream behind everything that was sent.
+    pub(super) fn finish(&self) {
+        self.slot.shutdown(ffi::Shutdown::Finish);
+    }
+
+    /// Whether the stream came to stand; `None` while that is open.
+    pub(super) fn has_started(&self) -> Option<bool> {
+        if self.failed.load(Ordering::Acquire) {
+            return Some(false);
+        }
+        self.started.load(Ordering::Acquire).then_some(true)
+    }
+
+    /// Gives the stream up: what it carries is `MaybeSent`, the next send opens another one.
+    pub(super) fn discard(&self, code: CloseCode) {
+        self.fail();
+        self.slot.shutdown(ffi::Shutdown::Abort(code.value()));
+    }
+
+    fn fail(&self) {
+        self.failed.store(true, Ordering::Release);
+        self.connection.lane().discard_stream(self);
+    }
+}
+
+impl std::fmt::Debug for SendStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SendStream").field("handle", &self.slot).finish_non_exhaustive()
+    }
+}
+
+impl ffi::StreamCallbacks for SendStream {
+    type Batch = Sent;
+
+    fn slot(&self) -> &StreamSlot {
+        &self.slot
+    }
+
+    fn started(&self, result: Result<(), LibraryError>) {
+        match result {
+            Ok(()) => self.started.store(true, Ordering::Release),
+            Err(error) => {
+                debug!(%error, "a stream did not start");
+                self.fail();
+            }
+        }
+        self.connection.stream_started();
+    }
+
+    fn received(&self, received: &Received<'_>) -> u64 {
+        // A stream of ours is unidirectional: nothing can come.
+        received.total()
+    }
+
+    fn peer_finished(&self) {}
+
+    fn peer_reset(&self, _code: u64) {}
+
+    fn peer_stopped(&self, code: u64) {
+        debug!(code, "the peer stopped reading a stream");
+        self.discard(CloseCode::from_wire(code));
+    }
+
+    fn sent(&self, batch: Sent, acknowledged: bool) {
+        self.connection.lane().completed(batch, acknowledged);
+        if acknowledged {
+            self.connection.peer_has_spoken();
+        }
+        self.connection.pump();
+    }
+
+    fn send_finished(&self, graceful: bool) {
+        self.fail();
+        if !self.failed_before_finish(graceful) {
+            self.connection.lane_finished();
+        }
+    }
+
+    fn complete(&self) {
+        self.fail();
+        // What still waits goes out on another stream, if the connection lives.
+        self.connection.pump();
+    }
+
+    fn panicked(&self) {
+        self.connection.cut(CloseCode::INTERNAL);
+    }
+}
+
+impl SendStream {
+    /// The end of a stream that nobody asked to end is a failure, not a finish.
+    fn failed_before_finish(&self, graceful: bool) -> bool {
+        !graceful && !self.connection.is_over()
+    }
+}
+
+/// A unidirectional stream of the peer's.
+pub struct ReadStream {
+    slot: StreamSlot,
+    /// The number of its queue.
+    id: u64,
+    decoding: Mutex<Decoding>,
+    connection: Arc<ConnectionCore>,
+    _live: LiveHandle,
+}
+
+struct Decoding {
+    decoder: FrameDecoder,
+    /// Kept between callbacks so that cutting allocates nothing of its own.
+    pieces: Vec<Piece>,
+    /// The stream broke a rule; what still comes is thrown away.
+    broken: bool,
+}
+
+impl ReadStream {
+    /// Adopts a stream the peer opened.
+    pub(super) fn accept(connection: Arc<ConnectionCore>, peer_stream: PeerStream<'_>) {
+        let id = connection.inbound().add_stream();
+        let frame_bytes_max = connection.limits().frame_bytes_max;
+        let stream = Arc::new(Self {
+            slot: StreamSlot::default(),
+            id,
+            decoding: Mutex::new(Decoding {
+                decoder: FrameDecoder::new(frame_bytes_max),
+                pieces: Vec::new(),
+                broken: false,
+            }),
+            _live: connection.live_handle(),
+            connection,
+        });
+        stream.connection.inbound().attach(id, &stream);
+        peer_stream.accept(&stream);
+    }
+
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(super) fn connection(&self) -> &Arc<ConnectionCore> {
+        &self.connection
+    }
+
+    pub(super) fn resume(&self) {
+        self.slot.resume_receive();
+    }
+
+    fn position(&self) -> Position {
+        lock(&self.decoding).decoder.position()
+    }
+}
+
+impl std::fmt::Debug for ReadStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ReadStream")
+            .field("id", &self.id)
+            .field("handle", &self.slot)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ffi::StreamCallbacks for ReadStream {
+    type Batch = ();
+
+    fn slot(&self) -> &StreamSlot {
+        &self.slot
+    }
+
+    fn started(&self, _result: Result<(), LibraryError>) {}
+
+    fn received(&self, received: &Received<'_>) -> u64 {
+        let total = usize::try_from(received.total()).unwrap_or(usize::MAX);
+        let mut decoding = lock(&self.decoding);
+        let Decoding { decoder, pieces, broken } = &mut *decoding;
+        if *broken || total == 0 {
+            return received.total();
+        }
+        self.connection.sample();
+        let inbound = self.connection.inbound();
+        let mut budget = inbound.budget(self.id, total);
+        let paused = budget < total;
+        let (mut consumed, mut refused) = (0, None);
+        for part in received.parts() {
+            let part = &part[..part.len().min(budget)];
+            budget -= part.len();
+            consumed += part.len() as u64;
+            if let Err(error) = decoder.feed(part, &mut |piece| pieces.push(piece)) {
+                refused = Some(error);
+                *broken = true;
+                break;
+            }
+        }
+        let stored =
+            inbound.store(self.id, pieces, decoder.held_bytes(), decoder.position(), paused);
+        drop(decoding);
+        if let Some(too_large) = refused {
+            let (announced, limit) = (too_large.announced, too_large.limit);
+            inbound.end(self.id, RecvError::FrameTooLarge { announced, limit });
+            self.connection.cut(CloseCode::FRAME_TOO_LARGE);
+            return received.total();
+        }
+        if stored.partial_began {
+            self.connection.partial_began();
+        }
+        if stored.resume {
+            self.slot.resume_receive();
+        }
+        consumed
+    }
+
+    fn peer_finished(&self) {
+        let position = self.position();
+        let last = self.connection.inbound().end(self.id, RecvError::EndOfStream { position });
+        self.connection.stream_ended(position, last);
+    }
+
+    fn peer_reset(&self, code: u64) {
+        let position = self.position();
+        let code = CloseCode::from_wire(code);
+        let error = RecvError::Reset { code, position };
+        self.connection.inbound().end(self.id, error);
+    }
+
+    fn peer_stopped(&self, _code: u64) {}
+
+    fn sent(&self, (): (), _acknowledged: bool) {}
+
+    fn send_finished(&self, _graceful: bool) {}
+
+    fn complete(&self) {
+        self.connection.inbound().remove_stream(self.id);
+    }
+
+    fn panicked(&self) {
+        self.connection.cut(CloseCode::INTERNAL);
+    }
+}
+
+/// Hands `buffer` over as one frame on `stream`'s connection and waits for admission.
+///
+/// # Errors
+///
+/// [`SendError`] says whether anything was sent.
+///
+/// # Cancel safety
+///
+/// Cancel safe: a frame is taken over whole or not at all.
+pub async fn write_buffer_to_stream(
+    stream: &SendStream,
+    buffer: impl Into<Bytes>,
+) -> Result<(), SendError> {
+    stream.connection.send(buffer.into()).await
+}
+
+/// The next frame of `stream` alone, and how long it took from its first byte to its last.
+///
+/// # Errors
+///
+/// An end of the stream is an error that says where it was; a length over the limit is refused
+/// before anything is allocated.
+///
+/// # Cancel safety
+///
+/// Cancel safe at any byte: a frame is taken only when it is returned.
+pub async fn read_message_from_stream(stream: &ReadStream) -> Result<(Bytes, Duration), RecvError> {
+    stream.connection().recv_from(Some(stream.id())).await
+}

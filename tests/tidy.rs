@@ -1,0 +1,643 @@
+//! The rules of the source tree, each a test: who may import whom, file length, where `unsafe`
+//! may be, what shipped code must not contain, and documents that match the tree.
+//!
+//! The rules look at code: comments, strings and character literals are blanked first, so that
+//! prose may name anything.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// Lines of a source file without its tests: what a reader can still hold in mind.
+const FILE_LINES_MAX: usize = 500;
+
+/// What a test says that has to sleep for a reason other than waiting for something to happen.
+const SLEEP_EXCUSE: &str = "// not synchronisation:";
+
+// ---- the rules ---------------------------------------------------------------------------------
+
+#[test]
+fn the_bottom_layer_imports_nothing_above_it() {
+    let bottom = |file: &Source| {
+        ["src/frame", "src/identity", "src/config", "src/error"]
+            .iter()
+            .any(|stem| file.is_module(stem))
+    };
+    expect_none(&modules_named(bottom, &["actors", "transport", "registry"]));
+}
+
+#[test]
+fn the_transport_knows_no_actor_no_registry_and_no_ractor() {
+    let transport = |file: &Source| file.is_module("src/transport");
+    let mut found = modules_named(transport, &["actors", "registry"]);
+    found.extend(words_named(transport, &["ractor"]));
+    expect_none(&found);
+}
+
+#[test]
+fn the_registry_knows_no_actor_and_no_transport() {
+    let registry = |file: &Source| file.is_module("src/registry");
+    expect_none(&modules_named(registry, &["actors", "transport"]));
+}
+
+#[test]
+fn certificates_are_parsed_in_identity_alone() {
+    expect_none(&words_named(|file| !file.is_module("src/identity"), &["x509_parser"]));
+}
+
+#[test]
+fn unsafe_is_in_the_ffi_module_alone() {
+    expect_none(&words_named(|file| !file.is_module("src/transport/ffi"), &["unsafe"]));
+}
+
+#[test]
+fn files_are_short_without_their_tests() {
+    let mut found = Vec::new();
+    for file in sources("src") {
+        let lines = file.shipped_lines();
+        if lines > FILE_LINES_MAX {
+            found.push(format!("{}: {lines} lines, at most {FILE_LINES_MAX}", file.name));
+        }
+    }
+    expect_none(&found);
+}
+
+#[test]
+fn shipped_code_has_no_unfinished_or_careless_call() {
+    let mut found = Vec::new();
+    for file in sources("src") {
+        for (number, line) in numbered(&file.shipped) {
+            for call in ["todo!", "unimplemented!", "dbg!", ".unwrap()"] {
+                if line.contains(call) {
+                    found.push(format!("{}:{number}: {call}", file.name));
+                }
+            }
+        }
+    }
+    expect_none(&found);
+}
+
+#[test]
+fn tests_wait_for_what_they_mean_and_never_sleep() {
+    let mut found = Vec::new();
+    for file in sources("tests").into_iter().chain(sources("interop")) {
+        found.extend(unexcused_sleeps(&file, |_| true));
+    }
+    for file in sources("src") {
+        // Shipped code may sleep, its tests may not.
+        found.extend(unexcused_sleeps(&file, |at| file.is_in_tests(at)));
+    }
+    expect_none(&found);
+}
+
+#[test]
+fn every_source_file_says_what_it_is_for() {
+    let mut found = Vec::new();
+    for file in sources("src") {
+        if !file.text.starts_with("//! ") {
+            found.push(format!("{}:1: does not start with a `//!` module doc", file.name));
+        }
+    }
+    expect_none(&found);
+}
+
+#[test]
+fn architecture_names_every_module_there_is() {
+    let document = read("ARCHITECTURE.md");
+    let named = paths_named(&document);
+    let mut found = Vec::new();
+    for path in files_to_name() {
+        if !named.contains(&path) {
+            found.push(format!("ARCHITECTURE.md: does not name {path}"));
+        }
+    }
+    expect_none(&found);
+}
+
+#[test]
+fn architecture_names_no_file_that_is_not_there() {
+    let document = read("ARCHITECTURE.md");
+    let mut found = Vec::new();
+    for (number, line) in numbered(&document) {
+        for word in line.split(|c: char| !(c.is_alphanumeric() || "/_.-".contains(c))) {
+            let in_tree =
+                ["src/", "tests/", "examples/", "docs/"].iter().any(|d| word.starts_with(d));
+            let is_file = word.ends_with(".rs") || word.ends_with(".md");
+            if in_tree && is_file && !root().join(word).exists() {
+                found.push(format!("ARCHITECTURE.md:{number}: {word} does not exist"));
+            }
+        }
+    }
+    expect_none(&found);
+}
+
+#[test]
+fn the_make_commands_in_the_documents_exist() {
+    let makefile = read("Makefile");
+    let targets: Vec<&str> = makefile
+        .lines()
+        .filter(|line| !line.starts_with(['\t', '.', '#', ' ']))
+        .filter_map(|line| line.split_once(':'))
+        .filter(|(_, rest)| !rest.starts_with('='))
+        .map(|(target, _)| target.trim())
+        .collect();
+    let mut found = Vec::new();
+    for document in ["README.md", "CONTRIBUTING.md"] {
+        for (number, target) in make_commands(&read(document)) {
+            if !targets.contains(&target.as_str()) {
+                found.push(format!("{document}:{number}: make {target} is no target"));
+            }
+        }
+    }
+    expect_none(&found);
+}
+
+#[test]
+fn the_readme_gives_the_two_commands() {
+    let quoted = make_commands(&read("README.md"));
+    for target in ["demo", "test"] {
+        assert!(quoted.iter().any(|(_, t)| t == target), "README.md: does not quote make {target}");
+    }
+}
+
+// ---- the rules look at themselves --------------------------------------------------------------
+
+#[test]
+fn prose_and_literals_are_not_code() {
+    let text = r##"a(); // unsafe
+/* unsafe /* nested */ unsafe */ b("unsafe \" unsafe", r#"unsafe " unsafe"#, b'"', '\'', 'u');
+fn c<'a>(unsafe_looking: &'a str) {}
+"##;
+    let code = blank_prose(text);
+    assert_eq!(code.len(), text.len());
+    assert_eq!(code.lines().count(), text.lines().count());
+    assert!(!has_word(&code, "unsafe"), "{code}");
+    assert!(code.contains("fn c<'a>(unsafe_looking: &'a str) {}"), "{code}");
+}
+
+#[test]
+fn tests_are_not_shipped_code_but_what_follows_them_is() {
+    let text = "fn a() {}\n#[cfg(test)]\nmod tests {\n    // prose\n\n    fn b() { {} }\n}\n\
+                #[cfg(test)]\nfn c<A, B>() -> A {}\nfn d() {}\n";
+    let file = Source::new("src/x.rs".into(), text.into());
+    let calls = |code: &str| ["a", "b", "c", "d"].map(|name| has_word(code, name));
+    assert_eq!(calls(&file.shipped), [true, false, false, true], "{}", file.shipped);
+    assert!(file.is_in_tests(text.find("fn b").expect("it is there")));
+    assert!(!file.is_in_tests(text.find("fn d").expect("it is there")));
+    assert_eq!(file.shipped_lines(), 2);
+}
+
+#[test]
+fn grouped_and_relative_imports_are_seen() {
+    let named = |code: &str| -> Vec<String> {
+        modules_in(code).into_iter().map(|(_, module)| module).collect()
+    };
+    assert_eq!(named("use crate::{error::{A, B}, actors::C};"), ["error", "actors"]);
+    assert_eq!(named("super::super::registry::Peers"), ["super", "registry"]);
+    assert_eq!(named("pub(crate) use super::{super::actors, x};"), ["super", "actors", "x"]);
+}
+
+#[test]
+fn trees_and_paths_in_a_document_are_read() {
+    let named = paths_named(
+        "src/lib.rs       docs\nsrc/transport/    MsQuic\n    mod.rs    map\n    ffi/ or so\n\
+         `src/actors/supervisor.rs` and\n├── src/actors/\n│   └── listener.rs\nconfig.rs\n",
+    );
+    for path in [
+        "src/lib.rs",
+        "src/transport",
+        "src/transport/mod.rs",
+        "src/transport/ffi",
+        "src/actors/supervisor.rs",
+        "src/actors/listener.rs",
+        "src/config.rs",
+    ] {
+        assert!(named.iter().any(|n| n == path), "{path} not in {named:?}");
+    }
+}
+
+// ---- reading the tree --------------------------------------------------------------------------
+
+/// A Rust file; positions in one of its texts hold in the others.
+struct Source {
+    /// Path from the root, with `/`.
+    name: String,
+    text: String,
+    /// The text with comments, strings and character literals blanked.
+    code: String,
+    /// The code without what only tests compile, which is blanked too.
+    shipped: String,
+    /// Where the text has what only tests compile.
+    tests: Vec<Range<usize>>,
+}
+
+impl Source {
+    fn new(name: String, text: String) -> Self {
+        let code = blank_prose(&text);
+        let is_test = name.ends_with("/tests.rs") || name.contains("/tests/");
+        let tests =
+            if is_test { std::iter::once(0..code.len()).collect() } else { test_items(&code) };
+        let shipped = tests.iter().fold(code.clone(), |code, item| blank(&code, item.clone()));
+        Self { name, text, code, shipped, tests }
+    }
+
+    /// Whether this is the module file `stem.rs` or lies in the folder `stem/`.
+    fn is_module(&self, stem: &str) -> bool {
+        self.name.strip_prefix(stem).is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
+    }
+
+    /// Whether a position is in what only tests compile.
+    fn is_in_tests(&self, at: usize) -> bool {
+        self.tests.iter().any(|item| item.contains(&at))
+    }
+
+    /// Lines of the file that are not part of an item only tests compile.
+    fn shipped_lines(&self) -> usize {
+        let lines = |item: &Range<usize>| self.text[item.clone()].matches('\n').count() + 1;
+        self.text.lines().count() - self.tests.iter().map(lines).sum::<usize>()
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(name: &str) -> String {
+    fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// Every Rust file below a folder of the root, in order; none if there is no such folder.
+fn sources(folder: &str) -> Vec<Source> {
+    let mut paths = Vec::new();
+    walk(&root().join(folder), &mut paths);
+    paths.sort();
+    let sources: Vec<Source> = paths
+        .iter()
+        .map(|path| {
+            let name = path.strip_prefix(root()).expect("walked from the root");
+            let name = name.to_str().expect("file names are UTF-8").replace('\\', "/");
+            let text = read(&name);
+            Source::new(name, text)
+        })
+        .collect();
+    assert!(folder != "src" || !sources.is_empty(), "no source was found");
+    sources
+}
+
+fn walk(folder: &Path, paths: &mut Vec<PathBuf>) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries {
+        let path = entry.expect("a readable folder").path();
+        if path.is_dir() {
+            if path.file_name().is_some_and(|name| name != "target") {
+                walk(&path, paths);
+            }
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            paths.push(path);
+        }
+    }
+}
+
+fn numbered(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    text.lines().enumerate().map(|(index, line)| (index + 1, line))
+}
+
+#[track_caller]
+fn expect_none(found: &[String]) {
+    let mut list = String::new();
+    for one in found {
+        write!(list, "\n  {one}").expect("a string takes all");
+    }
+    assert!(found.is_empty(), "{list}\n");
+}
+
+// ---- what the rules look for -------------------------------------------------------------------
+
+/// Places in the chosen files that name one of the modules by a path from the crate's root.
+fn modules_named(chosen: impl Fn(&Source) -> bool, modules: &[&str]) -> Vec<String> {
+    let mut found = Vec::new();
+    for file in sources("src").iter().filter(|file| chosen(file)) {
+        for (at, module) in modules_in(&file.code) {
+            if modules.contains(&module.as_str()) {
+                let line = line_of(&file.code, at);
+                found.push(format!("{}:{line}: names the module {module}", file.name));
+            }
+        }
+    }
+    found
+}
+
+/// Places in the chosen files that have one of the words in their code.
+fn words_named(chosen: impl Fn(&Source) -> bool, words: &[&str]) -> Vec<String> {
+    let mut found = Vec::new();
+    for file in sources("src").iter().filter(|file| chosen(file)) {
+        for (number, line) in numbered(&file.code) {
+            for word in words.iter().filter(|word| has_word(line, word)) {
+                found.push(format!("{}:{number}: {word}", file.name));
+            }
+        }
+    }
+    found
+}
+
+/// The names that follow `crate::` and `super::`, groups in braces opened, with their positions.
+fn modules_in(code: &str) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    for prefix in ["crate::", "super::"] {
+        for (start, _) in code.match_indices(prefix) {
+            if code[..start].ends_with(is_word) {
+                continue;
+            }
+            let at = start + prefix.len();
+            if code[at..].starts_with('{') {
+                found.extend(group_members(code, at + 1));
+            } else {
+                found.push((at, word_at(code, at)));
+            }
+        }
+    }
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// The first names of the members of a `{…}` group whose inside starts at `start`.
+fn group_members(code: &str, start: usize) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    let mut depth = 1;
+    let mut member_starts = true;
+    for (offset, c) in code[start..].char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 1 => break,
+            '}' => depth -= 1,
+            ',' if depth == 1 => member_starts = true,
+            c if is_word(c) && member_starts && depth == 1 => {
+                found.push((start + offset, word_at(code, start + offset)));
+                member_starts = false;
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// Calls that sleep, at the chosen positions of a file, and give no reason.
+fn unexcused_sleeps(file: &Source, chosen: impl Fn(usize) -> bool) -> Vec<String> {
+    let lines: Vec<&str> = file.text.lines().collect();
+    let excused = |line: &str| {
+        line.split_once(SLEEP_EXCUSE).is_some_and(|(_, reason)| !reason.trim().is_empty())
+    };
+    let mut found = Vec::new();
+    for call in ["sleep(", "sleep_until(", "sleep_ms("] {
+        for (at, _) in file.code.match_indices(call) {
+            if file.code[..at].ends_with(is_word) || !chosen(at) {
+                continue;
+            }
+            let number = line_of(&file.code, at);
+            // A long line has its reason on the line above.
+            let above = number.checked_sub(2).map_or("", |index| lines[index].trim_start());
+            let comment_above = above.starts_with("//") && excused(above);
+            if !excused(lines[number - 1]) && !comment_above {
+                found.push(format!("{}:{number}: sleeps without `{SLEEP_EXCUSE} …`", file.name));
+            }
+        }
+    }
+    found
+}
+
+/// Files and folders that ARCHITECTURE.md must name: the top-level modules, the actors, and the
+/// parts of the transport. A folder is named by itself, or by the file of its name beside it.
+fn files_to_name() -> Vec<String> {
+    let mut paths = Vec::new();
+    for folder in ["src", "src/actors", "src/transport"] {
+        let entries = fs::read_dir(root().join(folder)).unwrap_or_else(|e| panic!("{folder}: {e}"));
+        for entry in entries {
+            let name = entry.expect("a readable folder").file_name();
+            let name = name.to_str().expect("file names are UTF-8");
+            let file_beside = root().join(folder).join(format!("{name}.rs"));
+            if name != "tests.rs" && name != "tests" && !file_beside.exists() {
+                paths.push(format!("{folder}/{name}"));
+            }
+        }
+    }
+    paths.sort();
+    paths
+}
+
+/// The paths a document names, in full or as the lines of a drawn tree; a name that stands under no
+/// folder is taken to be in `src`.
+fn paths_named(document: &str) -> Vec<String> {
+    let mut named = Vec::new();
+    let mut folders: Vec<(usize, String)> = Vec::new();
+    for line in document.lines() {
+        let text = line.trim_start_matches([' ', '\t', '│', '├', '└', '─', '|', '-', '*', '`']);
+        if text.is_empty() {
+            folders.clear();
+            continue;
+        }
+        let indent = line.chars().count() - text.chars().count();
+        folders.retain(|(outer, _)| *outer < indent);
+        let parent = folders.last().map_or("src", |(_, folder)| folder).to_owned();
+        for (index, word) in text.split(|c: char| !(is_word(c) || "/.-".contains(c))).enumerate() {
+            let path = word.trim_end_matches(['/', '.']);
+            let path = match path {
+                "src" => path.to_owned(),
+                _ if path.starts_with("src/") => path.to_owned(),
+                _ => format!("{parent}/{path}"),
+            };
+            if word.ends_with('/') && index == 0 {
+                folders.push((indent, path.clone()));
+            }
+            if word.ends_with('/') || word.ends_with(".rs") {
+                named.push(path);
+            }
+        }
+    }
+    named
+}
+
+/// The targets of `make …` in code spans and code blocks, with their lines.
+fn make_commands(document: &str) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    let mut in_block = false;
+    for (number, line) in numbered(document) {
+        if line.trim_start().starts_with("```") {
+            in_block = !in_block;
+            continue;
+        }
+        let pieces: Vec<&str> = if in_block {
+            line.split('#').take(1).flat_map(|line| line.split("&&")).collect()
+        } else {
+            line.split('`').skip(1).step_by(2).collect()
+        };
+        for piece in pieces {
+            let mut words = piece.trim_start_matches([' ', '$']).split_whitespace();
+            if words.next() == Some("make") {
+                let target = words.find(|word| !word.contains('=') && !word.starts_with('-'));
+                found.extend(target.map(|target| (number, target.to_owned())));
+            }
+        }
+    }
+    found
+}
+
+// ---- a little of Rust's grammar ----------------------------------------------------------------
+
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+fn word_at(code: &str, at: usize) -> String {
+    code[at..].chars().take_while(|c| is_word(*c)).collect()
+}
+
+fn has_word(code: &str, word: &str) -> bool {
+    code.match_indices(word).any(|(at, _)| {
+        !code[..at].ends_with(is_word) && !code[at + word.len()..].starts_with(is_word)
+    })
+}
+
+fn line_of(code: &str, at: usize) -> usize {
+    code[..at].matches('\n').count() + 1
+}
+
+/// The text with everything in a range blanked but its line ends; byte positions stay.
+fn blank(text: &str, range: Range<usize>) -> String {
+    let (before, after) = (&text[..range.start], &text[range.end..]);
+    let spaces = text[range].bytes().map(|byte| if byte == b'\n' { '\n' } else { ' ' });
+    before.chars().chain(spaces).chain(after.chars()).collect()
+}
+
+/// Blanks comments, strings and character literals.
+fn blank_prose(text: &str) -> String {
+    let mut code = String::with_capacity(text.len());
+    let mut rest = text;
+    while !rest.is_empty() {
+        let after_word = code.ends_with(is_word);
+        let prose = prose_length(rest, after_word);
+        if prose == 0 {
+            let c = rest.chars().next().expect("there is more");
+            code.push(c);
+            rest = &rest[c.len_utf8()..];
+        } else {
+            code.push_str(&blank(&rest[..prose], 0..prose));
+            rest = &rest[prose..];
+        }
+    }
+    code
+}
+
+/// The length of the comment or literal that `rest` starts with; 0 if it starts with code.
+fn prose_length(rest: &str, after_word: bool) -> usize {
+    if rest.starts_with("//") {
+        return rest.find('\n').unwrap_or(rest.len());
+    }
+    if rest.starts_with("/*") {
+        return block_comment_length(rest);
+    }
+    if !after_word {
+        let raw = rest.trim_start_matches(['b', 'c']);
+        let prefix = rest.len() - raw.len();
+        if prefix <= 1 && raw.starts_with('r') {
+            let hashes = raw[1..].len() - raw[1..].trim_start_matches('#').len();
+            if raw[1 + hashes..].starts_with('"') {
+                let end = format!("\"{}", "#".repeat(hashes));
+                let start = prefix + hashes + 2;
+                let inside = rest[start..].find(&end);
+                return inside.map_or(rest.len(), |length| start + length + end.len());
+            }
+        }
+    }
+    if rest.starts_with('"') {
+        return quoted_length(rest, b'"');
+    }
+    if let Some(inside) = rest.strip_prefix('\'') {
+        let mut characters = inside.chars();
+        let is_literal = match characters.next() {
+            Some('\\') => true,
+            // A lifetime has no quote after its first character.
+            Some(_) => characters.next() == Some('\''),
+            None => false,
+        };
+        if is_literal {
+            return quoted_length(rest, b'\'');
+        }
+    }
+    0
+}
+
+fn block_comment_length(rest: &str) -> usize {
+    let mut depth = 0;
+    let mut at = 0;
+    while at < rest.len() {
+        if rest.as_bytes()[at..].starts_with(b"/*") {
+            depth += 1;
+            at += 2;
+        } else if rest.as_bytes()[at..].starts_with(b"*/") {
+            depth -= 1;
+            at += 2;
+            if depth == 0 {
+                return at;
+            }
+        } else {
+            at += 1;
+        }
+    }
+    rest.len()
+}
+
+/// The length of a literal from its opening quote to its closing one, escapes skipped.
+fn quoted_length(rest: &str, quote: u8) -> usize {
+    let bytes = rest.as_bytes();
+    let mut at = 1;
+    while at < bytes.len() {
+        match bytes[at] {
+            b'\\' => at += 2,
+            byte if byte == quote => return at + 1,
+            _ => at += 1,
+        }
+    }
+    rest.len()
+}
+
+/// The items that only tests compile, attribute included.
+fn test_items(code: &str) -> Vec<Range<usize>> {
+    let mut items = Vec::new();
+    let mut from = 0;
+    while let Some(offset) = code[from..].find("#[cfg(") {
+        let start = from + offset;
+        let condition = &code[start + "#[cfg(".len()..];
+        from = start + 1;
+        if condition.starts_with("test)") || condition.starts_with("all(test,") {
+            from = item_end(code, start);
+            items.push(start..from);
+        }
+    }
+    items
+}
+
+/// Where the item ends whose attributes start at `start`: at its `;`, its closing brace, or, for a
+/// field or an arm, the comma or the brace that ends it.
+fn item_end(code: &str, start: usize) -> usize {
+    let (mut depth, mut angles) = (0_usize, 0_usize);
+    let mut before = ' ';
+    for (offset, c) in code[start..].char_indices() {
+        let at = start + offset;
+        match c {
+            '{' | '(' | '[' => depth += 1,
+            '}' | ')' | ']' if depth == 0 => return at,
+            '}' if depth == 1 => return at + 1,
+            '}' | ')' | ']' => depth -= 1,
+            ';' if depth == 0 => return at + 1,
+            ',' if depth == 0 && angles == 0 => return at + 1,
+            '<' => angles += 1,
+            // Not the head of an arrow.
+            '>' if before != '-' && before != '=' => angles = angles.saturating_sub(1),
+            _ => {}
+        }
+        before = c;
+    }
+    code.len()
+}
