@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::ConfigError;
-use crate::frame::Position;
 use crate::identity::CredentialError;
 
 mod close;

@@ -130,7 +130,7 @@ impl MsQuicNetConnection {
     ///
     /// Cancelled, the connection stays half closed until it is dropped.
     pub async fn close(&self, code: CloseCode) -> CloseReason {
-        self.core.begin_close(code);
+        self.core.begin_close(&CloseReason::Local { code });
         let drained = self.core.wait_for(|core| {
             let both = core.lane().is_finished() && core.has_peer_finished();
             (both || core.is_over()).then_some(())

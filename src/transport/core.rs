@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use tracing::debug;
 use super::ffi::{self, ConnectionSlot, PeerStream};
 use super::inbound::Inbound;
 use super::lane::{Admission, Lane, OutcomeSink, Step};
+use super::lock;
 use super::refusal;
 use super::registration::LiveHandle;
 use super::stream::{ReadStream, SendStream};
@@ -54,6 +55,9 @@ pub(crate) enum Notice {
 
 type Hook = Box<dyn Fn(Notice) + Send + Sync>;
 
+/// Called once with the reason of the end, on whatever thread it is found out. Must not block.
+pub(crate) type OnOver = Box<dyn FnOnce(&CloseReason) + Send>;
+
 /// The peer's certificate, once the handshake proved that the peer has its key.
 #[derive(Debug, Clone)]
 struct PeerCertificate {
@@ -80,8 +84,11 @@ pub(crate) struct ConnectionCore {
     peer_spoke: AtomicBool,
     peer_finished: AtomicBool,
     complete: AtomicBool,
+    /// The owner has a timer for unfinished frames.
+    frames_watched: AtomicBool,
     changed: Notify,
     hook: OnceLock<Hook>,
+    on_over: Mutex<Vec<OnOver>>,
     started: Instant,
     rtt_us: AtomicU32,
     /// Milliseconds after `started` of the last look at the statistics.
@@ -125,8 +132,10 @@ impl ConnectionCore {
                 peer_spoke: AtomicBool::new(false),
                 peer_finished: AtomicBool::new(false),
                 complete: AtomicBool::new(false),
+                frames_watched: AtomicBool::new(false),
                 changed: Notify::new(),
                 hook: OnceLock::new(),
+                on_over: Mutex::new(Vec::new()),
                 started: Instant::now(),
                 rtt_us: AtomicU32::new(0),
                 sampled_ms: AtomicU64::new(0),
@@ -141,8 +150,9 @@ impl ConnectionCore {
         &self.slot
     }
 
-    pub(super) fn live_handle(&self) -> LiveHandle {
-        LiveHandle::new(self.live.registration())
+    /// A count for one more handle; `None` once this connection's is closed.
+    pub(super) fn live_handle(&self) -> Option<LiveHandle> {
+        self.live.registration().as_ref().map(LiveHandle::new)
     }
 
     pub(crate) fn limits(&self) -> &Limits {
@@ -256,7 +266,7 @@ impl ConnectionCore {
 
     // ---- sending
 
-    fn closed_error(&self, frame: Bytes) -> SendError {
+    pub(crate) fn closed_error(&self, frame: Bytes) -> SendError {
         let reason = self.lane.shut_reason().or_else(|| self.close_reason());
         let reason = reason.unwrap_or(CloseReason::Local { code: CloseCode::NORMAL });
         SendError::Closed { reason, outcome: Outcome::NotSent(frame) }
@@ -265,6 +275,11 @@ impl ConnectionCore {
     fn check_length(&self, frame: Bytes) -> Result<Bytes, SendError> {
         let (length, limit) = (frame.len(), self.limits.frame_bytes_max);
         if length > limit { Err(SendError::TooLarge { length, limit, frame }) } else { Ok(frame) }
+    }
+
+    /// Gives admission back that was not used.
+    pub(crate) fn give_back(&self, cost: usize) {
+        self.lane.give_back(cost);
     }
 
     /// Takes over a frame for which `cost` was admitted.
@@ -444,7 +459,13 @@ impl ConnectionCore {
     /// Ends the connection if a frame is not whole for too long; otherwise tells when to look
     /// again, if there is anything to look at.
     pub(crate) fn check_partial(&self) -> Option<Instant> {
-        let partial = self.inbound.oldest_partial()?;
+        let Some(partial) = self.inbound.oldest_partial().or_else(|| {
+            // From here on the next unfinished frame is told again; one may have begun just now.
+            self.frames_watched.store(false, Ordering::Release);
+            self.inbound.oldest_partial()
+        }) else {
+            return None;
+        };
         let after = self.limits.frame_time_max;
         let deadline = partial.since + after;
         if Instant::now() < deadline {
@@ -459,8 +480,9 @@ impl ConnectionCore {
     // ---- ending
 
     /// Accepts no more frames, and ends our direction behind what was accepted.
-    pub(crate) fn begin_close(self: &Arc<Self>, code: CloseCode) {
-        self.lane.shut(&CloseReason::Local { code });
+    /// Whoever comes too late is told `reason`.
+    pub(crate) fn begin_close(self: &Arc<Self>, reason: &CloseReason) {
+        self.lane.shut(reason);
         self.lane.finish();
         self.pump();
     }
@@ -489,7 +511,23 @@ impl ConnectionCore {
             self.lane.abandon();
             self.inbound.close(reason);
             self.changed.notify_waiters();
+            let callbacks = std::mem::take(&mut *lock(&self.on_over));
+            for callback in callbacks {
+                callback(reason);
+            }
             self.notify(Notice::Over);
+        }
+    }
+
+    /// Calls `callback` when the connection is over; at once if it is.
+    pub(crate) fn on_over(&self, callback: OnOver) {
+        let mut waiting = lock(&self.on_over);
+        match self.over.get() {
+            None => waiting.push(callback),
+            Some(reason) => {
+                drop(waiting);
+                callback(reason);
+            }
         }
     }
 
@@ -523,10 +561,11 @@ impl ConnectionCore {
     }
 
     pub(super) fn partial_began(&self) {
-        if self.hook.get().is_some() {
-            self.notify(Notice::PartialBegan);
-        } else {
+        if self.hook.get().is_none() {
             self.inbound.nudge();
+        } else if !self.frames_watched.swap(true, Ordering::AcqRel) {
+            // Once per watch, not per frame: most frames are whole long before their deadline.
+            self.notify(Notice::PartialBegan);
         }
     }
 
@@ -615,7 +654,7 @@ impl ffi::ConnectionCallbacks for ConnectionCore {
             refusal: refusal.clone(),
             keys: keys.clone(),
         });
-        let own = || key_prefixes(self.credential.chain_der().first().map_or(&[], Vec::as_slice));
+        let own = || refusal::own_keys(&self.credential);
         self.publish(match refused {
             Some(refused) if !connected => CloseReason::Certificate(refused),
             _ => refusal::resolve_transport_close(status, error_code, connected, own),
@@ -627,6 +666,7 @@ impl ffi::ConnectionCallbacks for ConnectionCore {
     }
 
     fn peer_stream(self: Arc<Self>, stream: PeerStream<'_>) {
+        self.peer_finished.store(false, Ordering::Release);
         self.peer_has_spoken();
         ReadStream::accept(Arc::clone(&self), stream);
         self.changed.notify_waiters();
@@ -638,6 +678,10 @@ impl ffi::ConnectionCallbacks for ConnectionCore {
         self.complete.store(true, Ordering::Release);
         self.changed.notify_waiters();
         self.notify(Notice::Complete);
+    }
+
+    fn released(&self) {
+        self.live.release();
     }
 
     fn panicked(&self) {

@@ -31,7 +31,7 @@ use std::sync::Mutex;
 
 use msquic::ffi::{HQUIC, QUIC_API_TABLE, QUIC_BUFFER, QUIC_HANDLE};
 
-pub(super) use connection::{ConnectionCallbacks, ConnectionSlot, RawStatistics};
+pub(super) use connection::{ConnectionCallbacks, ConnectionSlot};
 pub use environment::skip_system_certificates;
 pub(super) use listener::{ListenerCallbacks, ListenerSlot, NewConnection};
 pub(super) use settings::QuicSettings;
@@ -61,6 +61,9 @@ use call;
 pub(super) type Status = u32;
 
 pub(super) const STATUS_SUCCESS: Status = 0;
+
+/// What a call on a handle that is gone would have answered.
+pub(super) const CLOSED: LibraryError = LibraryError { status: status::INVALID_STATE };
 
 /// Ok for success and for "pending".
 fn check(status: Status) -> Result<(), LibraryError> {

@@ -376,7 +376,7 @@ impl Inbound {
     }
 
     /// Gives the next result to `reader`, now or when it comes; behind those that asked before.
-    pub(super) fn read_later(&self, reader: Reader) -> Result<(), Reader> {
+    pub(crate) fn read_later(&self, reader: Reader) -> Result<(), Reader> {
         let mut state = lock(&self.state);
         if state.readers.len() >= READERS_MAX {
             return Err(reader);
@@ -387,7 +387,7 @@ impl Inbound {
     }
 
     /// Gives every frame to `subscriber` from here on. There is one reader: others are refused.
-    pub(super) fn subscribe(&self, subscriber: Subscriber) -> bool {
+    pub(crate) fn subscribe(&self, subscriber: Subscriber) -> bool {
         let mut state = lock(&self.state);
         if state.subscribed {
             return false;
@@ -401,7 +401,7 @@ impl Inbound {
     }
 
     /// A subscriber is done with `bytes`.
-    pub(super) fn return_credit(&self, bytes: usize) {
+    pub(crate) fn return_credit(&self, bytes: usize) {
         let mut state = lock(&self.state);
         state.queued -= bytes;
         self.after_take(state);
@@ -418,13 +418,13 @@ impl Inbound {
     }
 
     /// Frames and bytes that readers took.
-    pub(super) fn counts(&self) -> (u64, u64) {
+    pub(crate) fn counts(&self) -> (u64, u64) {
         let state = lock(&self.state);
         (state.frames, state.bytes)
     }
 
     /// Whether nothing waits, for readers or with a subscriber.
-    pub(super) fn is_drained(&self) -> bool {
+    pub(crate) fn is_drained(&self) -> bool {
         lock(&self.state).queued == 0
     }
 

@@ -364,7 +364,7 @@ impl Lane {
     }
 
     /// Whether [`Lane::finish`] was asked for and has come true.
-    pub(super) fn is_finished(&self) -> bool {
+    pub(crate) fn is_finished(&self) -> bool {
         lock(&self.state).finish == Finish::Done
     }
 
@@ -383,7 +383,7 @@ impl Lane {
         }
     }
 
-    pub(super) fn counts(&self) -> (OutcomeCounts, u64) {
+    pub(crate) fn counts(&self) -> (OutcomeCounts, u64) {
         let state = lock(&self.state);
         (state.counts, state.bytes_sent)
     }

@@ -141,8 +141,9 @@ impl ListenerCallbacks for ListenerCore {
             return;
         };
         let Some(incoming) = self.incoming.get() else { return };
+        let Some(registration) = self.live.registration() else { return };
         let core = ConnectionCore::new(
-            LiveHandle::new(self.live.registration()),
+            LiveHandle::new(&registration),
             Direction::Inbound,
             self.credential.clone(),
             None,
@@ -160,6 +161,10 @@ impl ListenerCallbacks for ListenerCore {
 
     fn complete(&self) {
         self.life.send_replace(Life::Stopped);
+    }
+
+    fn released(&self) {
+        self.live.release();
     }
 }
 

@@ -5,14 +5,14 @@
 //! for the workers that run callbacks.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tracing::{debug, error, info, warn};
 
 use super::LibraryVersion;
-use super::ffi;
+use super::{ffi, lock};
 use crate::error::LibraryError;
 
 /// Owns the registration; everything that has a handle owns a share of it.
@@ -55,6 +55,8 @@ impl RegistrationWrapper {
         let idle = async {
             loop {
                 let changed = self.idle.notified();
+                tokio::pin!(changed);
+                changed.as_mut().enable();
                 if self.live_handles() == 0 {
                     return;
                 }
@@ -92,25 +94,34 @@ impl Drop for RegistrationWrapper {
 }
 
 /// One handle that MsQuic has: counted from before it is opened until after it was closed.
+///
+/// Lives in the handle's context, which may live longer than the handle.
 #[derive(Debug)]
-pub(super) struct LiveHandle(Arc<RegistrationWrapper>);
+pub(super) struct LiveHandle(Mutex<Option<Arc<RegistrationWrapper>>>);
 
 impl LiveHandle {
     pub(super) fn new(registration: &Arc<RegistrationWrapper>) -> Self {
         registration.live.fetch_add(1, Ordering::AcqRel);
-        Self(Arc::clone(registration))
+        Self(Mutex::new(Some(Arc::clone(registration))))
     }
 
-    pub(super) fn registration(&self) -> &Arc<RegistrationWrapper> {
-        &self.0
+    /// The registration, while the handle is open.
+    pub(super) fn registration(&self) -> Option<Arc<RegistrationWrapper>> {
+        lock(&self.0).clone()
+    }
+
+    /// The handle is closed, or was never opened.
+    pub(super) fn release(&self) {
+        let Some(registration) = lock(&self.0).take() else { return };
+        if registration.live.fetch_sub(1, Ordering::AcqRel) == 1 {
+            registration.idle.notify_waiters();
+        }
     }
 }
 
 impl Drop for LiveHandle {
     fn drop(&mut self) {
-        if self.0.live.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.idle.notify_waiters();
-        }
+        self.release();
     }
 }
 

@@ -25,7 +25,7 @@ pub struct SendStream {
     started: AtomicBool,
     failed: AtomicBool,
     connection: Arc<ConnectionCore>,
-    _live: LiveHandle,
+    live: LiveHandle,
 }
 
 impl SendStream {
@@ -34,12 +34,13 @@ impl SendStream {
         connection: &Arc<ConnectionCore>,
         announce: bool,
     ) -> Result<Arc<Self>, LibraryError> {
+        let live = connection.live_handle().ok_or(ffi::CLOSED)?;
         let stream = Arc::new(Self {
             slot: StreamSlot::default(),
             started: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             connection: Arc::clone(connection),
-            _live: connection.live_handle(),
+            live,
         });
         StreamSlot::open(connection.slot_for_streams(), &stream, announce)?;
         Ok(stream)
@@ -139,6 +140,10 @@ impl ffi::StreamCallbacks for SendStream {
         self.connection.pump();
     }
 
+    fn released(&self) {
+        self.live.release();
+    }
+
     fn panicked(&self) {
         self.connection.cut(CloseCode::INTERNAL);
     }
@@ -158,7 +163,7 @@ pub struct ReadStream {
     id: u64,
     decoding: Mutex<Decoding>,
     connection: Arc<ConnectionCore>,
-    _live: LiveHandle,
+    live: LiveHandle,
 }
 
 struct Decoding {
@@ -172,6 +177,8 @@ struct Decoding {
 impl ReadStream {
     /// Adopts a stream the peer opened.
     pub(super) fn accept(connection: Arc<ConnectionCore>, peer_stream: PeerStream<'_>) {
+        // Not adopted, the library closes it itself.
+        let Some(live) = connection.live_handle() else { return };
         let id = connection.inbound().add_stream();
         let frame_bytes_max = connection.limits().frame_bytes_max;
         let stream = Arc::new(Self {
@@ -182,7 +189,7 @@ impl ReadStream {
                 pieces: Vec::new(),
                 broken: false,
             }),
-            _live: connection.live_handle(),
+            live,
             connection,
         });
         stream.connection.inbound().attach(id, &stream);
@@ -285,6 +292,10 @@ impl ffi::StreamCallbacks for ReadStream {
 
     fn complete(&self) {
         self.connection.inbound().remove_stream(self.id);
+    }
+
+    fn released(&self) {
+        self.live.release();
     }
 
     fn panicked(&self) {

@@ -27,6 +27,8 @@ pub(in crate::transport) trait ConnectionCallbacks: Send + Sync + 'static {
     fn peer_stream(self: Arc<Self>, stream: PeerStream<'_>);
     /// Nothing comes after this; the handle is closed when it returns.
     fn complete(&self);
+    /// The handle is closed.
+    fn released(&self);
     /// A callback panicked.
     fn panicked(&self);
 }
@@ -225,7 +227,7 @@ unsafe extern "C" fn connection_callback<C: ConnectionCallbacks>(
         unsafe { call!(ConnectionClose)(handle.as_ptr()) };
         // SAFETY: the count that MsQuic owned; no callback follows Close.
         let owned = unsafe { Arc::from_raw(raw_context) };
-        guard("connection", move || drop(owned));
+        guard("connection", move || owned.released());
     }
     handled.unwrap_or(status::ABORTED)
 }

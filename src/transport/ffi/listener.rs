@@ -17,8 +17,10 @@ pub(in crate::transport) trait ListenerCallbacks: Send + Sync + 'static {
     fn slot(&self) -> &ListenerSlot;
     /// A peer wants a connection; if it is not taken it is refused. No handle may be closed here.
     fn new_connection(&self, new: NewConnection<'_>);
-    /// Nothing comes after this; the handle is closed when it returns.
+    /// Nothing comes after this; the handle is closed behind it.
     fn complete(&self);
+    /// The handle is closed.
+    fn released(&self);
 }
 
 /// A listener handle, until its last callback.
@@ -59,7 +61,8 @@ impl ListenerSlot {
             // wait for, so this returns at once (ListenerClose).
             unsafe { call!(ListenerClose)(handle.as_ptr()) };
             // SAFETY: the count that MsQuic owned; no callback follows Close.
-            drop(unsafe { Arc::from_raw(raw_context) });
+            let context = unsafe { Arc::from_raw(raw_context) };
+            context.released();
         }
         started
     }
@@ -198,6 +201,6 @@ impl<L: ListenerCallbacks> ListenerEnd<L> {
         unsafe { call!(ListenerClose)(self.handle.as_ptr()) };
         // SAFETY: the count that MsQuic owned; no callback follows Close.
         let listener = unsafe { Arc::from_raw(self.context) };
-        guard("listener", move || drop(listener));
+        guard("listener", move || listener.released());
     }
 }

@@ -35,6 +35,8 @@ pub(in crate::transport) trait StreamCallbacks: Send + Sync + 'static {
     fn send_finished(&self, graceful: bool);
     /// Nothing comes after this; the handle is closed when it returns.
     fn complete(&self);
+    /// The handle is closed.
+    fn released(&self);
     /// A callback panicked.
     fn panicked(&self);
 }
@@ -259,7 +261,7 @@ unsafe extern "C" fn stream_callback<S: StreamCallbacks>(
         unsafe { call!(StreamClose)(handle.as_ptr()) };
         // SAFETY: the count that MsQuic owned; no callback follows Close.
         let owned = unsafe { Arc::from_raw(raw_context) };
-        guard("stream", move || drop(owned));
+        guard("stream", move || owned.released());
     }
     STATUS_SUCCESS
 }

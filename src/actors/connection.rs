@@ -1,0 +1,471 @@
+//! One QUIC connection.
+//!
+//! Spawned by the listener or the connector that made it, linked to the supervisor. It alone owns
+//! the [`MsQuicNetConnection`].
+//!
+//! ```text
+//!          Close                     both ends finished, or the limit
+//! Ready ──────────────> Draining ─────────────────────────────> Complete ─> stopped
+//!   └─> PeerFinished ──────┘ its frames were read                  ↑
+//!  any ──────────────── peer closed, cut, lost ────────────────────┘
+//! ```
+//!
+//! Invariants: every request is answered once, or its port is dropped with the actor; `handle`
+//! never waits; the reason of the end is published before the actor stops; an actor that is
+//! killed or panics closes its connection with `ACTOR_FAILED`.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, DerivedActorRef, RpcReplyPort};
+use tracing::{Span, debug, info};
+
+use super::handle::{ConnectionHandle, ConnectionStats, Credit, stats};
+use super::{DONE, NodeShared, OwnedTask};
+use crate::error::{CloseCode, CloseReason, Outcome, RecvError, SendError};
+use crate::transport::core::{ConnectionCore, Notice};
+use crate::transport::lane::OutcomeSink;
+use crate::transport::{Direction, MsQuicNetConnection};
+
+/// How long the end of the peer's frames waits for somebody to read it: a reader that is at work
+/// on the last frame comes back for more, and where nobody reads, nobody comes.
+const READER_PATIENCE: Duration = Duration::from_millis(250);
+
+/// Callers that wait for the end by message. One more is not answered: nothing grows unbounded.
+const CLOSE_WAITERS_MAX: usize = 1024;
+
+/// What a connection can be asked.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ConnectionMessage {
+    /// Send one frame. The credit bounds what can be queued; the reply comes with the outcome.
+    Send {
+        /// The payload.
+        frame: Bytes,
+        /// Room for it, from [`ConnectionHandle::reserve`].
+        credit: Credit,
+        /// Told when the peer's transport has acknowledged the frame, or why not.
+        reply: Option<RpcReplyPort<Result<(), SendError>>>,
+    },
+    /// Give the next frame. If the caller is gone when it comes, the frame stays for the next.
+    Recv {
+        /// Told the frame, or why there is none.
+        reply: RpcReplyPort<Result<Bytes, RecvError>>,
+    },
+    /// Give every frame to an actor from here on; other readers are refused.
+    Subscribe {
+        /// Gets the frames in batches; a batch that is dropped opens the peer's window again.
+        subscriber: DerivedActorRef<FrameBatch>,
+        /// Told whether it worked: there is one subscriber at most.
+        reply: Option<RpcReplyPort<bool>>,
+    },
+    /// Drain and close. Repeating it changes nothing.
+    Close {
+        /// The code the peer is told.
+        code: CloseCode,
+        /// Told the reason when it is over.
+        reply: Option<RpcReplyPort<CloseReason>>,
+    },
+    /// Tell when it is over.
+    WatchClose {
+        /// Told the reason.
+        reply: RpcReplyPort<CloseReason>,
+    },
+    /// How it is doing.
+    Stats {
+        /// Told the numbers.
+        reply: RpcReplyPort<ConnectionStats>,
+    },
+    /// From the connection's own callbacks and timers.
+    Internal(Internal),
+}
+
+/// What only the connection tells itself.
+#[derive(Debug)]
+pub struct Internal(Event);
+
+#[derive(Debug)]
+enum Event {
+    Transport(Notice),
+    FrameDeadline,
+    ReadersGone,
+    CloseDeadline,
+    #[cfg(test)]
+    Panic,
+}
+
+impl ConnectionMessage {
+    #[cfg(test)]
+    pub(super) fn panic() -> Self {
+        Self::Internal(Internal(Event::Panic))
+    }
+}
+
+/// Frames for a subscriber. Dropping it tells the connection that they are dealt with.
+#[derive(Debug)]
+pub struct FrameBatch {
+    frames: Vec<Bytes>,
+    bytes: usize,
+    core: Arc<ConnectionCore>,
+}
+
+impl FrameBatch {
+    /// The frames, in order.
+    #[must_use]
+    pub fn frames(&self) -> &[Bytes] {
+        &self.frames
+    }
+
+    /// Takes the frames out; the window opens when the batch is dropped.
+    #[must_use]
+    pub fn take_frames(&mut self) -> Vec<Bytes> {
+        std::mem::take(&mut self.frames)
+    }
+
+    /// Nobody got it: the frames go back, and nothing is returned.
+    fn refuse(mut self) -> Vec<Bytes> {
+        self.bytes = 0;
+        std::mem::take(&mut self.frames)
+    }
+}
+
+impl Drop for FrameBatch {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            self.core.inbound().return_credit(self.bytes);
+        }
+    }
+}
+
+/// What a connection needs to start.
+pub(crate) struct Arguments {
+    pub(crate) connection: MsQuicNetConnection,
+    pub(crate) epoch: u64,
+}
+
+/// The actor holds nothing itself; all that changes is in [`State`].
+pub(crate) struct ConnectionActor;
+
+enum Phase {
+    Ready,
+    /// The peer sends no more; its frames are being read. The timer ends the wait for readers.
+    PeerFinished { _patience: OwnedTask },
+    /// No new frames. Who began to close ends it when both have finished, the other one waits for
+    /// that; the timer ends both.
+    Draining { code: CloseCode, began_here: bool, _deadline: OwnedTask },
+}
+
+pub(crate) struct State {
+    connection: MsQuicNetConnection,
+    myself: ActorRef<ConnectionMessage>,
+    phase: Phase,
+    close_waiters: Vec<RpcReplyPort<CloseReason>>,
+    /// The one timer of unfinished frames, while there is one.
+    frame_timer: Option<OwnedTask>,
+    span: Span,
+}
+
+/// Spawns the actor of an established connection and makes it known.
+pub(crate) async fn spawn(
+    shared: &Arc<NodeShared>,
+    connection: MsQuicNetConnection,
+    supervisor: ActorCell,
+) -> Option<ConnectionHandle> {
+    let epoch = shared.epochs.next();
+    let core = Arc::clone(connection.core());
+    let handle = {
+        let (peer, remote) = (connection.remote_identity(), connection.remote_addr());
+        let addresses = (connection.local_addr(), peer, remote);
+        let arguments = Arguments { connection, epoch };
+        let spawned = Actor::spawn_linked(None, ConnectionActor, arguments, supervisor).await;
+        let (actor, _) = spawned.ok()?;
+        ConnectionHandle::new(Arc::clone(&core), actor, epoch, addresses)
+    };
+    let (peer, remote) = (handle.peer(), handle.remote_addr());
+    if shared.registry.insert(peer, epoch, handle.clone()).is_err() {
+        core.cut(CloseCode::TOO_MANY_CONNECTIONS);
+        return None;
+    }
+    shared.emit(super::events::NodeEvent::Connected(handle.clone()));
+    let watcher = Arc::downgrade(shared);
+    core.on_over(Box::new(move |reason| {
+        let Some(shared) = watcher.upgrade() else { return };
+        shared.registry.remove(&peer, epoch);
+        let reason = reason.clone();
+        shared.emit(super::events::NodeEvent::Disconnected { peer, remote, epoch, reason });
+    }));
+    if shared.is_stopping() {
+        core.cut(CloseCode::GOING_AWAY);
+    }
+    Some(handle)
+}
+
+impl Actor for ConnectionActor {
+    type Msg = ConnectionMessage;
+    type State = State;
+    type Arguments = Arguments;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<ConnectionMessage>,
+        arguments: Arguments,
+    ) -> Result<State, ActorProcessingErr> {
+        let Arguments { connection, epoch } = arguments;
+        let span = tracing::info_span!(
+            "connection",
+            peer = %connection.remote_identity().short(),
+            epoch,
+            remote = %connection.remote_addr(),
+        );
+        let core = Arc::clone(connection.core());
+        let owner = myself.clone();
+        // Runs on MsQuic's threads: `cast` only enqueues. If it fails this actor is gone, and its
+        // state has cut the connection.
+        core.set_hook(Box::new(move |notice| {
+            drop(owner.cast(ConnectionMessage::Internal(Internal(Event::Transport(notice)))));
+        }));
+        if core.direction() == Direction::Inbound {
+            // The sign of acceptance that a dialling peer waits for.
+            drop(core.send_stream(true));
+        }
+        span.in_scope(|| info!(direction = ?core.direction(), "connected"));
+        Ok(State {
+            connection,
+            myself,
+            phase: Phase::Ready,
+            close_waiters: Vec::new(),
+            frame_timer: None,
+            span,
+        })
+    }
+
+    async fn handle(
+        &self,
+        _myself: ActorRef<ConnectionMessage>,
+        message: ConnectionMessage,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        state.span.clone().in_scope(|| match message {
+            ConnectionMessage::Send { frame, credit, reply } => state.on_send(frame, credit, reply),
+            ConnectionMessage::Recv { reply } => state.on_recv(reply),
+            ConnectionMessage::Subscribe { subscriber, reply } => {
+                state.on_subscribe(subscriber, reply);
+            }
+            ConnectionMessage::Close { code, reply } => state.on_close(code, reply),
+            ConnectionMessage::WatchClose { reply } => state.on_watch_close(reply),
+            ConnectionMessage::Stats { reply } => answer(reply, stats(state.core())),
+            ConnectionMessage::Internal(Internal(event)) => state.on_event(&event),
+        });
+        Ok(())
+    }
+}
+
+// Transitions: no `async`.
+impl State {
+    fn core(&self) -> &Arc<ConnectionCore> {
+        self.connection.core()
+    }
+
+    fn on_send(
+        &self,
+        frame: Bytes,
+        credit: Credit,
+        reply: Option<RpcReplyPort<Result<(), SendError>>>,
+    ) {
+        let core = self.core();
+        let (frame, cost) = match credit.spend(core, frame) {
+            Ok(spent) => spent,
+            Err(error) => return reply.into_iter().for_each(|reply| answer(reply, Err(error.clone()))),
+        };
+        let Some(reply) = reply else {
+            if let Err(error) = core.send_admitted(frame, cost, None) {
+                debug!(%error, "a frame by message was not sent");
+            }
+            return;
+        };
+        // The lane answers by the sink or, if it does not take the frame over, by the result.
+        let reply = Arc::new(std::sync::Mutex::new(Some(reply)));
+        let (by_sink, weak) = (Arc::clone(&reply), Arc::downgrade(core));
+        let sink: OutcomeSink = Box::new(move |outcome| {
+            let result = match outcome {
+                Outcome::Completed => Ok(()),
+                outcome => {
+                    let reason = weak.upgrade().and_then(|core| core.close_reason());
+                    let reason = reason.unwrap_or(CloseReason::Local { code: CloseCode::NORMAL });
+                    Err(SendError::Closed { reason, outcome })
+                }
+            };
+            answer_once(&by_sink, result);
+        });
+        if let Err(error) = core.send_admitted(frame, cost, Some(sink)) {
+            answer_once(&reply, Err(error));
+        }
+    }
+
+    fn on_recv(&self, reply: RpcReplyPort<Result<Bytes, RecvError>>) {
+        let reader = Box::new(move |result: Result<Bytes, RecvError>| match reply.send(result) {
+            Err(ractor::MessagingErr::SendErr(Ok(frame))) => Err(frame),
+            _ => Ok(()),
+        });
+        if self.core().inbound().read_later(reader).is_err() {
+            debug!("too many readers wait by message");
+        }
+    }
+
+    fn on_subscribe(
+        &self,
+        subscriber: DerivedActorRef<FrameBatch>,
+        reply: Option<RpcReplyPort<bool>>,
+    ) {
+        let core = Arc::downgrade(self.core());
+        let deliver = Box::new(move |frames, bytes| {
+            let Some(core) = core.upgrade() else { return Err(frames) };
+            match subscriber.send_message(FrameBatch { frames, bytes, core }) {
+                Ok(()) => Ok(()),
+                Err(ractor::MessagingErr::SendErr(batch)) => Err(batch.refuse()),
+                // Dropped with its frames by a subscriber of the wrong type.
+                Err(_) => Err(Vec::new()),
+            }
+        });
+        let subscribed = self.core().inbound().subscribe(deliver);
+        if let Some(reply) = reply {
+            answer(reply, subscribed);
+        }
+    }
+
+    fn on_close(&mut self, code: CloseCode, reply: Option<RpcReplyPort<CloseReason>>) {
+        if let Some(reply) = reply {
+            self.on_watch_close(reply);
+        }
+        self.drain(code, true);
+    }
+
+    fn on_watch_close(&mut self, reply: RpcReplyPort<CloseReason>) {
+        if self.close_waiters.len() < CLOSE_WAITERS_MAX {
+            self.close_waiters.push(reply);
+        }
+    }
+
+    fn on_event(&mut self, event: &Event) {
+        match event {
+            Event::Transport(Notice::PeerFinished) => self.on_peer_finished(),
+            Event::Transport(Notice::EndTaken) => self.on_end_taken(),
+            Event::Transport(Notice::LaneFinished) => self.end_if_finished(),
+            Event::Transport(Notice::PartialBegan) | Event::FrameDeadline => self.watch_frames(),
+            Event::Transport(Notice::Over) => {}
+            Event::Transport(Notice::Complete) => self.on_complete(),
+            Event::ReadersGone => self.on_readers_gone(),
+            Event::CloseDeadline => self.on_close_deadline(),
+            #[cfg(test)]
+            Event::Panic => panic!("asked to by a test"),
+        }
+    }
+
+    fn on_peer_finished(&mut self) {
+        if matches!(self.phase, Phase::Ready) {
+            // A reader that takes the end has answered every frame it wanted to answer.
+            let patience = self.after(READER_PATIENCE, Event::ReadersGone);
+            self.phase = Phase::PeerFinished { _patience: patience };
+        }
+        self.end_if_finished();
+    }
+
+    fn on_end_taken(&mut self) {
+        if self.core().has_peer_finished() && !matches!(self.phase, Phase::Draining { .. }) {
+            self.drain(CloseCode::NORMAL, false);
+        }
+    }
+
+    /// Nobody took the end of the peer's frames: if nothing waits, nobody will.
+    fn on_readers_gone(&mut self) {
+        let waits = matches!(self.phase, Phase::PeerFinished { .. });
+        if waits && self.core().has_peer_finished() && self.core().inbound().is_drained() {
+            self.drain(CloseCode::NORMAL, false);
+        }
+    }
+
+    fn drain(&mut self, code: CloseCode, began_here: bool) {
+        match &mut self.phase {
+            Phase::Draining { code: answer, began_here: began @ false, .. } if began_here => {
+                (*answer, *began) = (code, true);
+            }
+            Phase::Draining { .. } => return,
+            Phase::Ready | Phase::PeerFinished { .. } => {
+                let limit = self.core().limits().close_time_max;
+                let deadline = self.after(limit, Event::CloseDeadline);
+                self.phase = Phase::Draining { code, began_here, _deadline: deadline };
+                let reason = match began_here {
+                    true => CloseReason::Local { code },
+                    false => CloseReason::Peer { code },
+                };
+                self.core().begin_close(&reason);
+            }
+        }
+        self.end_if_finished();
+    }
+
+    /// Both directions ended behind everything that was accepted: who began to close closes.
+    fn end_if_finished(&self) {
+        let core = self.core();
+        if let Phase::Draining { code, began_here: true, .. } = self.phase
+            && core.has_peer_finished()
+            && core.lane().is_finished()
+        {
+            core.cut(code);
+        }
+    }
+
+    fn on_close_deadline(&self) {
+        if let Phase::Draining { code, .. } = self.phase {
+            info!("the limit of the close is reached; what is left is cut");
+            self.core().cut(code);
+        }
+    }
+
+    fn after(&self, time: Duration, event: Event) -> OwnedTask {
+        let myself = self.myself.clone();
+        OwnedTask::spawn(async move {
+            tokio::time::sleep(time).await;
+            drop(myself.cast(ConnectionMessage::Internal(Internal(event))));
+        })
+    }
+
+    /// Ends the connection if a frame is overdue; otherwise looks again when one could be.
+    fn watch_frames(&mut self) {
+        self.frame_timer = self.core().check_partial().map(|deadline| {
+            self.after(deadline.saturating_duration_since(Instant::now()), Event::FrameDeadline)
+        });
+    }
+
+    fn on_complete(&mut self) {
+        let reason = self.core().close_reason();
+        let reason = reason.unwrap_or(CloseReason::Local { code: CloseCode::DROPPED });
+        let sent = stats(self.core()).sent;
+        info!(%reason, ?sent, "closed");
+        for waiter in self.close_waiters.drain(..) {
+            answer(waiter, reason.clone());
+        }
+        self.myself.stop(Some(DONE.to_owned()));
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        // After an orderly end this changes nothing: the first reason wins.
+        self.core().cut(CloseCode::ACTOR_FAILED);
+    }
+}
+
+fn answer<T>(reply: RpcReplyPort<T>, value: T) {
+    if reply.send(value).is_err() {
+        debug!("the caller gave up before the reply");
+    }
+}
+
+fn answer_once<T>(reply: &std::sync::Mutex<Option<RpcReplyPort<T>>>, value: T) {
+    let reply = reply.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+    if let Some(reply) = reply {
+        answer(reply, value);
+    }
+}

@@ -1,0 +1,306 @@
+//! A connection as applications hold it: the fast path to its lanes, and to its actor.
+//!
+//! Frames go past the mailbox: `send` writes into the lane that the connection's streams read,
+//! `recv` takes from the queue that they fill. The actor owns their life and every decision.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use ractor::ActorRef;
+
+use super::connection::ConnectionMessage;
+use crate::error::{CloseCode, CloseReason, Outcome, RecvError, SendError};
+use crate::identity::CertHash;
+use crate::transport::core::{AdmitError, ConnectionCore};
+use crate::transport::{Direction, OutcomeCounts};
+
+/// One connection of a node. Cheap to clone; dropping it changes nothing: the connection ends by
+/// [`close`](Self::close), by its peer, or with its node.
+#[derive(Clone)]
+pub struct ConnectionHandle {
+    core: Arc<ConnectionCore>,
+    actor: ActorRef<ConnectionMessage>,
+    peer: CertHash,
+    epoch: u64,
+    remote: SocketAddr,
+    local: SocketAddr,
+}
+
+/// How a connection is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConnectionStats {
+    /// What became of the frames that were accepted for sending.
+    pub sent: OutcomeCounts,
+    /// Acknowledged bytes of frames, with their length prefixes.
+    pub bytes_sent: u64,
+    /// Frames that readers took.
+    pub frames_received: u64,
+    /// Bytes of the payloads of those frames.
+    pub bytes_received: u64,
+    /// The smoothed round trip as last looked at, at most ten times a second.
+    pub rtt: Duration,
+    /// Time since the connection was begun.
+    pub up_for: Duration,
+}
+
+/// Room in a lane for one frame: what makes a message's frame bounded. Made by
+/// [`ConnectionHandle::reserve`]; unused, it gives the room back.
+#[derive(Debug)]
+pub struct Credit {
+    core: Arc<ConnectionCore>,
+    length: usize,
+    cost: usize,
+}
+
+impl Credit {
+    /// The largest payload it covers, in bytes.
+    #[must_use]
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
+    /// Uses it up for `frame`, if it covers it and is for `core`.
+    pub(super) fn spend(
+        mut self,
+        core: &Arc<ConnectionCore>,
+        frame: Bytes,
+    ) -> Result<(Bytes, usize), SendError> {
+        if frame.len() > self.length || !Arc::ptr_eq(core, &self.core) {
+            return Err(SendError::Credit { frame });
+        }
+        Ok((frame, std::mem::take(&mut self.cost)))
+    }
+}
+
+impl Drop for Credit {
+    fn drop(&mut self) {
+        if self.cost > 0 {
+            self.core.give_back(self.cost);
+        }
+    }
+}
+
+impl ConnectionHandle {
+    pub(super) fn new(
+        core: Arc<ConnectionCore>,
+        actor: ActorRef<ConnectionMessage>,
+        epoch: u64,
+        (local, peer, remote): (SocketAddr, CertHash, SocketAddr),
+    ) -> Self {
+        Self { core, actor, peer, epoch, remote, local }
+    }
+
+    pub(super) fn core(&self) -> &Arc<ConnectionCore> {
+        &self.core
+    }
+
+    /// Who the peer is.
+    #[must_use]
+    pub fn peer(&self) -> CertHash {
+        self.peer
+    }
+
+    /// The number of this connection; never repeats within a node.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The address of the peer's end.
+    #[must_use]
+    pub fn remote_addr(&self) -> SocketAddr {
+        self.remote
+    }
+
+    /// The address of this end.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Which end dialled.
+    #[must_use]
+    pub fn direction(&self) -> Direction {
+        self.core.direction()
+    }
+
+    /// The peer's certificate as DER.
+    #[must_use]
+    pub fn remote_certificate(&self) -> Bytes {
+        self.core.remote_certificate().unwrap_or_default()
+    }
+
+    /// The application protocol both ends agreed on.
+    #[must_use]
+    pub fn alpn_negotiated(&self) -> &str {
+        self.core.alpn().unwrap_or_default()
+    }
+
+    /// The actor that owns the connection, for those who talk to it by message.
+    #[must_use]
+    pub fn actor(&self) -> &ActorRef<ConnectionMessage> {
+        &self.actor
+    }
+
+    /// Hands one frame over; waits while the lane is full, at most for
+    /// `Limits::stream_op_timeout`.
+    ///
+    /// What became of it is counted in [`stats`](Self::stats); use
+    /// [`send_acked`](Self::send_acked) to be told.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`]: too large, timed out, or closed with the real reason. In all of them the
+    /// frame was not sent and is handed back.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: the frame is taken over whole or not at all.
+    pub async fn send(&self, frame: impl Into<Bytes>) -> Result<(), SendError> {
+        self.core.send(frame.into()).await?;
+        // A sender that never has to wait would keep its runtime thread for itself.
+        tokio::task::consume_budget().await;
+        Ok(())
+    }
+
+    /// As [`send`](Self::send), without waiting.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Full`] hands the frame back if the lane has no room.
+    pub fn try_send(&self, frame: impl Into<Bytes>) -> Result<(), SendError> {
+        self.core.try_send(frame.into(), None)
+    }
+
+    /// Hands one frame over and waits until the peer's transport has acknowledged all of it: not
+    /// that the peer's application has processed it.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`] says what became of the frame: `NotSent` is safe to send again, `MaybeSent`
+    /// is not.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancelled while it waits for room, nothing is sent; later, the frame goes its way and is
+    /// counted.
+    pub async fn send_acked(&self, frame: impl Into<Bytes>) -> Result<(), SendError> {
+        self.core.send_acked(frame.into()).await
+    }
+
+    /// Room for one frame of up to `length` bytes, for a [`ConnectionMessage::Send`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`send`](Self::send), with an empty frame.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn reserve(&self, length: usize) -> Result<Credit, SendError> {
+        let (frame, limit) = (Bytes::new(), self.core.limits().frame_bytes_max);
+        if length > limit {
+            return Err(SendError::TooLarge { length, limit, frame });
+        }
+        match self.core.admit(length).await {
+            Ok(cost) => Ok(Credit { core: Arc::clone(&self.core), length, cost }),
+            Err(AdmitError::TimedOut(after)) => {
+                Err(SendError::TimedOut { after, outcome: Outcome::NotSent(frame) })
+            }
+            Err(AdmitError::Shut) => Err(self.core.closed_error(frame)),
+        }
+    }
+
+    /// The next frame.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError`]: where the peer's stream ended, which rule it broke, or why the connection is
+    /// closed, after everything that had arrived was delivered.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe at any byte: a frame is taken only when it is returned.
+    pub async fn recv(&self) -> Result<Bytes, RecvError> {
+        let (frame, _) = self.core.recv_from(None).await?;
+        tokio::task::consume_budget().await;
+        Ok(frame)
+    }
+
+    /// Appends up to `max` frames to `into`, at least one; returns how many.
+    ///
+    /// # Errors
+    ///
+    /// As for [`recv`](Self::recv); then nothing was appended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: frames are taken only when they are appended.
+    pub async fn recv_many(&self, into: &mut Vec<Bytes>, max: usize) -> Result<usize, RecvError> {
+        let count = self.core.recv_many(into, max.max(1)).await?;
+        tokio::task::consume_budget().await;
+        Ok(count)
+    }
+
+    /// Accepts no more frames, sends those that were accepted, ends both directions and closes
+    /// with `code`; cut after `Limits::close_time_max`. Returns the reason that counted: the first.
+    ///
+    /// A connector that keeps this peer takes it as the end of its work.
+    ///
+    /// # Cancel safety
+    ///
+    /// The close goes on when it is cancelled.
+    pub async fn close(&self, code: CloseCode) -> CloseReason {
+        if self.actor.cast(ConnectionMessage::Close { code, reply: None }).is_err() {
+            self.core.cut(code);
+        }
+        self.closed().await
+    }
+
+    /// Waits until the connection is over, its handles are closed and every outcome is known.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it only watches.
+    pub async fn closed(&self) -> CloseReason {
+        self.core.closed().await
+    }
+
+    /// Why the connection is over, if it is.
+    #[must_use]
+    pub fn close_reason(&self) -> Option<CloseReason> {
+        self.core.close_reason()
+    }
+
+    /// How the connection is doing. Never waits.
+    #[must_use]
+    pub fn stats(&self) -> ConnectionStats {
+        stats(&self.core)
+    }
+}
+
+pub(super) fn stats(core: &ConnectionCore) -> ConnectionStats {
+    let (sent, bytes_sent) = core.lane().counts();
+    let (frames_received, bytes_received) = core.inbound().counts();
+    ConnectionStats {
+        sent,
+        bytes_sent,
+        frames_received,
+        bytes_received,
+        rtt: core.rtt(),
+        up_for: core.started().elapsed(),
+    }
+}
+
+impl std::fmt::Debug for ConnectionHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ConnectionHandle")
+            .field("peer", &self.peer)
+            .field("epoch", &self.epoch)
+            .field("remote", &self.remote)
+            .finish_non_exhaustive()
+    }
+}

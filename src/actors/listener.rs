@@ -1,0 +1,167 @@
+//! One bound address.
+//!
+//! Spawned and supervised by the supervisor, restarted on the same port. Handshakes run in tasks
+//! beside it; each connection that came to stand gets an actor linked to the supervisor.
+//!
+//! ```text
+//! Binding ──bound──> Listening ──Stop──> stopped
+//!    └──failed──> told, stopped (first start) or failed (restart, tried again)
+//! ```
+//!
+//! Invariants: at most `handshakes_pending_max` handshakes are open; a listener that ends frees
+//! its address at once; its connections live on.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort};
+use tokio::task::JoinSet;
+use tracing::{debug, info};
+
+use super::events::NodeEvent;
+use super::{DONE, NodeShared, OwnedTask, connection};
+use crate::error::{AcceptError, ListenError};
+use crate::transport::{MsQuicListener, MsQuicNetConnection};
+
+/// What a listener tells itself, or is told by the supervisor.
+#[derive(Debug)]
+pub(crate) enum ListenerMessage {
+    Bound(Result<Arc<MsQuicListener>, ListenError>),
+    Established(MsQuicNetConnection),
+    Failed { remote: SocketAddr, error: AcceptError },
+    Stop,
+    #[cfg(test)]
+    Panic,
+}
+
+pub(crate) struct Arguments {
+    pub(crate) shared: Arc<NodeShared>,
+    pub(crate) supervisor: ActorCell,
+    pub(crate) address: SocketAddr,
+    /// Told the bound address, at the first start.
+    pub(crate) bound: Option<RpcReplyPort<Result<SocketAddr, ListenError>>>,
+    /// Tells the supervisor where it listens.
+    pub(crate) on_bound: Box<dyn Fn(SocketAddr) + Send + Sync>,
+}
+
+pub(crate) struct ListenerActor;
+
+pub(crate) struct State {
+    arguments: Arguments,
+    myself: ActorRef<ListenerMessage>,
+    listener: Option<Arc<MsQuicListener>>,
+    /// Binds, then accepts.
+    _task: OwnedTask,
+    accepting: Option<OwnedTask>,
+}
+
+impl Actor for ListenerActor {
+    type Msg = ListenerMessage;
+    type State = State;
+    type Arguments = Arguments;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<ListenerMessage>,
+        arguments: Arguments,
+    ) -> Result<State, ActorProcessingErr> {
+        let (shared, address) = (Arc::clone(&arguments.shared), arguments.address);
+        let owner = myself.clone();
+        let task = OwnedTask::spawn(async move {
+            let credential = shared.config.credential.clone();
+            let bound = shared.transport.create_listener(address, &shared.alpns(), credential).await;
+            drop(owner.cast(ListenerMessage::Bound(bound.map(Arc::new))));
+        });
+        Ok(State { arguments, myself, listener: None, _task: task, accepting: None })
+    }
+
+    async fn handle(
+        &self,
+        _myself: ActorRef<ListenerMessage>,
+        message: ListenerMessage,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            ListenerMessage::Bound(bound) => state.on_bound(bound)?,
+            ListenerMessage::Established(established) => {
+                // Local work only: the spawn runs `pre_start`, which waits for nothing.
+                let supervisor = state.arguments.supervisor.clone();
+                connection::spawn(&state.arguments.shared, established, supervisor).await;
+            }
+            ListenerMessage::Failed { remote, error } => state.on_failed(remote, error),
+            ListenerMessage::Stop => state.myself.stop(Some(DONE.to_owned())),
+            #[cfg(test)]
+            ListenerMessage::Panic => panic!("asked to by a test"),
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    fn on_bound(
+        &mut self,
+        bound: Result<Arc<MsQuicListener>, ListenError>,
+    ) -> Result<(), ActorProcessingErr> {
+        let reply = self.arguments.bound.take();
+        match (bound, reply) {
+            (Ok(listener), reply) => {
+                let address = listener.local_addr();
+                info!(%address, "listening");
+                (self.arguments.on_bound)(address);
+                self.accepting = Some(accept(Arc::clone(&listener), self.myself.clone()));
+                self.listener = Some(listener);
+                self.arguments.shared.emit(NodeEvent::Listening { address });
+                if let Some(reply) = reply {
+                    drop(reply.send(Ok(address)));
+                }
+                Ok(())
+            }
+            (Err(error), Some(reply)) => {
+                drop(reply.send(Err(error)));
+                self.myself.stop(Some(DONE.to_owned()));
+                Ok(())
+            }
+            // A restart that could not bind counts as one more failure.
+            (Err(error), None) => Err(error.into()),
+        }
+    }
+
+    fn on_failed(&self, remote: SocketAddr, error: AcceptError) {
+        info!(%remote, %error, "refused");
+        self.arguments.shared.emit(NodeEvent::Refused { remote, error });
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        // Not only when the accepting task is dropped: a restart wants the address now.
+        if let Some(listener) = &self.listener {
+            listener.stop();
+        }
+    }
+}
+
+/// Accepts until the listener stops; handshakes end with the task.
+fn accept(listener: Arc<MsQuicListener>, owner: ActorRef<ListenerMessage>) -> OwnedTask {
+    OwnedTask::spawn(async move {
+        let mut handshakes = JoinSet::new();
+        loop {
+            let request = tokio::select! {
+                request = listener.accept() => request,
+                Some(_) = handshakes.join_next() => continue,
+            };
+            let Ok(request) = request else { return };
+            let owner = owner.clone();
+            handshakes.spawn(async move {
+                let remote = request.remote_addr();
+                let message = match request.accept().await {
+                    Ok(connection) => ListenerMessage::Established(connection),
+                    Err(error) => ListenerMessage::Failed { remote, error },
+                };
+                if owner.cast(message).is_err() {
+                    debug!(%remote, "the listener ended before its connection");
+                }
+            });
+        }
+    })
+}

@@ -1,0 +1,101 @@
+//! The actors: who supervises whom, and how a frame gets past them.
+//!
+//! ```text
+//! Supervisor ............ owns the MsQuic registration; restart policy; ordered shutdown
+//! ├── ListenerActor ..... one per bound address; admission; spawns inbound connections
+//! ├── ConnectorActor .... one per dial target; single-flight dial, backoff; spawns outbound ones
+//! └── ConnectionActor ... one per connection; owns its streams, deadlines, close
+//! ```
+//!
+//! A connection is spawned by the listener or connector that made it and linked to the
+//! supervisor: what made it may fail, and the connection lives on.
+//!
+//! Invariants: no actor has a name; `handle` never waits for the network, a permit or another
+//! actor; native handles are released by `Drop`, because a killed actor runs no `post_stop`.
+
+pub(crate) mod connection;
+pub(crate) mod connector;
+pub(crate) mod events;
+pub(crate) mod handle;
+pub(crate) mod listener;
+pub(crate) mod node;
+pub(crate) mod supervisor;
+pub(crate) mod target;
+
+#[cfg(test)]
+mod supervision_tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::{broadcast, watch};
+
+use crate::config::NodeConfig;
+use crate::registry::{EpochSource, Registry};
+use crate::transport::MsQuicTransport;
+
+use events::NodeEvent;
+use handle::ConnectionHandle;
+
+/// The reason a child gives when it stops because its work is done: no restart.
+pub(crate) const DONE: &str = "done";
+
+/// Events kept for a subscriber that lags: enough for a burst of connections.
+const EVENTS_KEPT: usize = 1024;
+
+/// What all actors of one node share.
+#[derive(Debug)]
+pub(crate) struct NodeShared {
+    pub(crate) config: NodeConfig,
+    pub(crate) transport: MsQuicTransport,
+    pub(crate) registry: Registry<ConnectionHandle>,
+    pub(crate) epochs: EpochSource,
+    pub(crate) events: broadcast::Sender<NodeEvent>,
+    /// No new connections, in either direction.
+    pub(crate) stopping: AtomicBool,
+    /// The supervisor has ended.
+    pub(crate) stopped: watch::Sender<bool>,
+}
+
+impl NodeShared {
+    pub(crate) fn new(config: NodeConfig, transport: MsQuicTransport) -> Arc<Self> {
+        Arc::new(Self {
+            registry: Registry::new(config.limits.connections_max),
+            config,
+            transport,
+            epochs: EpochSource::new(),
+            events: broadcast::channel(EVENTS_KEPT).0,
+            stopping: AtomicBool::new(false),
+            stopped: watch::channel(false).0,
+        })
+    }
+
+    /// Tells whoever listens; nobody may.
+    pub(crate) fn emit(&self, event: NodeEvent) {
+        drop(self.events.send(event));
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn alpns(&self) -> Vec<&str> {
+        self.config.alpns.iter().map(String::as_str).collect()
+    }
+}
+
+/// A task that ends with its owner.
+#[derive(Debug)]
+pub(crate) struct OwnedTask(tokio::task::JoinHandle<()>);
+
+impl OwnedTask {
+    pub(crate) fn spawn(task: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(tokio::spawn(task))
+    }
+}
+
+impl Drop for OwnedTask {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

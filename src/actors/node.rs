@@ -1,0 +1,241 @@
+//! A node as applications hold it: handles to its supervisor, and a view of its registry.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ractor::{Actor, ActorCell, ActorRef};
+
+use super::NodeShared;
+use super::events::Events;
+use super::handle::ConnectionHandle;
+use super::supervisor::{Supervisor, SupervisorMessage};
+use super::target::Target;
+use crate::config::NodeConfig;
+use crate::error::{ConnectError, ListenError, NodeError};
+use crate::identity::CertHash;
+use crate::transport::MsQuicTransport;
+
+/// How long the registration may take to close once its last handle is gone.
+const REGISTRATION_CLOSE_MAX: Duration = Duration::from_secs(5);
+
+/// A supervised set of listeners, connectors and connections under one identity.
+///
+/// Cheap to clone. When the last clone is dropped the node ends at once and its connections are
+/// closed with `GOING_AWAY`; [`shutdown`](Self::shutdown) ends it in order.
+#[derive(Debug, Clone)]
+pub struct Node {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    shared: Arc<NodeShared>,
+    supervisor: ActorRef<SupervisorMessage>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.supervisor.stop(None);
+    }
+}
+
+impl Node {
+    /// Starts a node. It has a connection to nobody yet.
+    ///
+    /// # Errors
+    ///
+    /// [`NodeError::Config`] if `config` cannot work.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancelled, nothing is left behind.
+    pub async fn spawn(config: NodeConfig) -> Result<Self, NodeError> {
+        Self::spawn_under(config, None).await
+    }
+
+    /// As [`spawn`](Self::spawn), supervised by an actor of the application: it is told when the
+    /// node ends, and the node ends with it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`spawn`](Self::spawn).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancelled, nothing is left behind.
+    pub async fn spawn_linked(config: NodeConfig, parent: ActorCell) -> Result<Self, NodeError> {
+        Self::spawn_under(config, Some(parent)).await
+    }
+
+    async fn spawn_under(
+        config: NodeConfig,
+        parent: Option<ActorCell>,
+    ) -> Result<Self, NodeError> {
+        config.validate()?;
+        let transport = MsQuicTransport::with_limits(config.limits.clone())?;
+        let shared = NodeShared::new(config, transport);
+        let arguments = Arc::clone(&shared);
+        let spawned = match parent {
+            Some(parent) => Actor::spawn_linked(None, Supervisor, arguments, parent).await,
+            None => Actor::spawn(None, Supervisor, arguments).await,
+        };
+        let (supervisor, _) = spawned.map_err(NodeError::Spawn)?;
+        Ok(Self { inner: Arc::new(Inner { shared, supervisor }) })
+    }
+
+    /// Who this node is.
+    #[must_use]
+    pub fn identity(&self) -> CertHash {
+        self.shared().config.credential.identity()
+    }
+
+    /// The actor at the root, for those who talk to it by message.
+    #[must_use]
+    pub fn supervisor(&self) -> &ActorRef<SupervisorMessage> {
+        &self.inner.supervisor
+    }
+
+    /// Listens on `address`; returns the bound one. The listener is restarted if it fails.
+    ///
+    /// # Errors
+    ///
+    /// [`ListenError`] names the address and what is wrong.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancelled, it may listen or not: [`stop_listening`](Self::stop_listening) settles it.
+    pub async fn listen(&self, address: SocketAddr) -> Result<SocketAddr, ListenError> {
+        let ask = |reply| SupervisorMessage::Listen { address, reply };
+        self.ask(ask).await.unwrap_or(Err(ListenError::Stopped))
+    }
+
+    /// Stops listening on a bound address; its connections live on.
+    pub fn stop_listening(&self, address: SocketAddr) {
+        // A node that has ended does not listen.
+        drop(self.supervisor().cast(SupervisorMessage::StopListening { address }));
+    }
+
+    /// Connects to `target` and, as its [`Redial`](crate::Redial) says, keeps it connected. Calls
+    /// for the same target share one connection, except with `Redial::Never`.
+    ///
+    /// It returns when the peer has accepted: a peer that gives no sign within 250 ms, or four
+    /// round trips, is taken to have accepted.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`]: one variant for each way it can fail, all with the peer's address.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancelled, the attempt goes on: [`disconnect`](Self::disconnect) ends it.
+    pub async fn connect(
+        &self,
+        target: impl Into<Target>,
+    ) -> Result<ConnectionHandle, ConnectError> {
+        let target = target.into();
+        let ask = |reply| SupervisorMessage::Connect { target, reply };
+        self.ask(ask).await.unwrap_or(Err(ConnectError::Stopped))
+    }
+
+    /// Stops keeping `target` connected; an open connection lives on.
+    pub fn disconnect(&self, target: impl Into<Target>) {
+        // A node that has ended keeps nobody.
+        let target = target.into();
+        drop(self.supervisor().cast(SupervisorMessage::Disconnect { target }));
+    }
+
+    /// The active connection to `peer`: the newest.
+    #[must_use]
+    pub fn peer(&self, peer: &CertHash) -> Option<ConnectionHandle> {
+        self.shared().registry.get(peer)
+    }
+
+    /// The active connection of each peer.
+    #[must_use]
+    pub fn peers(&self) -> Vec<ConnectionHandle> {
+        self.shared().registry.peers().into_iter().map(|(_, handle)| handle).collect()
+    }
+
+    /// All open connections.
+    #[must_use]
+    pub fn connections(&self) -> Vec<ConnectionHandle> {
+        self.shared().registry.connections().into_iter().map(|(_, _, handle)| handle).collect()
+    }
+
+    /// The events from here on.
+    #[must_use]
+    pub fn subscribe(&self) -> Events {
+        Events::new(self.shared().events.subscribe(), self.shared().stopped.subscribe())
+    }
+
+    /// Ends the node in order: no new connections, what was accepted is sent, connections are
+    /// closed with `GOING_AWAY`; what is left after `grace` is cut. Then every handle is closed,
+    /// and with the last clone of this node the MsQuic registration.
+    ///
+    /// # Errors
+    ///
+    /// [`NodeError::GraceExceeded`] if connections had to be cut; [`NodeError::Stopped`] if the
+    /// node has ended, or another call is at it.
+    ///
+    /// # Cancel safety
+    ///
+    /// The shutdown goes on when it is cancelled.
+    pub async fn shutdown(&self, grace: Duration) -> Result<(), NodeError> {
+        let cut = self.ask(|reply| SupervisorMessage::Shutdown { grace, reply }).await;
+        self.stopped().await;
+        match cut {
+            None => Err(NodeError::Stopped),
+            Some(0) => Ok(()),
+            Some(connections) => Err(NodeError::GraceExceeded { connections, grace }),
+        }
+    }
+
+    /// As [`shutdown`](Self::shutdown), and waits until the MsQuic registration is closed, which
+    /// needs every clone of this node to be gone.
+    ///
+    /// # Errors
+    ///
+    /// As for [`shutdown`](Self::shutdown).
+    ///
+    /// # Cancel safety
+    ///
+    /// The shutdown goes on when it is cancelled.
+    pub async fn close(self, grace: Duration) -> Result<(), NodeError> {
+        let closed = self.shared().transport.registration().map(|r| r.watch_closed());
+        let result = self.shutdown(grace).await;
+        drop(self);
+        if let Ok(mut closed) = closed {
+            let closed = closed.wait_for(|closed| *closed);
+            if tokio::time::timeout(REGISTRATION_CLOSE_MAX, closed).await.is_err() {
+                tracing::warn!("the registration is still open: a clone of the node is left");
+            }
+        }
+        result
+    }
+
+    /// Waits until the node has ended, for whatever reason.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it only watches.
+    pub async fn stopped(&self) {
+        let mut stopped = self.shared().stopped.subscribe();
+        // The sender lives in `shared`, so this ends only by the value.
+        drop(stopped.wait_for(|stopped| *stopped).await);
+    }
+
+    fn shared(&self) -> &Arc<NodeShared> {
+        &self.inner.shared
+    }
+
+    /// Asks the supervisor; `None` if it ends first. The supervisor's own deadlines bound it.
+    async fn ask<R>(
+        &self,
+        message: impl FnOnce(ractor::RpcReplyPort<R>) -> SupervisorMessage,
+    ) -> Option<R> {
+        let (sender, receiver) = ractor::concurrency::oneshot();
+        self.supervisor().cast(message(sender.into())).ok()?;
+        receiver.await.ok()
+    }
+}

@@ -1,0 +1,1 @@
+//! Failures of actors, over real MsQuic on loopback.

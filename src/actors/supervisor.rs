@@ -1,0 +1,438 @@
+//! The root of a node: restarts listeners and connectors, and ends everything in order.
+//!
+//! ```text
+//! Running ──Shutdown──> Draining: no new work, connections closed ──all ended or grace──> stopped
+//!    └── a child fails too often ──> failed: children are killed, connections are cut
+//! ```
+//!
+//! Invariants: a child is known by a key that never repeats, and restarts are tagged with it, so
+//! that a child that was stopped is not resurrected; connections are never restarted; whatever
+//! way this actor ends, every connection is closed with a code.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ractor::{
+    Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent,
+};
+use tracing::{debug, error, info, warn};
+
+use super::connection::ConnectionMessage;
+use super::connector::{self, ConnectReply, ConnectorActor, ConnectorMessage};
+use super::events::NodeEvent;
+use super::listener::{self, ListenerActor, ListenerMessage};
+use super::target::{Redial, Target};
+use super::{DONE, NodeShared, OwnedTask};
+use crate::error::{CloseCode, ConnectError, ListenError};
+use crate::restart::{RestartDecision, RestartState};
+
+/// How long the transport may take to tell peers of a cut, once the grace is over.
+const CUT_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// What a node's root can be asked.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum SupervisorMessage {
+    /// Listen on an address.
+    Listen {
+        /// Where; port 0 takes any free one.
+        address: SocketAddr,
+        /// Told the bound address.
+        reply: RpcReplyPort<Result<SocketAddr, ListenError>>,
+    },
+    /// Stop listening on a bound address; its connections live on.
+    StopListening {
+        /// The bound address.
+        address: SocketAddr,
+    },
+    /// Connect, or share the connection to the same target.
+    Connect {
+        /// Whom to connect to.
+        target: Target,
+        /// Told the connection.
+        reply: ConnectReply,
+    },
+    /// Stop keeping a target connected; an open connection lives on.
+    Disconnect {
+        /// Whom.
+        target: Target,
+    },
+    /// End everything in order.
+    Shutdown {
+        /// How long connections may drain.
+        grace: Duration,
+        /// Told how many connections had to be cut.
+        reply: RpcReplyPort<usize>,
+    },
+    /// From the supervisor's own timers and children.
+    Internal(Internal),
+}
+
+/// What only the supervisor tells itself.
+#[derive(Debug)]
+pub struct Internal(Event);
+
+#[derive(Debug)]
+enum Event {
+    Restart { key: u64 },
+    Bound { key: u64, address: SocketAddr },
+    Drained { cut: usize },
+}
+
+enum Kind {
+    Listener { address: SocketAddr },
+    Connector { target: Target, current: connector::Current },
+}
+
+#[derive(Clone)]
+enum Running {
+    Listener(ActorRef<ListenerMessage>),
+    Connector(ActorRef<ConnectorMessage>),
+}
+
+impl Running {
+    fn id(&self) -> ActorId {
+        match self {
+            Self::Listener(actor) => actor.get_id(),
+            Self::Connector(actor) => actor.get_id(),
+        }
+    }
+
+    fn stop(&self) {
+        match self {
+            Self::Listener(actor) => drop(actor.cast(ListenerMessage::Stop)),
+            Self::Connector(actor) => drop(actor.cast(ConnectorMessage::Stop)),
+        }
+    }
+}
+
+struct Child {
+    kind: Kind,
+    restarts: RestartState,
+    /// `None` while it waits for its restart.
+    running: Option<Running>,
+    /// Dropped with the child: a stop during the wait is final.
+    timer: Option<OwnedTask>,
+}
+
+pub(crate) struct Supervisor;
+
+pub(crate) struct State {
+    shared: Arc<NodeShared>,
+    myself: ActorRef<SupervisorMessage>,
+    children: HashMap<u64, Child>,
+    next_key: u64,
+    draining: Option<(RpcReplyPort<usize>, OwnedTask)>,
+}
+
+impl Actor for Supervisor {
+    type Msg = SupervisorMessage;
+    type State = State;
+    type Arguments = Arc<NodeShared>;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<SupervisorMessage>,
+        shared: Arc<NodeShared>,
+    ) -> Result<State, ActorProcessingErr> {
+        Ok(State { shared, myself, children: HashMap::new(), next_key: 0, draining: None })
+    }
+
+    async fn handle(
+        &self,
+        _myself: ActorRef<SupervisorMessage>,
+        message: SupervisorMessage,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            SupervisorMessage::Listen { address, reply } => state.on_listen(address, reply).await,
+            SupervisorMessage::StopListening { address } => state.on_stop_listening(address),
+            SupervisorMessage::Connect { target, reply } => state.on_connect(target, reply).await,
+            SupervisorMessage::Disconnect { target } => state.on_disconnect(&target),
+            SupervisorMessage::Shutdown { grace, reply } => state.on_shutdown(grace, reply),
+            SupervisorMessage::Internal(Internal(event)) => match event {
+                Event::Restart { key } => state.on_restart(key).await?,
+                Event::Bound { key, address } => state.on_bound(key, address),
+                Event::Drained { cut } => state.on_drained(cut),
+            },
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _myself: ActorRef<SupervisorMessage>,
+        event: SupervisionEvent,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match event {
+            SupervisionEvent::ActorTerminated(child, _, reason) => {
+                let done = reason.as_deref() == Some(DONE);
+                state.on_ended(child.get_id(), done, reason.as_deref().unwrap_or("stopped"))
+            }
+            SupervisionEvent::ActorFailed(child, cause) => {
+                state.on_ended(child.get_id(), false, &cause.to_string())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl State {
+    async fn on_listen(
+        &mut self,
+        address: SocketAddr,
+        reply: RpcReplyPort<Result<SocketAddr, ListenError>>,
+    ) {
+        if self.shared.is_stopping() {
+            drop(reply.send(Err(ListenError::Stopped)));
+            return;
+        }
+        let Some(key) = self.add(Kind::Listener { address }) else {
+            drop(reply.send(Err(ListenError::Stopped)));
+            return;
+        };
+        // A listener that does not start drops `reply`, which answers the caller.
+        drop(self.start_listener(key, address, Some(reply)).await);
+    }
+
+    fn on_stop_listening(&mut self, address: SocketAddr) {
+        let is_it = |child: &Child| match &child.kind {
+            Kind::Listener { address: bound } => *bound == address,
+            Kind::Connector { .. } => false,
+        };
+        self.remove(is_it);
+    }
+
+    async fn on_connect(&mut self, target: Target, reply: ConnectReply) {
+        if self.shared.is_stopping() {
+            drop(reply.send(Err(ConnectError::Stopped)));
+            return;
+        }
+        if target.redial != Redial::Never
+            && let Some(connector) = self.connector_of(&target)
+        {
+            drop(connector.cast(ConnectorMessage::Connect(reply)));
+            return;
+        }
+        let current = connector::Current::default();
+        let kind = Kind::Connector { target: target.clone(), current: Arc::clone(&current) };
+        match self.add(kind) {
+            Some(key) => drop(self.start_connector(key, target, current, Some(reply)).await),
+            None => drop(reply.send(Err(ConnectError::Stopped))),
+        }
+    }
+
+    fn connector_of(&self, target: &Target) -> Option<ActorRef<ConnectorMessage>> {
+        self.children.values().find_map(|child| match (&child.kind, &child.running) {
+            (Kind::Connector { target: known, .. }, Some(Running::Connector(actor)))
+                if known.redial != Redial::Never && known.is_same(target) =>
+            {
+                Some(actor.clone())
+            }
+            _ => None,
+        })
+    }
+
+    fn on_disconnect(&mut self, target: &Target) {
+        self.remove(|child| match &child.kind {
+            Kind::Connector { target: known, .. } => known.is_same(target),
+            Kind::Listener { .. } => false,
+        });
+    }
+
+    /// Forgets children and stops them; a restart that is due finds nothing.
+    fn remove(&mut self, is_it: impl Fn(&Child) -> bool) {
+        let keys: Vec<u64> =
+            self.children.iter().filter(|(_, child)| is_it(child)).map(|(key, _)| *key).collect();
+        for key in keys {
+            if let Some(Child { running: Some(running), .. }) = self.children.remove(&key) {
+                running.stop();
+            }
+        }
+    }
+
+    fn add(&mut self, kind: Kind) -> Option<u64> {
+        // Validated at the start of the node.
+        let restarts = RestartState::new(self.shared.config.restart).ok()?;
+        let key = self.next_key;
+        self.next_key += 1;
+        self.children.insert(key, Child { kind, restarts, running: None, timer: None });
+        Some(key)
+    }
+
+    async fn start_listener(
+        &mut self,
+        key: u64,
+        address: SocketAddr,
+        bound: Option<RpcReplyPort<Result<SocketAddr, ListenError>>>,
+    ) -> Result<(), ActorProcessingErr> {
+        let myself = self.myself.clone();
+        let on_bound = Box::new(move |address| {
+            let event = Event::Bound { key, address };
+            drop(myself.cast(SupervisorMessage::Internal(Internal(event))));
+        });
+        let arguments = listener::Arguments {
+            shared: Arc::clone(&self.shared),
+            supervisor: self.myself.get_cell(),
+            address,
+            bound,
+            on_bound,
+        };
+        let cell = self.myself.get_cell();
+        let (actor, _) = Actor::spawn_linked(None, ListenerActor, arguments, cell).await?;
+        self.set_running(key, Running::Listener(actor));
+        Ok(())
+    }
+
+    async fn start_connector(
+        &mut self,
+        key: u64,
+        target: Target,
+        current: connector::Current,
+        reply: Option<ConnectReply>,
+    ) -> Result<(), ActorProcessingErr> {
+        let arguments = connector::Arguments {
+            shared: Arc::clone(&self.shared),
+            supervisor: self.myself.get_cell(),
+            target,
+            reply,
+            current,
+        };
+        let cell: ActorCell = self.myself.get_cell();
+        let (actor, _) = Actor::spawn_linked(None, ConnectorActor, arguments, cell).await?;
+        self.set_running(key, Running::Connector(actor));
+        Ok(())
+    }
+
+    fn set_running(&mut self, key: u64, running: Running) {
+        match self.children.get_mut(&key) {
+            Some(child) => child.running = Some(running),
+            None => running.stop(),
+        }
+    }
+
+    fn on_bound(&mut self, key: u64, bound: SocketAddr) {
+        if let Some(Child { kind: Kind::Listener { address }, .. }) = self.children.get_mut(&key) {
+            *address = bound;
+        }
+    }
+
+    /// A child ended. One that is not in the table is a connection, or was stopped.
+    fn on_ended(&mut self, id: ActorId, done: bool, cause: &str) -> Result<(), ActorProcessingErr> {
+        let is_it = |child: &Child| child.running.as_ref().is_some_and(|r| r.id() == id);
+        let found = self.children.iter_mut().find(|(_, child)| is_it(child));
+        let Some((&key, child)) = found else {
+            debug!(%id, cause, done, "a connection's actor ended");
+            return Ok(());
+        };
+        if done || self.shared.is_stopping() {
+            self.children.remove(&key);
+            return Ok(());
+        }
+        child.running = None;
+        match child.restarts.record(Instant::now()) {
+            RestartDecision::After(delay) => {
+                warn!(child = %child.kind, cause, ?delay, "a child failed and is started again");
+                let myself = self.myself.clone();
+                child.timer = Some(OwnedTask::spawn(async move {
+                    tokio::time::sleep(delay).await;
+                    let event = Event::Restart { key };
+                    drop(myself.cast(SupervisorMessage::Internal(Internal(event))));
+                }));
+                Ok(())
+            }
+            RestartDecision::GiveUp => {
+                error!(child = %child.kind, cause, "a child fails again and again: the node ends");
+                Err(format!("{} fails again and again: {cause}", child.kind).into())
+            }
+        }
+    }
+
+    async fn on_restart(&mut self, key: u64) -> Result<(), ActorProcessingErr> {
+        let Some(child) = self.children.get_mut(&key) else { return Ok(()) };
+        child.timer = None;
+        match &child.kind {
+            Kind::Listener { address } => {
+                let address = *address;
+                self.start_listener(key, address, None).await?;
+                self.shared.emit(NodeEvent::ListenerRestarted { address });
+            }
+            Kind::Connector { target, current } => {
+                let (target, current) = (target.clone(), Arc::clone(current));
+                self.start_connector(key, target.clone(), current, None).await?;
+                self.shared.emit(NodeEvent::ConnectorRestarted { target });
+            }
+        }
+        Ok(())
+    }
+
+    fn on_shutdown(&mut self, grace: Duration, reply: RpcReplyPort<usize>) {
+        if self.draining.is_some() {
+            // The one who asked first is answered; dropping the port tells the second.
+            return;
+        }
+        info!(?grace, connections = self.shared.registry.len(), "shutting down");
+        self.shared.stopping.store(true, Ordering::Release);
+        self.remove(|_| true);
+        for (_, _, handle) in self.shared.registry.connections() {
+            let close = ConnectionMessage::Close { code: CloseCode::GOING_AWAY, reply: None };
+            if handle.actor().cast(close).is_err() {
+                handle.core().cut(CloseCode::GOING_AWAY);
+            }
+        }
+        let (shared, myself) = (Arc::clone(&self.shared), self.myself.clone());
+        let wait = OwnedTask::spawn(async move {
+            let cut = drain(&shared, grace).await;
+            let event = Event::Drained { cut };
+            drop(myself.cast(SupervisorMessage::Internal(Internal(event))));
+        });
+        self.draining = Some((reply, wait));
+    }
+
+    fn on_drained(&mut self, cut: usize) {
+        if let Some((reply, _)) = self.draining.take() {
+            drop(reply.send(cut));
+        }
+        self.myself.stop(Some(DONE.to_owned()));
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::Release);
+        for (_, _, handle) in self.shared.registry.connections() {
+            handle.core().cut(CloseCode::GOING_AWAY);
+        }
+        self.shared.stopped.send_replace(true);
+    }
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Listener { address } => write!(f, "listener on {address}"),
+            Self::Connector { target, .. } => write!(f, "connector to {target}"),
+        }
+    }
+}
+
+/// Waits until MsQuic has no handle left, cutting what is left after `grace`; returns how many
+/// connections were cut.
+async fn drain(shared: &NodeShared, grace: Duration) -> usize {
+    let Ok(registration) = shared.transport.registration() else { return 0 };
+    if registration.wait_idle(grace).await {
+        return 0;
+    }
+    let left = shared.registry.connections();
+    for (_, _, handle) in &left {
+        handle.core().cut(CloseCode::GOING_AWAY);
+    }
+    if !registration.wait_idle(CUT_TIME_MAX).await {
+        warn!(handles = registration.live_handles(), "handles are left after the shutdown");
+    }
+    left.len()
+}

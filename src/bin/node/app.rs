@@ -1,0 +1,126 @@
+//! One command from its start to its exit code, and the nodes it started on the way.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use moorline::{Node, NodeConfig, NodeError};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::Mutex;
+
+use crate::arguments::{Cli, Command};
+use crate::exit::Exit;
+use crate::output::{Output, remark};
+use crate::signals::{self, Stop};
+use crate::{bench, demo, keys, ping, run, send};
+
+/// How long connections may drain when a command has ended, unless it says otherwise.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// How long the runtime waits for threads of its own that are busy, such as a name lookup.
+const RUNTIME_GRACE: Duration = Duration::from_millis(500);
+
+/// What every command gets.
+#[derive(Clone)]
+pub(crate) struct App {
+    pub out: Output,
+    pub stop: Stop,
+    started: Arc<Mutex<Vec<Node>>>,
+}
+
+impl App {
+    /// Starts a node that is shut down when the command ends, however it ends.
+    pub(crate) async fn start(&self, config: NodeConfig) -> Result<Node> {
+        // Held meanwhile, so that no node can come to be behind the back of `shut_down`.
+        let mut started = self.started.lock().await;
+        let node = Node::spawn(config).await?;
+        started.push(node.clone());
+        Ok(node)
+    }
+
+    /// Shuts every node down, all at once. What had to be cut is said, and is no error: the
+    /// command has its result already.
+    pub(crate) async fn shut_down(&self, grace: Duration) {
+        let nodes = std::mem::take(&mut *self.started.lock().await);
+        let stopping = nodes.into_iter().map(|node| {
+            tokio::spawn(async move {
+                // Until MsQuic itself has let go of everything, the process must not end.
+                match node.close(grace).await {
+                    Ok(()) | Err(NodeError::Stopped) => {}
+                    Err(error) => tracing::warn!("{error}"),
+                }
+            })
+        });
+        for task in stopping.collect::<Vec<_>>() {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a node could not be shut down");
+            }
+        }
+    }
+}
+
+/// Does what the command line asks for.
+pub(crate) fn execute(cli: Cli) -> Exit {
+    let out = Output { json: cli.json };
+    let done = match cli.command {
+        Command::Keygen(args) => keys::keygen(out, &args),
+        Command::Id { certificate } => keys::id(out, &certificate),
+        Command::Version => keys::version(out),
+        command => in_runtime(out, command),
+    };
+    match done {
+        Ok(()) => Exit::Done,
+        Err(error) => {
+            remark(format_args!("error: {error:#}"));
+            Exit::of(&error)
+        }
+    }
+}
+
+fn in_runtime(out: Output, command: Command) -> Result<()> {
+    let runtime = runtime_for(&command).context("cannot start the runtime")?;
+    let app = App {
+        out,
+        stop: signals::listen().context("cannot listen for signals")?,
+        started: Arc::default(),
+    };
+    let done = runtime.block_on(async {
+        let grace = grace_of(&command);
+        // A task of its own, so that not even a panic skips the shutdown behind it.
+        let done = tokio::spawn(dispatch(app.clone(), command)).await;
+        app.shut_down(grace).await;
+        done.unwrap_or_else(|error| Err(anyhow!(error).context("a defect in this program")))
+    });
+    // Lines are read from standard input on a thread that nothing can wake.
+    runtime.shutdown_timeout(RUNTIME_GRACE);
+    done
+}
+
+async fn dispatch(app: App, command: Command) -> Result<()> {
+    match command {
+        Command::Run(args) => run::run(app, args).await,
+        Command::Send(args) => send::send(app, args).await,
+        Command::Ping(args) => ping::ping(app, args).await,
+        Command::Bench(args) => bench::bench(app, args).await,
+        Command::BenchFarEnd(args) => bench::far_end(app, args).await,
+        Command::Demo(args) => demo::demo(app, args).await,
+        Command::Keygen(_) | Command::Id { .. } | Command::Version => Ok(()),
+    }
+}
+
+fn runtime_for(command: &Command) -> io::Result<Runtime> {
+    let mut builder = Builder::new_multi_thread();
+    if matches!(command, Command::Bench(_) | Command::BenchFarEnd(_)) {
+        // The programs it is compared with have two, on every machine.
+        builder.worker_threads(2);
+    }
+    builder.enable_all().build()
+}
+
+fn grace_of(command: &Command) -> Duration {
+    match command {
+        Command::Run(args) => args.grace,
+        _ => GRACE,
+    }
+}

@@ -1,0 +1,170 @@
+//! `bench`: both ends over loopback, through the public handles and nothing else.
+//!
+//! Every workload starts its own two nodes, measures, and answers with one [`Report`]. What is
+//! counted is counted where it arrives, after a second that is not counted.
+
+#[path = "bench/connections.rs"]
+mod connections;
+#[path = "bench/far_end.rs"]
+mod far_end;
+#[path = "bench/measure.rs"]
+mod measure;
+#[path = "bench/pair.rs"]
+mod pair;
+#[path = "bench/pingpong.rs"]
+mod pingpong;
+#[path = "bench/streams.rs"]
+mod streams;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+
+use crate::app::App;
+use crate::arguments::{BenchArgs, Workload};
+use crate::exit::Usage;
+
+pub(crate) use far_end::far_end;
+
+/// Memory comes first, while the allocator holds nothing that it could reuse unseen.
+const ALL: [Workload; 6] = [
+    Workload::Memory,
+    Workload::Connrate,
+    Workload::Pingpong,
+    Workload::Small,
+    Workload::Throughput,
+    Workload::Fanin,
+];
+
+/// Frames taken at once where many wait.
+const BATCH: usize = 256;
+
+/// Runs before anything is counted: queues fill, windows open, clocks of the CPU rise.
+const WARM_UP: Duration = Duration::from_secs(1);
+
+/// How long the nodes of one workload may take to end before the next begins.
+const GRACE: Duration = Duration::from_secs(5);
+
+const SMALL_BYTES: usize = 128;
+const LARGE_BYTES: usize = 1 << 20;
+
+pub(crate) async fn bench(app: App, args: BenchArgs) -> Result<()> {
+    let workloads = match args.workload {
+        Workload::All => ALL.as_slice(),
+        one => &[one],
+    };
+    if args.two_processes && !workloads.iter().any(|workload| is_splittable(*workload)) {
+        let hint = "--two-processes goes with throughput, small and pingpong";
+        return Err(Usage(hint.to_owned()).into());
+    }
+    if !app.out.json {
+        crate::output::heading(HEADING)?;
+    }
+    for workload in workloads {
+        let report = tokio::select! {
+            report = measure_one(&app, *workload, &args) => report?,
+            () = app.stop.requested() => bail!("stopped before {workload:?} was measured"),
+        };
+        app.shut_down(GRACE).await;
+        app.out.line(&report)?;
+    }
+    Ok(())
+}
+
+fn is_splittable(workload: Workload) -> bool {
+    matches!(workload, Workload::Throughput | Workload::Small | Workload::Pingpong)
+}
+
+async fn measure_one(app: &App, workload: Workload, args: &BenchArgs) -> Result<Report> {
+    let split = args.two_processes && is_splittable(workload);
+    let counted = args.seconds.unwrap_or(Duration::from_secs(5));
+    let connections = |default: usize| args.connections.map_or(default, |given| given as usize);
+    let measured = match workload {
+        Workload::Throughput if split => far_end::drain(app, LARGE_BYTES, counted).await,
+        Workload::Small if split => far_end::drain(app, SMALL_BYTES, counted).await,
+        Workload::Pingpong if split => pingpong::with_far_end(app, SMALL_BYTES).await,
+        Workload::Throughput => streams::one_way(app, 1, LARGE_BYTES, counted).await,
+        Workload::Small => streams::one_way(app, 1, SMALL_BYTES, counted).await,
+        Workload::Fanin => streams::one_way(app, connections(64), 1024, counted).await,
+        Workload::Pingpong => pingpong::in_one_process(app, SMALL_BYTES).await,
+        Workload::Connrate => {
+            connections::rate(app, args.seconds.unwrap_or(Duration::from_secs(4))).await
+        }
+        Workload::Memory => connections::memory(app, connections(1000)).await,
+        Workload::All => bail!("not one workload"),
+    };
+    let mut report = measured.with_context(|| format!("cannot measure {workload:?}"))?;
+    report.workload = name(workload);
+    if split {
+        report.params.insert("split", "1".to_owned());
+    }
+    Ok(report)
+}
+
+fn name(workload: Workload) -> &'static str {
+    match workload {
+        Workload::Throughput => "throughput",
+        Workload::Small => "small",
+        Workload::Pingpong => "pingpong",
+        Workload::Connrate => "connrate",
+        Workload::Memory => "memory",
+        Workload::Fanin => "fanin",
+        Workload::All => "all",
+    }
+}
+
+/// One figure, in the form that programs which are compared share.
+#[derive(Debug, Serialize)]
+struct Report {
+    peer: &'static str,
+    workload: &'static str,
+    metric: &'static str,
+    value: f64,
+    unit: &'static str,
+    params: BTreeMap<&'static str, String>,
+}
+
+impl Report {
+    fn new(metric: &'static str, value: f64, unit: &'static str) -> Self {
+        let value = (value * 100.0).round() / 100.0;
+        let params = BTreeMap::new();
+        Self { peer: "moorline", workload: "", metric, value, unit, params }
+    }
+
+    fn with(mut self, name: &'static str, value: f64) -> Self {
+        self.params.insert(name, format!("{value:.2}"));
+        self
+    }
+}
+
+const HEADING: &str = "workload            value  unit    cores    RSS MiB  more";
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let of = |name: &str| self.params.get(name).map_or("-", String::as_str);
+        write!(f, "{:<12} {:>12.1}  {:<6}", self.workload, self.value, self.unit)?;
+        write!(f, " {:>6} {:>10} ", of("cpu_cores"), of("rss_mib"))?;
+        let more = self.params.iter().filter(|(name, _)| !["cpu_cores", "rss_mib"].contains(*name));
+        more.into_iter().try_for_each(|(name, value)| write!(f, " {name}={value}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_figure_is_one_line_of_json_with_params_as_text() {
+        let mut report =
+            Report::new("receiver_messages", 814_000.0, "msg/s").with("cpu_cores", 1.9);
+        report.workload = "small";
+        assert_eq!(
+            serde_json::to_string(&report).unwrap(),
+            "{\"peer\":\"moorline\",\"workload\":\"small\",\"metric\":\"receiver_messages\",\
+             \"value\":814000.0,\"unit\":\"msg/s\",\"params\":{\"cpu_cores\":\"1.90\"}}"
+        );
+    }
+}

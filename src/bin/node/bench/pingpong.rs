@@ -1,0 +1,77 @@
+//! `pingpong`: one frame there and back, one at a time.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use moorline::ConnectionHandle;
+
+use super::Report;
+use super::far_end::FarEnd;
+use super::measure::Processes;
+use super::pair::{Pair, check_length, new_credential};
+use crate::app::App;
+use crate::arguments::FarEndRole;
+use crate::ping::Percentiles;
+use crate::wait::within;
+
+const ROUNDS: usize = 30_000;
+const ROUNDS_NOT_COUNTED: usize = 2_000;
+
+/// Enough for 3 ms a round, which no loopback takes.
+const TIME_MAX: Duration = Duration::from_secs(100);
+
+pub(super) async fn in_one_process(app: &App, size: usize) -> Result<Report> {
+    let link = Pair::start(app).await?.link().await?;
+    tokio::spawn(send_back(link.far));
+    measure(&link.near, size).await
+}
+
+pub(super) async fn with_far_end(app: &App, size: usize) -> Result<Report> {
+    let credential = new_credential()?;
+    let far_end = FarEnd::start(FarEndRole::Echo, size, credential.identity()).await?;
+    let connection = far_end.connect(app, credential).await?;
+    measure(&connection, size).await
+}
+
+async fn measure(connection: &ConnectionHandle, size: usize) -> Result<Report> {
+    let payload = Bytes::from(vec![0x5a; size]);
+    // One limit around it all: one around every frame would be measured with it.
+    within(TIME_MAX, "the rounds to end", async {
+        let mut round_trips = Vec::with_capacity(ROUNDS);
+        for _ in 0..ROUNDS_NOT_COUNTED {
+            round(connection, &payload).await?;
+        }
+        let started = Processes::THIS_ONE.start()?;
+        for _ in 0..ROUNDS {
+            round_trips.push(round(connection, &payload).await?);
+        }
+        let spent = started.spent()?;
+        let us = Percentiles::of(&mut round_trips).context("no round was measured")?;
+        Ok(Report::new("round_trip_p50", us.p50, "us")
+            .with("p50", us.p50)
+            .with("p99", us.p99)
+            .with("p999", us.p999)
+            .with("max", us.max)
+            .with("cpu_cores", spent.cores())
+            .with("cpu_us_per_round", spent.cpu_seconds * 1e6 / ROUNDS as f64))
+    })
+    .await?
+}
+
+async fn round(connection: &ConnectionHandle, payload: &Bytes) -> Result<Duration> {
+    let sent_at = Instant::now();
+    connection.send(payload.clone()).await?;
+    let frame = connection.recv().await?;
+    let round_trip = sent_at.elapsed();
+    check_length(&frame, payload.len())?;
+    Ok(round_trip)
+}
+
+/// Sends every frame back until the connection ends.
+pub(super) async fn send_back(connection: ConnectionHandle) -> Result<()> {
+    loop {
+        let frame = connection.recv().await?;
+        connection.send(frame).await?;
+    }
+}

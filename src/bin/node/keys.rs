@@ -1,0 +1,137 @@
+//! `keygen`, `id` and `version`: what needs no node.
+
+use std::fmt;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use moorline::{CertHash, NetCredential, SignerKey, SigningKey, key_prefixes};
+use serde::Serialize;
+
+use crate::arguments::KeygenArgs;
+use crate::output::Output;
+
+/// Larger files are no certificates, and are not read.
+const CERTIFICATE_FILE_BYTES_MAX: u64 = 1 << 20;
+
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+enum Answer<'a> {
+    Credential { identity: CertHash, certificate: &'a Path, key: &'a Path, signers: Vec<SignerKey> },
+    SigningKey { public: SignerKey, key: &'a Path },
+    Identity { identity: CertHash, key: String },
+    Version { version: &'a str, msquic: String, linkage: &'a str, affected: bool },
+}
+
+impl fmt::Display for Answer<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Credential { identity, certificate, key, signers } => {
+                writeln!(f, "certificate {}", certificate.display())?;
+                writeln!(f, "key         {}", key.display())?;
+                for signer in signers {
+                    writeln!(f, "signed by   {signer}")?;
+                }
+                write!(f, "identity    {identity}")
+            }
+            Self::SigningKey { public, key } => {
+                write!(f, "key    {}\npublic {public}", key.display())
+            }
+            Self::Identity { identity, key } => write!(f, "{identity} {key}"),
+            Self::Version { version, msquic, linkage, affected } => {
+                write!(f, "moorline {version}\nMsQuic   {msquic} ({linkage})")?;
+                if *affected {
+                    f.write_str(" with known faults: see SECURITY.md")?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+pub(crate) fn keygen(out: Output, args: &KeygenArgs) -> Result<()> {
+    fs::create_dir_all(&args.out)
+        .with_context(|| format!("cannot make the directory {}", args.out.display()))?;
+    if args.signing_key { signing_key(out, &args.out) } else { credential(out, args) }
+}
+
+fn credential(out: Output, args: &KeygenArgs) -> Result<()> {
+    let keys: Vec<SigningKey> =
+        args.sign_with.iter().map(read_signing_key).collect::<Result<_>>()?;
+    let credential = NetCredential::generate_self_signed(&[&args.name], &keys)?;
+    let (certificate, key) = (args.out.join("cert.pem"), args.out.join("key.pem"));
+    credential.write_files(&certificate, &key)?;
+    out.line(&Answer::Credential {
+        identity: credential.identity(),
+        certificate: &certificate,
+        key: &key,
+        signers: keys.iter().map(SigningKey::public).collect(),
+    })
+}
+
+fn signing_key(out: Output, directory: &Path) -> Result<()> {
+    let path = directory.join("signing-key.pem");
+    let key = SigningKey::generate();
+    write_secret(&path, key.to_pkcs8_pem().as_bytes())?;
+    out.line(&Answer::SigningKey { public: key.public(), key: &path })
+}
+
+fn read_signing_key(path: impl AsRef<Path>) -> Result<SigningKey> {
+    let path = path.as_ref();
+    let what = || format!("cannot sign with {}", path.display());
+    let text = zeroize::Zeroizing::new(fs::read_to_string(path).with_context(what)?);
+    SigningKey::from_pkcs8_pem(&text).with_context(what)
+}
+
+/// Writes a file that is its owner's alone from the start, and overwrites nothing.
+fn write_secret(path: &Path, secret: &[u8]) -> Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .with_context(|| format!("cannot make {}: choose another --out", path.display()))?;
+    file.write_all(secret)
+        .and_then(|()| file.sync_all())
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+pub(crate) fn id(out: Output, path: &Path) -> Result<()> {
+    let der = read_leaf(path)?;
+    let key = key_prefixes(&der);
+    if key.subject.is_empty() {
+        bail!("{} holds no certificate that can be read: give a PEM or DER one", path.display());
+    }
+    out.line(&Answer::Identity { identity: CertHash::of_der(&der), key: key.to_string() })
+}
+
+/// The first certificate in a file, as DER.
+fn read_leaf(path: &Path) -> Result<Vec<u8>> {
+    let unreadable = || format!("cannot read {}: give a certificate file", path.display());
+    if fs::metadata(path).with_context(unreadable)?.len() > CERTIFICATE_FILE_BYTES_MAX {
+        bail!("{} is too large to be a certificate", path.display());
+    }
+    let data = fs::read(path).with_context(unreadable)?;
+    let blocks = pem::parse_many(&data).with_context(unreadable)?;
+    if blocks.is_empty() {
+        // No PEM at all: DER, or nothing that is a certificate.
+        return Ok(data);
+    }
+    let certificate = blocks.into_iter().find(|block| block.tag() == "CERTIFICATE");
+    match certificate {
+        Some(block) => Ok(block.into_contents()),
+        None => bail!("{} holds PEM and no CERTIFICATE in it", path.display()),
+    }
+}
+
+pub(crate) fn version(out: Output) -> Result<()> {
+    let library = moorline::msquic_version();
+    out.line(&Answer::Version {
+        version: env!("CARGO_PKG_VERSION"),
+        msquic: library.to_string(),
+        linkage: moorline::LINKAGE,
+        affected: library.is_affected(),
+    })
+}

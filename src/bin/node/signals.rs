@@ -1,0 +1,68 @@
+//! Ctrl-C and SIGTERM: the first asks every command to stop in order, the second leaves at once.
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::exit::Exit;
+
+/// Tells that the process was asked to stop.
+#[derive(Debug, Clone)]
+pub(crate) struct Stop(watch::Receiver<bool>);
+
+impl Stop {
+    /// Returns when the process was asked to stop. Cancel safe.
+    pub(crate) async fn requested(&self) {
+        if self.0.clone().wait_for(|asked| *asked).await.is_err() {
+            // The thread that listens for signals is gone: nobody can ask any more.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    pub(crate) fn is_requested(&self) -> bool {
+        *self.0.borrow()
+    }
+}
+
+/// Starts to listen on a thread of its own, which answers even when every worker is busy.
+pub(crate) fn listen() -> io::Result<Stop> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (interrupt, terminate) = {
+        let _context = runtime.enter();
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
+    let (asked, stop) = watch::channel(false);
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || runtime.block_on(serve(interrupt, terminate, asked)))?;
+    Ok(Stop(stop))
+}
+
+async fn serve(mut interrupt: Signal, mut terminate: Signal, asked: watch::Sender<bool>) {
+    either(&mut interrupt, &mut terminate).await;
+    tracing::info!("stopping in order; the same signal again leaves at once");
+    asked.send_replace(true);
+    either(&mut interrupt, &mut terminate).await;
+    leave_at_once();
+}
+
+async fn either(interrupt: &mut Signal, terminate: &mut Signal) {
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+/// Ends the process without a word to anybody, with the code for that.
+///
+/// `std::process::exit` would run the destructors of the C libraries under their own running
+/// threads, which aborts. Becoming another program runs nothing of ours.
+fn leave_at_once() -> ! {
+    let code = format!("exit {}", Exit::AtOnce.code());
+    let error = Command::new("/bin/sh").args(["-c", &code]).exec();
+    tracing::error!(%error, "cannot leave in the usual way");
+    std::process::abort()
+}
