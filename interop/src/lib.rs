@@ -35,7 +35,7 @@ pub const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::
 /// # Panics
 ///
 /// If `future` is not done within `limit`; says `what` was waited for.
-pub async fn within<T>(limit: Duration, what: &str, future: impl Future<Output = T>) -> T {
+pub async fn within<T>(limit: Duration, what: &str, future: impl IntoFuture<Output = T>) -> T {
     match tokio::time::timeout(limit, future).await {
         Ok(value) => value,
         Err(_) => panic!("{what}: not within {limit:?}"),

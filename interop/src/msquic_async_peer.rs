@@ -123,7 +123,6 @@ fn file(folder: &Path, name: &str, text: &str) -> Result<String> {
 
 /// A connection of msquic-async's, with a stream in each direction that is opened when it is first
 /// used.
-#[derive(Debug)]
 pub struct MsQuicAsyncLink {
     /// The stream of this end.
     pub out: MsQuicAsyncOut,
@@ -161,7 +160,6 @@ impl MsQuicAsyncLink {
 }
 
 /// The sending stream of a [`MsQuicAsyncLink`].
-#[derive(Debug)]
 pub struct MsQuicAsyncOut {
     stream: Option<WriteStream>,
     connection: Connection,
@@ -194,7 +192,6 @@ impl Outgoing for MsQuicAsyncOut {
 }
 
 /// The receiving stream of a [`MsQuicAsyncLink`].
-#[derive(Debug)]
 pub struct MsQuicAsyncIn {
     stream: Option<ReadStream>,
     connection: Connection,

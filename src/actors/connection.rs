@@ -28,9 +28,9 @@ use crate::transport::core::{ConnectionCore, Notice};
 use crate::transport::lane::OutcomeSink;
 use crate::transport::{Direction, MsQuicNetConnection};
 
-/// How long the end of the peer's frames waits for somebody to read it: a reader that is at work
-/// on the last frame comes back for more, and where nobody reads, nobody comes.
-const READER_PATIENCE: Duration = Duration::from_millis(250);
+/// How long the end of the peer's frames waits for somebody to take the next frame: a reader that
+/// is at work comes back for more, and where nobody reads, the peer should not wait for long.
+const READER_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Callers that wait for the end by message. One more is not answered: nothing grows unbounded.
 const CLOSE_WAITERS_MAX: usize = 1024;
@@ -150,7 +150,7 @@ pub(crate) struct ConnectionActor;
 enum Phase {
     Ready,
     /// The peer sends no more; its frames are being read. The timer ends the wait for readers.
-    PeerFinished { _patience: OwnedTask },
+    PeerFinished { taken: u64, _patience: OwnedTask },
     /// No new frames. Who began to close ends it when both have finished, the other one waits for
     /// that; the timer ends both.
     Draining { code: CloseCode, began_here: bool, _deadline: OwnedTask },
@@ -365,8 +365,7 @@ impl State {
     fn on_peer_finished(&mut self) {
         if matches!(self.phase, Phase::Ready) {
             // A reader that takes the end has answered every frame it wanted to answer.
-            let patience = self.after(READER_PATIENCE, Event::ReadersGone);
-            self.phase = Phase::PeerFinished { _patience: patience };
+            self.wait_for_readers();
         }
         self.end_if_finished();
     }
@@ -377,12 +376,22 @@ impl State {
         }
     }
 
-    /// Nobody took the end of the peer's frames: if nothing waits, nobody will.
+    /// Nobody took the end of the peer's frames. If nobody took a frame either, nobody will.
     fn on_readers_gone(&mut self) {
-        let waits = matches!(self.phase, Phase::PeerFinished { .. });
-        if waits && self.core().has_peer_finished() && self.core().inbound().is_drained() {
+        let Phase::PeerFinished { taken, .. } = self.phase else { return };
+        if !self.core().has_peer_finished() {
+            self.phase = Phase::Ready;
+        } else if taken == self.core().inbound().counts().0 {
             self.drain(CloseCode::NORMAL, false);
+        } else {
+            self.wait_for_readers();
         }
+    }
+
+    fn wait_for_readers(&mut self) {
+        let (taken, _) = self.core().inbound().counts();
+        let patience = self.after(READER_PATIENCE, Event::ReadersGone);
+        self.phase = Phase::PeerFinished { taken, _patience: patience };
     }
 
     fn drain(&mut self, code: CloseCode, began_here: bool) {

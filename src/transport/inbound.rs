@@ -423,11 +423,6 @@ impl Inbound {
         (state.frames, state.bytes)
     }
 
-    /// Whether nothing waits, for readers or with a subscriber.
-    pub(crate) fn is_drained(&self) -> bool {
-        lock(&self.state).queued == 0
-    }
-
     // ---- within
 
     fn has_something(&self) -> bool {

@@ -31,12 +31,11 @@ pub(in crate::transport) fn drop_empty_datagrams(_address: SocketAddr) -> io::Re
     Err(io::Error::from(io::ErrorKind::Unsupported))
 }
 
-/// The library binds dual-stack sockets, so an IPv4 address may show as a mapped one.
+/// The library binds its listening sockets to the wildcard address, dual-stack, whatever address
+/// was asked for, and sorts by address itself.
 fn covers(bound: SocketAddr, address: SocketAddr) -> bool {
-    let plain = |address: SocketAddr| address.ip().to_canonical();
-    bound.port() == address.port()
-        && (plain(bound) == plain(address)
-            || (plain(bound).is_unspecified() && plain(address).is_unspecified()))
+    let (bound_ip, ip) = (bound.ip().to_canonical(), address.ip().to_canonical());
+    bound.port() == address.port() && (bound_ip == ip || bound_ip.is_unspecified())
 }
 
 #[cfg(target_os = "linux")]
