@@ -75,7 +75,7 @@ pub enum ConnectError {
         /// The peer's address.
         peer: SocketAddr,
         /// Who refused whom, and why.
-        refused: CertificateRefused,
+        refused: Box<CertificateRefused>,
     },
     /// The peer speaks none of the offered protocols.
     #[error("cannot connect to {peer}: it speaks none of the offered ALPNs {offered:?}")]

@@ -142,11 +142,13 @@ impl<H: Clone> Registry<H> {
     }
 
     /// How many peers have a connection.
+    #[cfg(test)]
     pub(crate) fn peer_count(&self) -> usize {
         self.peers.len()
     }
 
     /// Whether there is no connection.
+    #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }

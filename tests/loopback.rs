@@ -9,7 +9,8 @@ use moorline::{CloseCode, CloseReason, RecvError};
 #[tokio::test]
 async fn frames_of_every_size_arrive_whole_and_in_order() {
     let pair = Pair::new().await;
-    let sizes = [0, 1, 3, 4, 5, 127, 1200, 8191, 8192, 8193, 65_535, 65_536, 1 << 20, 16 << 20, 0, 7];
+    let sizes =
+        [0, 1, 3, 4, 5, 127, 1200, 8191, 8192, 8193, 65_535, 65_536, 1 << 20, 16 << 20, 0, 7];
     let sender = pair.at_client.clone();
     let sent = tokio::spawn(async move {
         for (number, size) in sizes.into_iter().enumerate() {

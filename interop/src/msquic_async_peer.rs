@@ -103,8 +103,7 @@ impl MsQuicAsyncPeer {
 }
 
 fn open(registration: &Registration) -> Result<Configuration> {
-    let settings =
-        Settings::new().set_IdleTimeoutMs(IDLE_MS).set_PeerUnidiStreamCount(STREAMS_MAX);
+    let settings = Settings::new().set_IdleTimeoutMs(IDLE_MS).set_PeerUnidiStreamCount(STREAMS_MAX);
     let alpn = [BufferRef::from(DEFAULT_ALPN)];
     Ok(Configuration::open(registration, &alpn, Some(&settings))?)
 }

@@ -74,9 +74,8 @@ pub fn dialler(settings: &Settings<'_>) -> Result<Endpoint> {
     };
     tls.alpn_protocols = vec![settings.alpn.as_bytes().to_vec()];
     let mut endpoint = Endpoint::client(ANY_PORT)?;
-    endpoint.set_default_client_config(ClientConfig::new(Arc::new(QuicClientConfig::try_from(
-        tls,
-    )?)));
+    endpoint
+        .set_default_client_config(ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?)));
     Ok(endpoint)
 }
 

@@ -73,3 +73,55 @@ async fn a_connection_to_msquic_async_carries_frames_of_every_size_both_ways() -
     link.close(0).await;
     fixture.ends().await
 }
+
+#[tokio::test]
+async fn a_close_delivers_every_frame_to_msquic_async_and_then_the_code() -> Result<()> {
+    const FRAMES: usize = 64;
+    let fixture = Fixture::new()?;
+    let (connection, mut link) = fixture.dialled_by_peer().await?;
+    let moorline_ends = async {
+        for seed in 0..FRAMES {
+            connection.send(frame(seed, 50_000)).await?;
+        }
+        anyhow::Ok(connection.close(CloseCode::NORMAL).await)
+    };
+    let peer_reads = async {
+        for seed in 0..FRAMES {
+            ensure!(link.frames.expect().await? == frame(seed, 50_000), "frame {seed} is another");
+        }
+        ensure!(link.frames.next().await?.is_none(), "more frames than were sent");
+        // moorline closes once both directions have ended.
+        link.out.finish().await?;
+        link.closed().await
+    };
+    let both = async { tokio::try_join!(moorline_ends, peer_reads) };
+    let (reason, closed) = within(LIMIT, "the connection is drained and closed", both).await?;
+    assert_eq!(reason, CloseReason::Local { code: CloseCode::NORMAL });
+    let StreamStartError::ConnectionLost(ConnectionError::ShutdownByPeer(code)) = closed else {
+        panic!("{closed:?}")
+    };
+    assert_eq!(code, CloseCode::NORMAL.value());
+    drop(connection);
+    drop(link);
+    fixture.ends().await
+}
+
+#[tokio::test]
+async fn msquic_async_without_a_certificate_is_refused_and_the_accept_error_says_so() -> Result<()>
+{
+    let credential = NetCredential::generate_self_signed(&["localhost"], &[])?;
+    let peer = MsQuicAsyncPeer::start(&PeerCertificate::generate()?, None, &credential)?;
+    let fixture = Fixture { transport: MsQuicTransport::new(), credential, peer };
+    let moorline = fixture.listen().await?;
+    let dial = fixture.peer.dial(moorline.local_addr());
+    // The peer's own answer depends on which of both ends is done first; moorline's does not.
+    let (accepted, dialled) = tokio::join!(accept(&moorline), dial);
+    let Err(AcceptError::Closed { reason: CloseReason::Certificate(refused), .. }) = accepted
+    else {
+        panic!("accepted: {accepted:?}")
+    };
+    let missing = CertificateRefused::ByUs { refusal: Refusal::Missing, keys: None };
+    assert_eq!(*refused, missing);
+    drop((dialled, moorline));
+    fixture.ends().await
+}

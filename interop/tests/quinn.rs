@@ -99,8 +99,7 @@ async fn quinn_dials_a_listener_and_frames_of_every_size_go_both_ways() -> Resul
 async fn a_connection_to_quinn_carries_frames_of_every_size_both_ways() -> Result<()> {
     let fixture = Fixture::new()?;
     let endpoint = listener(&fixture.settings())?;
-    let (connection, link) =
-        tokio::join!(fixture.connect(&endpoint), QuinnLink::accept(&endpoint));
+    let (connection, link) = tokio::join!(fixture.connect(&endpoint), QuinnLink::accept(&endpoint));
     let (connection, mut link) = (connection?, link?);
     assert_eq!(connection.remote_identity(), fixture.certificate.identity());
     assert_eq!(connection.alpn_negotiated(), DEFAULT_ALPN);
@@ -160,12 +159,13 @@ async fn quinn_without_a_certificate_is_refused_and_the_accept_error_says_so() -
         }
     };
     let (accepted, closed) = tokio::join!(accept(&moorline), dialled);
-    let Err(AcceptError::Closed { peer, reason }) = accepted else {
+    let Err(AcceptError::Closed { peer, reason: CloseReason::Certificate(refused) }) = accepted
+    else {
         panic!("accepted: {accepted:?}")
     };
     assert_eq!(peer.port(), endpoint.local_addr()?.port());
     let missing = CertificateRefused::ByUs { refusal: Refusal::Missing, keys: None };
-    assert_eq!(reason, CloseReason::Certificate(missing));
+    assert_eq!(*refused, missing);
     assert_eq!(tls_alert(&closed?), Some(CERTIFICATE_REQUIRED));
     drop(moorline);
     fixture.ends().await
@@ -206,7 +206,7 @@ async fn a_quinn_server_with_an_unpinned_certificate_is_refused_by_this_side() -
     };
     assert_eq!(peer, endpoint.local_addr()?);
     assert_eq!(refused.side(), Side::Local);
-    let CertificateRefused::ByUs { keys: Some(_), .. } = refused else { panic!("{refused:?}") };
+    assert!(matches!(*refused, CertificateRefused::ByUs { keys: Some(_), .. }), "{refused:?}");
     let error = accepted.err().context("quinn accepted")?.downcast::<quinn::ConnectionError>()?;
     assert_eq!(tls_alert(&error), Some(BAD_CERTIFICATE), "{error}");
     fixture.ends().await

@@ -83,6 +83,7 @@ pub enum ConnectionMessage {
 
 /// What only the connection tells itself.
 #[derive(Debug)]
+#[allow(unnameable_types, reason = "opaque: only the connection makes one")]
 pub struct Internal(Event);
 
 #[derive(Debug)]
@@ -150,10 +151,17 @@ pub(crate) struct ConnectionActor;
 enum Phase {
     Ready,
     /// The peer sends no more; its frames are being read. The timer ends the wait for readers.
-    PeerFinished { taken: u64, _patience: OwnedTask },
+    PeerFinished {
+        taken: u64,
+        _patience: OwnedTask,
+    },
     /// No new frames. Who began to close ends it when both have finished, the other one waits for
     /// that; the timer ends both.
-    Draining { code: CloseCode, began_here: bool, _deadline: OwnedTask },
+    Draining {
+        code: CloseCode,
+        began_here: bool,
+        _deadline: OwnedTask,
+    },
 }
 
 pub(crate) struct State {
@@ -276,7 +284,9 @@ impl State {
         let core = self.core();
         let (frame, cost) = match credit.spend(core, frame) {
             Ok(spent) => spent,
-            Err(error) => return reply.into_iter().for_each(|reply| answer(reply, Err(error.clone()))),
+            Err(error) => {
+                return reply.into_iter().for_each(|reply| answer(reply, Err(error.clone())));
+            }
         };
         let Some(reply) = reply else {
             if let Err(error) = core.send_admitted(frame, cost, None) {

@@ -39,9 +39,17 @@ pub(crate) type Current = Arc<Mutex<Option<ConnectionHandle>>>;
 pub(crate) enum ConnectorMessage {
     /// Tell the connection, now or when it stands.
     Connect(ConnectReply),
-    Dialled { generation: u64, result: Result<MsQuicNetConnection, ConnectError> },
-    Over { epoch: u64, reason: CloseReason },
-    Redial { generation: u64 },
+    Dialled {
+        generation: u64,
+        result: Result<MsQuicNetConnection, ConnectError>,
+    },
+    Over {
+        epoch: u64,
+        reason: CloseReason,
+    },
+    Redial {
+        generation: u64,
+    },
     Stop,
     #[cfg(test)]
     Panic,
@@ -255,10 +263,7 @@ fn dial(arguments: &Arguments, owner: &ActorRef<ConnectorMessage>, generation: u
     })
 }
 
-async fn attempt(
-    shared: &NodeShared,
-    target: Target,
-) -> Result<MsQuicNetConnection, ConnectError> {
+async fn attempt(shared: &NodeShared, target: Target) -> Result<MsQuicNetConnection, ConnectError> {
     let config = &shared.config;
     let established = shared
         .transport

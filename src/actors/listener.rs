@@ -28,7 +28,10 @@ use crate::transport::{MsQuicListener, MsQuicNetConnection};
 pub(crate) enum ListenerMessage {
     Bound(Result<Arc<MsQuicListener>, ListenError>),
     Established(MsQuicNetConnection),
-    Failed { remote: SocketAddr, error: AcceptError },
+    Failed {
+        remote: SocketAddr,
+        error: AcceptError,
+    },
     Stop,
     #[cfg(test)]
     Panic,
@@ -69,7 +72,8 @@ impl Actor for ListenerActor {
         let owner = myself.clone();
         let task = OwnedTask::spawn(async move {
             let credential = shared.config.credential.clone();
-            let bound = shared.transport.create_listener(address, &shared.alpns(), credential).await;
+            let bound =
+                shared.transport.create_listener(address, &shared.alpns(), credential).await;
             drop(owner.cast(ListenerMessage::Bound(bound.map(Arc::new))));
         });
         Ok(State { arguments, myself, listener: None, _task: task, accepting: None })

@@ -68,10 +68,7 @@ impl Node {
         Self::spawn_under(config, Some(parent)).await
     }
 
-    async fn spawn_under(
-        config: NodeConfig,
-        parent: Option<ActorCell>,
-    ) -> Result<Self, NodeError> {
+    async fn spawn_under(config: NodeConfig, parent: Option<ActorCell>) -> Result<Self, NodeError> {
         config.validate()?;
         let transport = MsQuicTransport::with_limits(config.limits.clone())?;
         let shared = NodeShared::new(config, transport);

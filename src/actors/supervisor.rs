@@ -11,8 +11,8 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ractor::{
@@ -73,6 +73,7 @@ pub enum SupervisorMessage {
 
 /// What only the supervisor tells itself.
 #[derive(Debug)]
+#[allow(unnameable_types, reason = "opaque: only the supervisor makes one")]
 pub struct Internal(Event);
 
 #[derive(Debug)]

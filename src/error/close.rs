@@ -178,7 +178,7 @@ pub enum CloseReason {
         code: CloseCode,
     },
     /// A certificate was refused.
-    Certificate(CertificateRefused),
+    Certificate(Box<CertificateRefused>),
     /// No protocol in common.
     AlpnMismatch,
     /// Nothing listens at the address (ICMP port unreachable).

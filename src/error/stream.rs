@@ -187,10 +187,8 @@ mod tests {
     fn only_a_frame_that_was_not_sent_is_handed_back() {
         let reason = CloseReason::TimedOut;
         let frame = Bytes::from_static(b"x");
-        let error = SendError::Closed {
-            reason: reason.clone(),
-            outcome: Outcome::NotSent(frame.clone()),
-        };
+        let error =
+            SendError::Closed { reason: reason.clone(), outcome: Outcome::NotSent(frame.clone()) };
         assert_eq!(error.kind(), ErrorKind::Retry);
         assert_eq!(error.into_frame(), Some(frame));
         let error = SendError::Closed { reason, outcome: Outcome::MaybeSent };

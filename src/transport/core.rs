@@ -4,28 +4,30 @@
 //! failed; `complete` is set after every outcome was counted and every stream was closed; no
 //! callback waits.
 
+mod callbacks;
+mod receiving;
+mod sending;
+
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::Notify;
 use tracing::debug;
 
-use super::ffi::{self, ConnectionSlot, PeerStream};
+use super::ffi::ConnectionSlot;
 use super::inbound::Inbound;
-use super::lane::{Admission, Lane, OutcomeSink, Step};
+use super::lane::Lane;
 use super::lock;
-use super::refusal;
 use super::registration::LiveHandle;
-use super::stream::{ReadStream, SendStream};
 use crate::config::Limits;
-use crate::error::{
-    CertificateRefused, CloseCode, CloseReason, Outcome, RecvError, SendError,
-};
+use crate::error::{CloseCode, CloseReason};
 use crate::frame::Position;
-use crate::identity::{CertHash, KeyPrefixes, NetCredential, Refusal, key_prefixes};
+use crate::identity::{CertHash, KeyPrefixes, NetCredential, Refusal};
+
+pub(crate) use sending::AdmitError;
 
 /// Which end opened a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -264,219 +266,6 @@ impl ConnectionCore {
         self.wait_for(|core| core.is_complete().then(|| core.close_reason()).flatten()).await
     }
 
-    // ---- sending
-
-    pub(crate) fn closed_error(&self, frame: Bytes) -> SendError {
-        let reason = self.lane.shut_reason().or_else(|| self.close_reason());
-        let reason = reason.unwrap_or(CloseReason::Local { code: CloseCode::NORMAL });
-        SendError::Closed { reason, outcome: Outcome::NotSent(frame) }
-    }
-
-    fn check_length(&self, frame: Bytes) -> Result<Bytes, SendError> {
-        let (length, limit) = (frame.len(), self.limits.frame_bytes_max);
-        if length > limit { Err(SendError::TooLarge { length, limit, frame }) } else { Ok(frame) }
-    }
-
-    /// Gives admission back that was not used.
-    pub(crate) fn give_back(&self, cost: usize) {
-        self.lane.give_back(cost);
-    }
-
-    /// Takes over a frame for which `cost` was admitted.
-    pub(crate) fn send_admitted(
-        self: &Arc<Self>,
-        frame: Bytes,
-        cost: usize,
-        sink: Option<OutcomeSink>,
-    ) -> Result<(), SendError> {
-        let pushed = self.lane.push(frame, cost, sink).map_err(|rejected| SendError::Closed {
-            reason: rejected.reason,
-            outcome: Outcome::NotSent(rejected.frame),
-        });
-        self.pump();
-        pushed
-    }
-
-    pub(crate) fn try_send(
-        self: &Arc<Self>,
-        frame: Bytes,
-        sink: Option<OutcomeSink>,
-    ) -> Result<(), SendError> {
-        let frame = self.check_length(frame)?;
-        match self.lane.try_admit(frame.len()) {
-            Admission::Granted(cost) => self.send_admitted(frame, cost, sink),
-            Admission::Full => Err(SendError::Full { frame }),
-            Admission::Shut => Err(self.closed_error(frame)),
-        }
-    }
-
-    /// Waits for admission of `length` bytes, within the limit for stream operations.
-    pub(crate) async fn admit(&self, length: usize) -> Result<usize, AdmitError> {
-        let admission = match self.lane.try_admit(length) {
-            Admission::Full => {
-                let limit = self.limits.stream_op_timeout;
-                match tokio::time::timeout(limit, self.lane.admit(length)).await {
-                    Ok(admission) => admission,
-                    Err(_) => return Err(AdmitError::TimedOut(limit)),
-                }
-            }
-            admission => admission,
-        };
-        match admission {
-            Admission::Granted(cost) => Ok(cost),
-            Admission::Full | Admission::Shut => Err(AdmitError::Shut),
-        }
-    }
-
-    pub(crate) async fn send_with(
-        self: &Arc<Self>,
-        frame: Bytes,
-        sink: Option<OutcomeSink>,
-    ) -> Result<(), SendError> {
-        let frame = self.check_length(frame)?;
-        match self.admit(frame.len()).await {
-            Ok(cost) => self.send_admitted(frame, cost, sink),
-            Err(AdmitError::TimedOut(after)) => {
-                Err(SendError::TimedOut { after, outcome: Outcome::NotSent(frame) })
-            }
-            Err(AdmitError::Shut) => Err(self.closed_error(frame)),
-        }
-    }
-
-    pub(crate) async fn send(self: &Arc<Self>, frame: Bytes) -> Result<(), SendError> {
-        self.send_with(frame, None).await
-    }
-
-    /// Sends and waits for the outcome, within the limit for stream operations.
-    pub(crate) async fn send_acked(self: &Arc<Self>, frame: Bytes) -> Result<(), SendError> {
-        let (tell, told) = tokio::sync::oneshot::channel();
-        let sink: OutcomeSink = Box::new(move |outcome| drop(tell.send(outcome)));
-        self.send_with(frame, Some(sink)).await?;
-        let after = self.limits.stream_op_timeout;
-        match tokio::time::timeout(after, told).await {
-            Ok(Ok(Outcome::Completed)) => Ok(()),
-            Ok(Ok(outcome)) => {
-                let fallback = CloseReason::Local { code: CloseCode::NORMAL };
-                let reason = self.close_reason().or_else(|| self.lane.shut_reason());
-                Err(SendError::Closed { reason: reason.unwrap_or(fallback), outcome })
-            }
-            Ok(Err(_)) | Err(_) => {
-                Err(SendError::TimedOut { after, outcome: Outcome::MaybeSent })
-            }
-        }
-    }
-
-    /// Hands over what the lane has ready, if nobody else is at it.
-    pub(crate) fn pump(self: &Arc<Self>) {
-        // One retry on another stream: if that fails as well, the connection is ending.
-        let mut retry = true;
-        loop {
-            match self.lane.next() {
-                Step::Nothing => return,
-                Step::Finish => match self.send_stream(false) {
-                    Ok(stream) => stream.finish(),
-                    Err(_) => return,
-                },
-                Step::Submit(request) => {
-                    let result = match self.send_stream(false) {
-                        Ok(stream) => stream.send(request).inspect_err(|_| {
-                            self.lane.discard_stream(&stream);
-                        }),
-                        Err(_) => Err(request),
-                    };
-                    let failed = result.is_err();
-                    self.lane.submitted(result);
-                    if failed && (self.is_over() || !std::mem::take(&mut retry)) {
-                        return;
-                    }
-                }
-            }
-        }
-    }
-
-    /// The stream frames go out on; opens one if there is none.
-    pub(crate) fn send_stream(
-        self: &Arc<Self>,
-        announce: bool,
-    ) -> Result<Arc<SendStream>, crate::error::LibraryError> {
-        if let Some(stream) = self.lane.stream() {
-            return Ok(stream);
-        }
-        let stream = SendStream::open(self, announce)?;
-        Ok(self.lane.keep_stream(stream))
-    }
-
-    // ---- receiving
-
-    pub(crate) async fn recv_from(
-        &self,
-        stream: Option<u64>,
-    ) -> Result<(Bytes, Duration), RecvError> {
-        loop {
-            let taken = match stream {
-                None => self.inbound.take_one(),
-                Some(id) => self.inbound.take_from(id),
-            };
-            if let Some(taken) = taken {
-                return taken;
-            }
-            self.wait_for_frame().await?;
-        }
-    }
-
-    pub(crate) async fn recv_many(
-        &self,
-        into: &mut Vec<Bytes>,
-        max: usize,
-    ) -> Result<usize, RecvError> {
-        loop {
-            if let Some(taken) = self.inbound.take_many(into, max) {
-                return taken;
-            }
-            self.wait_for_frame().await?;
-        }
-    }
-
-    /// Waits for a change; where no owner watches deadlines, the reader does.
-    async fn wait_for_frame(&self) -> Result<(), RecvError> {
-        let changed = self.inbound.changed();
-        if self.hook.get().is_some() {
-            changed.await;
-            return Ok(());
-        }
-        match self.inbound.oldest_partial() {
-            None => changed.await,
-            Some(partial) => {
-                let deadline = partial.since + self.limits.frame_time_max;
-                if tokio::time::timeout_at(deadline.into(), changed).await.is_err() {
-                    self.check_partial();
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Ends the connection if a frame is not whole for too long; otherwise tells when to look
-    /// again, if there is anything to look at.
-    pub(crate) fn check_partial(&self) -> Option<Instant> {
-        let Some(partial) = self.inbound.oldest_partial().or_else(|| {
-            // From here on the next unfinished frame is told again; one may have begun just now.
-            self.frames_watched.store(false, Ordering::Release);
-            self.inbound.oldest_partial()
-        }) else {
-            return None;
-        };
-        let after = self.limits.frame_time_max;
-        let deadline = partial.since + after;
-        if Instant::now() < deadline {
-            return Some(deadline);
-        }
-        let position = partial.position;
-        self.inbound.end_partial(&RecvError::FrameTimedOut { after, position });
-        self.cut(CloseCode::FRAME_TIMEOUT);
-        None
-    }
-
     // ---- ending
 
     /// Accepts no more frames, and ends our direction behind what was accepted.
@@ -604,88 +393,6 @@ impl ConnectionCore {
         if let Some(hook) = self.hook.get() {
             hook(notice);
         }
-    }
-}
-
-/// Why a frame was not admitted.
-#[derive(Debug)]
-pub(crate) enum AdmitError {
-    TimedOut(Duration),
-    Shut,
-}
-
-impl ffi::ConnectionCallbacks for ConnectionCore {
-    fn slot(&self) -> &ConnectionSlot {
-        &self.slot
-    }
-
-    fn connected(&self, alpn: &[u8]) {
-        let _ = self.alpn.set(String::from_utf8_lossy(alpn).into_owned());
-        let (local, remote) = self.slot.addresses();
-        if let Some(local) = local {
-            let _ = self.local_addr.set(local);
-        }
-        if let Some(remote) = remote {
-            let _ = self.remote_addr.set(remote);
-        }
-        self.sample();
-        self.connected.store(true, Ordering::Release);
-        self.changed.notify_waiters();
-    }
-
-    fn peer_certificate(&self, leaf: Option<&[u8]>) -> bool {
-        let judged = self.credential.trust().judge(leaf, self.expected, SystemTime::now());
-        match (judged, leaf) {
-            (Ok(identity), Some(leaf)) => {
-                let der = Bytes::copy_from_slice(leaf);
-                self.certificate.set(PeerCertificate { identity, der }).is_ok()
-            }
-            (Ok(_), None) => false,
-            (Err(refusal), leaf) => {
-                let _ = self.refused.set((refusal, leaf.map(key_prefixes)));
-                false
-            }
-        }
-    }
-
-    fn closed_by_transport(&self, status: u32, error_code: u64) {
-        let connected = self.connected.load(Ordering::Acquire);
-        let refused = self.refused.get().map(|(refusal, keys)| CertificateRefused::ByUs {
-            refusal: refusal.clone(),
-            keys: keys.clone(),
-        });
-        let own = || refusal::own_keys(&self.credential);
-        self.publish(match refused {
-            Some(refused) if !connected => CloseReason::Certificate(refused),
-            _ => refusal::resolve_transport_close(status, error_code, connected, own),
-        });
-    }
-
-    fn closed_by_peer(&self, code: u64) {
-        self.publish(CloseReason::Peer { code: CloseCode::from_wire(code) });
-    }
-
-    fn peer_stream(self: Arc<Self>, stream: PeerStream<'_>) {
-        self.peer_finished.store(false, Ordering::Release);
-        self.peer_has_spoken();
-        ReadStream::accept(Arc::clone(&self), stream);
-        self.changed.notify_waiters();
-    }
-
-    fn complete(&self) {
-        // A shutdown that nobody named: the registration's.
-        self.publish(CloseReason::Local { code: CloseCode::DROPPED });
-        self.complete.store(true, Ordering::Release);
-        self.changed.notify_waiters();
-        self.notify(Notice::Complete);
-    }
-
-    fn released(&self) {
-        self.live.release();
-    }
-
-    fn panicked(&self) {
-        self.cut(CloseCode::INTERNAL);
     }
 }
 

@@ -18,6 +18,7 @@
 
 mod connection;
 mod environment;
+mod exit_guard;
 mod listener;
 mod settings;
 mod socket_filter;
@@ -28,6 +29,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::ptr::NonNull;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use msquic::ffi::{HQUIC, QUIC_API_TABLE, QUIC_BUFFER, QUIC_HANDLE};
 
@@ -64,6 +66,13 @@ pub(super) const STATUS_SUCCESS: Status = 0;
 
 /// What a call on a handle that is gone would have answered.
 pub(super) const CLOSED: LibraryError = LibraryError { status: status::INVALID_STATE };
+
+/// Connections of this process that are open in the library.
+static LIVE_CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
+
+fn live_connections() -> usize {
+    LIVE_CONNECTIONS.load(Ordering::Acquire)
+}
 
 /// Ok for success and for "pending".
 fn check(status: Status) -> Result<(), LibraryError> {
@@ -176,7 +185,9 @@ impl Registration {
         let mut handle: HQUIC = std::ptr::null_mut();
         // SAFETY: both pointers outlive the call, which copies the name (RegistrationOpen).
         check(unsafe { call!(RegistrationOpen)(&raw const config, &raw mut handle) })?;
-        RawHandle::new(handle).map(Self).ok_or(LibraryError { status: STATUS_SUCCESS })
+        let handle = RawHandle::new(handle).ok_or(CLOSED)?;
+        exit_guard::opened(handle);
+        Ok(Self(handle))
     }
 
     /// Asks every connection and listener of the registration to shut down. Does not wait.
@@ -194,9 +205,11 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
+        exit_guard::closing(self.0);
         // SAFETY: the owner drops this after every child handle was closed, on a thread of its
         // own: the call waits for the rundown of the registration (RegistrationClose).
         unsafe { call!(RegistrationClose)(self.0.as_ptr()) }
+        exit_guard::closed();
     }
 }
 
@@ -241,7 +254,7 @@ impl Configuration {
             }
         });
         check(status)?;
-        RawHandle::new(handle).map(Self).ok_or(LibraryError { status: STATUS_SUCCESS })
+        RawHandle::new(handle).map(Self).ok_or(CLOSED)
     }
 
     /// Loads the own certificate and asks for the peer's in the certificate event, where this

@@ -5,6 +5,8 @@
 //! stream is resumed when half of the bound is free; the end of a stream stays behind its frames;
 //! nobody is called under the lock.
 
+mod state;
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -13,10 +15,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use self::state::{Item, Queue, State};
 use super::lock;
 use super::stream::ReadStream;
 use crate::error::{CloseReason, RecvError};
-use crate::frame::{HEADER_BYTES, Piece, Position, Run};
+use crate::frame::{HEADER_BYTES, Piece, Position};
 
 /// Readers that wait by message, per connection. One more is refused: nothing grows unbounded.
 const READERS_MAX: usize = 1024;
@@ -26,45 +29,6 @@ pub(crate) type Reader = Box<dyn FnOnce(Result<Bytes, RecvError>) -> Result<(), 
 
 /// Gets every frame. A batch that it cannot pass on comes back, and the subscription is over.
 pub(crate) type Subscriber = Box<dyn FnMut(Vec<Bytes>, usize) -> Result<(), Vec<Bytes>> + Send>;
-
-enum Item {
-    Run(Run),
-    Frame(Bytes, Duration),
-    End(RecvError),
-}
-
-/// The frames of one stream.
-struct Queue {
-    id: u64,
-    stream: Option<Arc<ReadStream>>,
-    items: VecDeque<Item>,
-    /// No more bytes will come.
-    ended: bool,
-    paused: bool,
-    held: usize,
-    partial_since: Option<Instant>,
-    position: Position,
-}
-
-struct State {
-    streams: VecDeque<Queue>,
-    next_id: u64,
-    /// Bytes of whole frames that wait, and of those lent to a subscriber.
-    queued: usize,
-    /// Bytes of frames that are not whole.
-    held: usize,
-    /// The stream whose frame may pass the bound.
-    beyond: Option<u64>,
-    readers: VecDeque<Reader>,
-    subscriber: Option<Subscriber>,
-    subscribed: bool,
-    delivering: bool,
-    /// A reader was told that the peer ended its stream.
-    end_taken: bool,
-    closed: Option<CloseReason>,
-    frames: u64,
-    bytes: u64,
-}
 
 /// See the module.
 pub(crate) struct Inbound {
@@ -188,8 +152,8 @@ impl Inbound {
         }
         let freed = std::mem::replace(&mut queue.held, held);
         queue.position = position;
-        let began = position != Position::Boundary
-            && (whole || resumed || queue.partial_since.is_none());
+        let began =
+            position != Position::Boundary && (whole || resumed || queue.partial_since.is_none());
         if position == Position::Boundary {
             queue.partial_since = None;
         } else if began {
@@ -321,9 +285,9 @@ impl Inbound {
     pub(super) fn take_from(&self, id: u64) -> Option<Result<(Bytes, Duration), RecvError>> {
         let mut state = lock(&self.state);
         let Some(at) = state.streams.iter().position(|queue| queue.id == id) else {
-            return Some(Err(state.over().unwrap_or(RecvError::EndOfStream {
-                position: Position::Boundary,
-            })));
+            return Some(Err(state
+                .over()
+                .unwrap_or(RecvError::EndOfStream { position: Position::Boundary })));
         };
         state.streams.rotate_left(at);
         let ready = state.streams.front().is_some_and(|queue| !queue.items.is_empty());
@@ -512,150 +476,6 @@ struct Counted<'a>(&'a AtomicUsize);
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-impl State {
-    fn queue(&mut self, id: u64) -> Option<&mut Queue> {
-        self.streams.iter_mut().find(|queue| queue.id == id)
-    }
-
-    /// Whether a frame of this stream may pass the bound.
-    fn may_pass(&self, id: u64) -> bool {
-        self.queued == 0 && self.beyond.is_none_or(|owner| owner == id)
-    }
-
-    /// Whether `budget` would give this stream anything.
-    fn may_go_on(&mut self, id: u64, bytes_max: usize) -> bool {
-        let inside = |queue: &mut Queue| queue.position != Position::Boundary;
-        self.queued + self.held < bytes_max
-            || (self.may_pass(id) && self.queue(id).is_some_and(inside))
-    }
-
-    /// Why nobody may read here.
-    fn refusal(&self) -> Option<RecvError> {
-        self.subscribed.then_some(RecvError::Subscribed)
-    }
-
-    /// The answer when nothing is left and nothing will come.
-    fn over(&self) -> Option<RecvError> {
-        self.closed.clone().map(|reason| RecvError::Closed { reason })
-    }
-
-    /// Brings a stream that has something to the front.
-    fn seek(&mut self) -> bool {
-        for _ in 0..self.streams.len() {
-            if self.streams.front().is_some_and(|queue| !queue.items.is_empty()) {
-                return true;
-            }
-            self.streams.rotate_left(1);
-        }
-        false
-    }
-
-    fn next_is_frame(&mut self) -> bool {
-        self.seek()
-            && !matches!(
-                self.streams.front().and_then(|queue| queue.items.front()),
-                None | Some(Item::End(_))
-            )
-    }
-
-    fn take(&mut self) -> Option<Result<(Bytes, Duration), RecvError>> {
-        if !self.seek() {
-            return None;
-        }
-        let queue = self.streams.front_mut()?;
-        let (frame, took, freed) = match queue.items.front_mut()? {
-            Item::Run(run) => {
-                let before = run.encoded_bytes();
-                let frame = run.next().unwrap_or_default();
-                let after = run.encoded_bytes();
-                if after == 0 {
-                    queue.items.pop_front();
-                }
-                (frame, Duration::ZERO, before - after)
-            }
-            Item::Frame(frame, took) => {
-                let (frame, took) = (std::mem::take(frame), *took);
-                queue.items.pop_front();
-                let freed = HEADER_BYTES + frame.len();
-                (frame, took, freed)
-            }
-            Item::End(error) => {
-                let error = error.clone();
-                queue.items.pop_front();
-                self.end_taken |= matches!(error, RecvError::EndOfStream { .. });
-                self.drop_empty();
-                return Some(Err(error));
-            }
-        };
-        self.queued -= freed;
-        self.frames += 1;
-        self.bytes += frame.len() as u64;
-        self.drop_empty();
-        Some(Ok((frame, took)))
-    }
-
-    /// Everything that waits, for a subscriber; its bytes stay counted until they are returned.
-    fn take_batch(&mut self) -> (Vec<Bytes>, usize) {
-        let (before, mut frames) = (self.queued, Vec::new());
-        while let Some(taken) = self.take() {
-            // An end is told by the connection's close, not by a frame.
-            if let Ok((frame, _)) = taken {
-                frames.push(frame);
-            }
-        }
-        let bytes = before - self.queued;
-        self.queued = before;
-        (frames, bytes)
-    }
-
-    /// The subscriber is gone: what it did not take waits for readers again.
-    fn unsubscribe(&mut self, frames: Vec<Bytes>, bytes: usize) {
-        self.subscribed = false;
-        self.subscriber = None;
-        let cost: usize = frames.iter().map(|frame| HEADER_BYTES + frame.len()).sum();
-        self.queued = self.queued - bytes + cost;
-        self.frames -= frames.len() as u64;
-        let payload: usize = frames.iter().map(Bytes::len).sum();
-        self.bytes -= payload as u64;
-        let id = self.next_id;
-        self.next_id += 1;
-        self.streams.push_front(Queue {
-            id,
-            stream: None,
-            items: frames.into_iter().map(|f| Item::Frame(f, Duration::ZERO)).collect(),
-            ended: true,
-            paused: false,
-            held: 0,
-            partial_since: None,
-            position: Position::Boundary,
-        });
-    }
-
-    /// Queues whose stream is gone and whose items were taken.
-    fn drop_empty(&mut self) {
-        let over = |queue: &Queue| queue.ended && queue.stream.is_none() && queue.items.is_empty();
-        if self.streams.iter().any(over) {
-            self.streams.retain(|queue| !over(queue));
-        }
-    }
-
-    fn resumable(&mut self, bytes_max: usize) -> Vec<Arc<ReadStream>> {
-        let (queued, half_free) = (self.queued, self.queued + self.held <= bytes_max / 2);
-        let beyond = self.beyond;
-        let mut resume = Vec::new();
-        for queue in self.streams.iter_mut().filter(|queue| queue.paused) {
-            let may_pass = queued == 0
-                && queue.position != Position::Boundary
-                && beyond.is_none_or(|owner| owner == queue.id);
-            if half_free || may_pass {
-                queue.paused = false;
-                resume.extend(queue.stream.clone());
-            }
-        }
-        resume
     }
 }
 

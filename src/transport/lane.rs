@@ -15,7 +15,6 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::sync::Semaphore;
@@ -160,8 +159,6 @@ struct State {
     finish: Finish,
     counts: OutcomeCounts,
     bytes_sent: u64,
-    /// Since when something is unfinished without progress.
-    waiting_since: Option<Instant>,
 }
 
 /// See the module.
@@ -195,7 +192,6 @@ impl Lane {
                 finish: Finish::No,
                 counts: OutcomeCounts::default(),
                 bytes_sent: 0,
-                waiting_since: None,
             }),
             room: Semaphore::new(bytes_max),
             bytes_max,
@@ -251,9 +247,6 @@ impl Lane {
             return Err(Rejected { frame, reason });
         }
         state.counts.accepted += 1;
-        if state.waiting_since.is_none() {
-            state.waiting_since = Some(Instant::now());
-        }
         match state.queue.back_mut() {
             Some(batch) if !batch.is_full() => batch.push(frame, cost, sink),
             _ => {
@@ -311,8 +304,6 @@ impl Lane {
         } else {
             state.counts.maybe_sent += sent.frames;
         }
-        let idle = state.in_flight == 0 && state.queue.is_empty();
-        state.waiting_since = (!idle).then(Instant::now);
         let freed = state.free(sent.cost, self.bytes_max);
         drop(state);
         self.give_back(freed);
@@ -374,9 +365,6 @@ impl Lane {
         state.abandoned = true;
         let queue = std::mem::take(&mut state.queue);
         state.counts.not_sent += queue.iter().map(|batch| batch.sent.frames).sum::<u64>();
-        if state.in_flight == 0 {
-            state.waiting_since = None;
-        }
         drop(state);
         for (frame, sink) in queue.into_iter().flat_map(|batch| batch.sent.sinks) {
             sink(Outcome::NotSent(frame));
@@ -386,11 +374,6 @@ impl Lane {
     pub(crate) fn counts(&self) -> (OutcomeCounts, u64) {
         let state = lock(&self.state);
         (state.counts, state.bytes_sent)
-    }
-
-    /// Since when there is something unfinished without any progress.
-    pub(super) fn waiting_since(&self) -> Option<Instant> {
-        lock(&self.state).waiting_since
     }
 }
 

@@ -159,7 +159,7 @@ pub struct MsQuicTransport {
 struct Inner {
     limits: Arc<Limits>,
     // Before the registration: configurations are closed first.
-    factory: ConfigFactory,
+    factory: Arc<ConfigFactory>,
     registration: OnceLock<Result<Arc<RegistrationWrapper>, LibraryError>>,
 }
 
@@ -221,6 +221,7 @@ impl MsQuicTransport {
             .inner
             .factory
             .configuration(&registration, Role::Server, &alpns, &credential, &limits)
+            .await
             .map_err(|error| match error {
                 ConfigurationError::Credential(source) => {
                     ListenError::Credential { address, source: Arc::new(source) }
@@ -280,7 +281,7 @@ impl MsQuicTransport {
         })?;
         validate_alpns(alpns).map_err(|source| ConnectError::Config { peer, source })?;
         let alpns: Vec<String> = alpns.iter().map(|&alpn| alpn.to_owned()).collect();
-        let guard = self.begin_connect(peer, &alpns, credential, expected)?;
+        let guard = self.begin_connect(peer, &alpns, credential, expected).await?;
         let failed = |reason| ConnectError::from_close(peer, reason, &alpns, limit);
         match tokio::time::timeout(limit, guard.core().connected()).await {
             Ok(Ok(())) => MsQuicNetConnection::new(guard.keep()).map_err(failed),
@@ -292,7 +293,7 @@ impl MsQuicTransport {
         }
     }
 
-    fn begin_connect(
+    async fn begin_connect(
         &self,
         peer: SocketAddr,
         alpns: &[String],
@@ -310,6 +311,7 @@ impl MsQuicTransport {
             .inner
             .factory
             .configuration(&registration, Role::Client, alpns, &credential, &limits)
+            .await
             .map_err(|error| match error {
                 ConfigurationError::Credential(source) => {
                     ConnectError::Credential { peer, source: Arc::new(source) }

@@ -41,7 +41,7 @@ pub(super) fn resolve_transport_close(
 ) -> CloseReason {
     let alert = alert(status, error_code);
     let by_peer = |alert| {
-        CloseReason::Certificate(CertificateRefused::ByPeer { keys: own_keys(), alert })
+        CloseReason::Certificate(Box::new(CertificateRefused::ByPeer { keys: own_keys(), alert }))
     };
     match (alert, status) {
         (Some(ALERT_NO_APPLICATION_PROTOCOL), _) | (_, status::ALPN_NEG_FAILURE) => {
@@ -57,9 +57,7 @@ pub(super) fn resolve_transport_close(
         (_, status::CONNECTION_IDLE | status::CONNECTION_TIMEOUT) if connected => {
             CloseReason::TimedOut
         }
-        (_, status::CONNECTION_IDLE | status::CONNECTION_TIMEOUT) => {
-            CloseReason::HandshakeTimedOut
-        }
+        (_, status::CONNECTION_IDLE | status::CONNECTION_TIMEOUT) => CloseReason::HandshakeTimedOut,
         _ => CloseReason::Transport { status, error_code },
     }
 }
@@ -82,11 +80,13 @@ mod tests {
 
     #[test]
     fn a_certificate_alert_is_the_peers_refusal_of_ours() {
-        for (status, code) in [(status::BAD_CERTIFICATE, 0x12a), (0, 0x12a), (status::BAD_CERTIFICATE, 0)] {
+        for (status, code) in
+            [(status::BAD_CERTIFICATE, 0x12a), (0, 0x12a), (status::BAD_CERTIFICATE, 0)]
+        {
             let reason = resolve(status, code, true);
-            let CloseReason::Certificate(CertificateRefused::ByPeer { keys, alert }) = reason
-            else {
-                panic!("{reason:?}")
+            let CloseReason::Certificate(refused) = reason else { panic!("{reason:?}") };
+            let CertificateRefused::ByPeer { keys, alert } = *refused else {
+                panic!("{refused:?}")
             };
             assert_eq!((keys.subject.as_str(), alert), ("aa", CertificateAlert::Bad));
         }

@@ -17,8 +17,12 @@ const CONFIGURATIONS_MAX: usize = 8;
 /// Makes configurations and keeps them.
 #[derive(Debug, Default)]
 pub(super) struct ConfigFactory {
-    kept: Mutex<VecDeque<(Key, Arc<ffi::Configuration>)>>,
+    kept: Mutex<Kept>,
 }
+
+/// The least recently used first.
+#[derive(Debug, Default)]
+struct Kept(VecDeque<(Key, Arc<ffi::Configuration>)>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Key {
@@ -36,30 +40,57 @@ pub(super) enum ConfigurationError {
 
 impl ConfigFactory {
     /// The configuration for `credential` in `role`.
-    pub(super) fn configuration(
-        &self,
-        registration: &RegistrationWrapper,
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a configuration that is being loaded is kept for the next call.
+    pub(super) async fn configuration(
+        self: &Arc<Self>,
+        registration: &Arc<RegistrationWrapper>,
         role: Role,
         alpns: &[String],
         credential: &NetCredential,
-        limits: &Limits,
+        limits: &Arc<Limits>,
     ) -> Result<Arc<ffi::Configuration>, ConfigurationError> {
         let key = Key { credential: credential.id(), role, alpns: alpns.to_vec() };
-        let mut kept = lock(&self.kept);
-        if let Some(at) = kept.iter().position(|(known, _)| *known == key)
-            && let Some(found) = kept.remove(at)
-        {
-            let configuration = Arc::clone(&found.1);
-            kept.push_back(found);
-            return Ok(configuration);
+        if let Some(found) = lock(&self.kept).find(&key) {
+            return Ok(found);
         }
-        // Under the lock: two dials that start together load the credential once.
-        let configuration = Arc::new(open(registration, role, alpns, credential, limits)?);
-        if kept.len() >= CONFIGURATIONS_MAX {
-            kept.pop_front();
+        let (this, registration) = (Arc::clone(self), Arc::clone(registration));
+        let (credential, limits) = (credential.clone(), Arc::clone(limits));
+        // Keys are derived and parsed in there: too long for a runtime's thread.
+        let loaded = tokio::task::spawn_blocking(move || {
+            let mut kept = lock(&this.kept);
+            // Under the lock: two dials that start together load the credential once.
+            if let Some(found) = kept.find(&key) {
+                return Ok(found);
+            }
+            let opened = open(&registration, role, &key.alpns, &credential, &limits)?;
+            Ok(kept.keep(key, Arc::new(opened)))
+        });
+        let stopped = |_| ConfigurationError::Library {
+            action: "load the credential",
+            source: LibraryError { status: ffi::status::ABORTED },
+        };
+        loaded.await.map_err(stopped)?
+    }
+}
+
+impl Kept {
+    fn find(&mut self, key: &Key) -> Option<Arc<ffi::Configuration>> {
+        let at = self.0.iter().position(|(known, _)| known == key)?;
+        let found = self.0.remove(at)?;
+        let configuration = Arc::clone(&found.1);
+        self.0.push_back(found);
+        Some(configuration)
+    }
+
+    fn keep(&mut self, key: Key, opened: Arc<ffi::Configuration>) -> Arc<ffi::Configuration> {
+        if self.0.len() >= CONFIGURATIONS_MAX {
+            self.0.pop_front();
         }
-        kept.push_back((key, Arc::clone(&configuration)));
-        Ok(configuration)
+        self.0.push_back((key, Arc::clone(&opened)));
+        opened
     }
 }
 
@@ -76,8 +107,6 @@ fn open(
     let registration = registration.raw().map_err(library("open a configuration"))?;
     let configuration = ffi::Configuration::open(registration, alpns, &settings)
         .map_err(library("open a configuration"))?;
-    configuration
-        .load_credential(pkcs12, role)
-        .map_err(library("load the credential"))?;
+    configuration.load_credential(pkcs12, role).map_err(library("load the credential"))?;
     Ok(configuration)
 }

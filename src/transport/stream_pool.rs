@@ -52,7 +52,8 @@ impl StreamPool {
     /// Cancel safe: it takes nothing.
     pub async fn acquire_recv(&self) -> Result<Arc<ReadStream>, StreamError> {
         let found = self.connection.wait_for(|connection| {
-            let over = || connection.close_reason().map(|reason| Err(StreamError::Closed { reason }));
+            let over =
+                || connection.close_reason().map(|reason| Err(StreamError::Closed { reason }));
             connection.inbound().first_stream().map(Ok).or_else(over)
         });
         self.within(found).await?

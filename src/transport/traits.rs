@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{
-    MsQuicListener, MsQuicNetConnection, MsQuicNetIncomingRequest, MsQuicTransport,
-};
+use super::{MsQuicListener, MsQuicNetConnection, MsQuicNetIncomingRequest, MsQuicTransport};
 use crate::error::{CloseCode, CloseReason};
 use crate::identity::{CertHash, NetCredential};
 

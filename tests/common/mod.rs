@@ -7,15 +7,19 @@ use std::time::Duration;
 use moorline::{ConnectionHandle, Events, NetCredential, Node, NodeConfig, NodeEvent, Target};
 
 /// Longer than anything takes on a loaded machine, shorter than a person's patience.
-pub const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
 /// Waits for `future`, at most for [`LIMIT`]; a test that hangs says where.
-pub async fn within<R>(what: &str, future: impl Future<Output = R>) -> R {
+pub(crate) async fn within<R>(what: &str, future: impl Future<Output = R>) -> R {
     within_limit(LIMIT, what, future).await
 }
 
 /// As [`within`], with a limit of its own.
-pub async fn within_limit<R>(limit: Duration, what: &str, future: impl Future<Output = R>) -> R {
+pub(crate) async fn within_limit<R>(
+    limit: Duration,
+    what: &str,
+    future: impl Future<Output = R>,
+) -> R {
     match tokio::time::timeout(limit, future).await {
         Ok(value) => value,
         Err(_) => panic!("{what}: not within {limit:?}"),
@@ -23,36 +27,39 @@ pub async fn within_limit<R>(limit: Duration, what: &str, future: impl Future<Ou
 }
 
 /// Any free port on loopback.
-pub fn loopback() -> SocketAddr {
+pub(crate) fn loopback() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
 }
 
 /// A fresh identity that trusts nobody.
-pub fn stranger() -> NetCredential {
+pub(crate) fn stranger() -> NetCredential {
     NetCredential::generate_self_signed(&["test"], &[]).expect("a self-signed certificate")
 }
 
 /// Two fresh identities that trust each other by hash.
-pub fn friends() -> (NetCredential, NetCredential) {
+pub(crate) fn friends() -> (NetCredential, NetCredential) {
     let (a, b) = (stranger(), stranger());
     let (a_hash, b_hash) = (a.identity(), b.identity());
     (a.trust_hash(b_hash), b.trust_hash(a_hash))
 }
 
 /// A node with the default configuration.
-pub async fn node(credential: NetCredential) -> Node {
+pub(crate) async fn node(credential: NetCredential) -> Node {
     node_with(credential, |_| ()).await
 }
 
 /// A node with a configuration of its own.
-pub async fn node_with(credential: NetCredential, change: impl FnOnce(&mut NodeConfig)) -> Node {
+pub(crate) async fn node_with(
+    credential: NetCredential,
+    change: impl FnOnce(&mut NodeConfig),
+) -> Node {
     let mut config = NodeConfig::new(credential);
     change(&mut config);
     Node::spawn(config).await.expect("a node")
 }
 
 /// The next connection that came to stand.
-pub async fn connected(events: &mut Events) -> ConnectionHandle {
+pub(crate) async fn connected(events: &mut Events) -> ConnectionHandle {
     within("a Connected event", async {
         loop {
             match events.next().await {
@@ -66,27 +73,27 @@ pub async fn connected(events: &mut Events) -> ConnectionHandle {
 }
 
 /// Two nodes and one connection between them, seen from both ends.
-pub struct Pair {
+pub(crate) struct Pair {
     /// Listens.
-    pub server: Node,
+    pub(crate) server: Node,
     /// Dialled.
-    pub client: Node,
+    pub(crate) client: Node,
     /// The listener's address.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
     /// The connection, seen from the server.
-    pub at_server: ConnectionHandle,
+    pub(crate) at_server: ConnectionHandle,
     /// The connection, seen from the client.
-    pub at_client: ConnectionHandle,
+    pub(crate) at_client: ConnectionHandle,
 }
 
 impl Pair {
     /// With the default configuration.
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with(|_| (), |_| ()).await
     }
 
     /// With configurations of their own: the server's, the client's.
-    pub async fn with(
+    pub(crate) async fn with(
         server: impl FnOnce(&mut NodeConfig),
         client: impl FnOnce(&mut NodeConfig),
     ) -> Self {
@@ -102,7 +109,7 @@ impl Pair {
     }
 
     /// Ends both nodes and waits for their registrations to close.
-    pub async fn end(self) {
+    pub(crate) async fn end(self) {
         let Self { server, client, at_server, at_client, .. } = self;
         drop((at_server, at_client));
         within("the client's end", client.close(LIMIT)).await.expect("an orderly end");

@@ -3,19 +3,20 @@
 use std::ffi::{CString, c_void};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use msquic::ffi::{
-    HQUIC, QUIC_CONNECTION_EVENT, QUIC_STATISTICS_V2, QUIC_STATUS,
-};
+use msquic::ffi::{HQUIC, QUIC_CONNECTION_EVENT, QUIC_STATISTICS_V2, QUIC_STATUS};
 
 use super::{
-    Configuration, LibraryError, PeerStream, RawHandle, Registration, STATUS_SUCCESS, Slot,
-    call, check, status,
+    Configuration, LIVE_CONNECTIONS, LibraryError, PeerStream, RawHandle, Registration,
+    STATUS_SUCCESS, Slot, call, check, status,
 };
 use crate::transport::callback::guard;
 
 /// What a connection is told. All calls come from the connection's one worker, in order.
-pub(in crate::transport) trait ConnectionCallbacks: Send + Sync + 'static {
+pub(in crate::transport) trait ConnectionCallbacks:
+    Send + Sync + 'static
+{
     fn slot(&self) -> &ConnectionSlot;
     /// The handshake is done and `alpn` was agreed on.
     fn connected(&self, alpn: &[u8]);
@@ -41,8 +42,6 @@ pub(in crate::transport) struct ConnectionSlot(pub(super) Slot);
 #[derive(Debug, Clone, Copy, Default)]
 pub(in crate::transport) struct RawStatistics {
     pub(in crate::transport) rtt_us: u32,
-    pub(in crate::transport) packets_sent: u64,
-    pub(in crate::transport) packets_lost: u64,
 }
 
 impl ConnectionSlot {
@@ -65,6 +64,7 @@ impl ConnectionSlot {
         });
         match (opened, RawHandle::new(handle)) {
             (Ok(()), Some(handle)) => {
+                LIVE_CONNECTIONS.fetch_add(1, Ordering::AcqRel);
                 context.slot().0.fill(handle);
                 Ok(())
             }
@@ -144,11 +144,7 @@ impl ConnectionSlot {
         // SAFETY: a plain C struct of integers; all zero is valid.
         let mut statistics: QUIC_STATISTICS_V2 = unsafe { std::mem::zeroed() };
         self.parameter(msquic::ffi::QUIC_PARAM_CONN_STATISTICS_V2, &mut statistics)?;
-        Some(RawStatistics {
-            rtt_us: statistics.Rtt,
-            packets_sent: statistics.SendTotalPackets,
-            packets_lost: statistics.SendSuspectedLostPackets,
-        })
+        Some(RawStatistics { rtt_us: statistics.Rtt })
     }
 
     fn parameter<T>(&self, parameter: u32, value: &mut T) -> Option<()> {
@@ -181,6 +177,7 @@ impl ConnectionSlot {
         configuration: &Configuration,
     ) -> Result<(), LibraryError> {
         let raw_context = Arc::into_raw(Arc::clone(context));
+        LIVE_CONNECTIONS.fetch_add(1, Ordering::AcqRel);
         context.slot().0.fill(handle);
         // SAFETY: the pair of callback and context matches `C`; the strong count belongs to
         // MsQuic until ConnectionClose (SetCallbackHandler).
@@ -192,9 +189,7 @@ impl ConnectionSlot {
             );
         }
         // SAFETY: the handle is this event's connection; the library references the configuration.
-        check(unsafe {
-            call!(ConnectionSetConfiguration)(handle.as_ptr(), configuration.as_ptr())
-        })
+        check(unsafe { call!(ConnectionSetConfiguration)(handle.as_ptr(), configuration.as_ptr()) })
     }
 }
 
@@ -218,13 +213,13 @@ unsafe extern "C" fn connection_callback<C: ConnectionCallbacks>(
     if handled.is_none() {
         guard("connection", || connection.panicked());
     }
-    if event.Type
-        == msquic::ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_SHUTDOWN_COMPLETE
+    if event.Type == msquic::ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_SHUTDOWN_COMPLETE
         && let Some(handle) = connection.slot().0.take()
     {
         // SAFETY: the slot gave the handle away once; closing inside SHUTDOWN_COMPLETE is the
         // library's documented pattern.
         unsafe { call!(ConnectionClose)(handle.as_ptr()) };
+        LIVE_CONNECTIONS.fetch_sub(1, Ordering::AcqRel);
         // SAFETY: the count that MsQuic owned; no callback follows Close.
         let owned = unsafe { Arc::from_raw(raw_context) };
         guard("connection", move || owned.released());

@@ -13,7 +13,9 @@ use super::{
 use crate::transport::callback::guard;
 
 /// What a listener is told, on any worker of its registration.
-pub(in crate::transport) trait ListenerCallbacks: Send + Sync + 'static {
+pub(in crate::transport) trait ListenerCallbacks:
+    Send + Sync + 'static
+{
     fn slot(&self) -> &ListenerSlot;
     /// A peer wants a connection; if it is not taken it is refused. No handle may be closed here.
     fn new_connection(&self, new: NewConnection<'_>);

@@ -61,8 +61,7 @@ fn bound_to(fd: RawFd) -> Option<SocketAddr> {
     let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
     let mut length = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
     // SAFETY: buffer and length outlive the call.
-    let status =
-        unsafe { libc::getsockname(fd, (&raw mut storage).cast(), &raw mut length) };
+    let status = unsafe { libc::getsockname(fd, (&raw mut storage).cast(), &raw mut length) };
     if status != 0 || !matches!(i32::from(storage.ss_family), libc::AF_INET | libc::AF_INET6) {
         return None;
     }
@@ -84,10 +83,8 @@ fn attach(fd: RawFd) -> io::Result<()> {
         instruction(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX),
         instruction(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
     ];
-    let filter = libc::sock_fprog {
-        len: program.len() as libc::c_ushort,
-        filter: program.as_mut_ptr(),
-    };
+    let filter =
+        libc::sock_fprog { len: program.len() as libc::c_ushort, filter: program.as_mut_ptr() };
     // SAFETY: the program outlives the call, which copies it (SO_ATTACH_FILTER, socket(7)).
     let status = unsafe {
         libc::setsockopt(

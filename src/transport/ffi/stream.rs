@@ -6,9 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use msquic::ffi::{HQUIC, QUIC_BUFFER, QUIC_STATUS, QUIC_STREAM_EVENT};
 
-use super::{
-    ConnectionSlot, LibraryError, RawHandle, STATUS_SUCCESS, Slot, call, check, status,
-};
+use super::{ConnectionSlot, LibraryError, RawHandle, STATUS_SUCCESS, Slot, call, check, status};
 use crate::transport::callback::guard;
 
 /// Buffers of one submission: a coalesced one and large payloads behind it.
@@ -72,7 +70,11 @@ pub(in crate::transport) struct SendRequest<T> {
 
 impl<T> SendRequest<T> {
     /// Up to [`PARTS_MAX`] parts, sent one behind the other.
-    pub(in crate::transport) fn new(parts: [Bytes; PARTS_MAX], count: usize, batch: T) -> Box<Self> {
+    pub(in crate::transport) fn new(
+        parts: [Bytes; PARTS_MAX],
+        count: usize,
+        batch: T,
+    ) -> Box<Self> {
         let empty = QUIC_BUFFER { Length: 0, Buffer: std::ptr::null_mut() };
         let mut buffers = [empty; PARTS_MAX];
         for (buffer, part) in buffers.iter_mut().zip(&parts[..count]) {
@@ -102,8 +104,7 @@ impl StreamSlot {
     ) -> Result<(), LibraryError> {
         use msquic::ffi as q;
         let closed = LibraryError { status: status::INVALID_STATE };
-        let mut flags =
-            q::QUIC_STREAM_START_FLAGS_QUIC_STREAM_START_FLAG_SHUTDOWN_ON_FAIL;
+        let mut flags = q::QUIC_STREAM_START_FLAGS_QUIC_STREAM_START_FLAG_SHUTDOWN_ON_FAIL;
         if announce {
             flags |= q::QUIC_STREAM_START_FLAGS_QUIC_STREAM_START_FLAG_IMMEDIATE;
         }
@@ -148,14 +149,14 @@ impl StreamSlot {
         let sent = self.0.with(|handle| {
             // SAFETY: the request is ours until the call succeeds, and stays where it is until
             // SEND_COMPLETE hands it back.
-            let (buffers, count) = unsafe { ((*raw).buffers.as_ptr(), (*raw).count) };
+            let request = unsafe { &*raw };
             // SAFETY: buffers and bytes live in `raw`, which is reclaimed by SEND_COMPLETE or,
             // if the call fails, right here: a failed StreamSend has no event (StreamSend).
             check(unsafe {
                 call!(StreamSend)(
                     handle,
-                    buffers,
-                    u32::try_from(count).unwrap_or(0),
+                    request.buffers.as_ptr(),
+                    u32::try_from(request.count).unwrap_or(0),
                     msquic::ffi::QUIC_SEND_FLAGS_QUIC_SEND_FLAG_NONE,
                     raw.cast::<c_void>(),
                 )
@@ -284,9 +285,7 @@ fn handle_event<S: StreamCallbacks>(stream: &S, event: &mut QUIC_STREAM_EVENT) {
                 &[]
             } else {
                 // SAFETY: MsQuic gives that many buffers for the time of the callback.
-                unsafe {
-                    std::slice::from_raw_parts(receive.Buffers, receive.BufferCount as usize)
-                }
+                unsafe { std::slice::from_raw_parts(receive.Buffers, receive.BufferCount as usize) }
             };
             let consumed = stream.received(&Received { buffers, total });
             receive.TotalBufferLength = consumed.min(total);

@@ -53,12 +53,12 @@ pub(super) async fn rate(app: &App, counted: Duration) -> Result<Report> {
         .with("width", WIDTH as f64))
 }
 
-/// Answers the first frame of every connection, and leaves it to the other end to close.
+/// Answers the first frame of every connection, and reads until the other end closes it.
 async fn accept(mut arrivals: mpsc::UnboundedReceiver<ConnectionHandle>) {
     while let Some(connection) = arrivals.recv().await {
         tokio::spawn(async move {
             if greet_from_far(&connection).await.is_ok() {
-                connection.closed().await;
+                while connection.recv().await.is_ok() {}
             }
         });
     }

@@ -1,0 +1,89 @@
+//! What MsQuic tells about the connection itself.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+
+use super::{ConnectionCore, Notice, PeerCertificate};
+use crate::error::{CertificateRefused, CloseCode, CloseReason};
+use crate::identity::key_prefixes;
+use crate::transport::ffi::{ConnectionCallbacks, ConnectionSlot, PeerStream};
+use crate::transport::refusal;
+use crate::transport::stream::ReadStream;
+
+impl ConnectionCallbacks for ConnectionCore {
+    fn slot(&self) -> &ConnectionSlot {
+        &self.slot
+    }
+
+    fn connected(&self, alpn: &[u8]) {
+        let _ = self.alpn.set(String::from_utf8_lossy(alpn).into_owned());
+        let (local, remote) = self.slot.addresses();
+        if let Some(local) = local {
+            let _ = self.local_addr.set(local);
+        }
+        if let Some(remote) = remote {
+            let _ = self.remote_addr.set(remote);
+        }
+        self.sample();
+        self.connected.store(true, Ordering::Release);
+        self.changed.notify_waiters();
+    }
+
+    fn peer_certificate(&self, leaf: Option<&[u8]>) -> bool {
+        let judged = self.credential.trust().judge(leaf, self.expected, SystemTime::now());
+        match (judged, leaf) {
+            (Ok(identity), Some(leaf)) => {
+                let der = Bytes::copy_from_slice(leaf);
+                self.certificate.set(PeerCertificate { identity, der }).is_ok()
+            }
+            (Ok(_), None) => false,
+            (Err(refusal), leaf) => {
+                let _ = self.refused.set((refusal, leaf.map(key_prefixes)));
+                false
+            }
+        }
+    }
+
+    fn closed_by_transport(&self, status: u32, error_code: u64) {
+        let connected = self.connected.load(Ordering::Acquire);
+        let refused = self.refused.get().map(|(refusal, keys)| CertificateRefused::ByUs {
+            refusal: refusal.clone(),
+            keys: keys.clone(),
+        });
+        let own = || refusal::own_keys(&self.credential);
+        self.publish(match refused {
+            Some(refused) if !connected => CloseReason::Certificate(Box::new(refused)),
+            _ => refusal::resolve_transport_close(status, error_code, connected, own),
+        });
+    }
+
+    fn closed_by_peer(&self, code: u64) {
+        self.publish(CloseReason::Peer { code: CloseCode::from_wire(code) });
+    }
+
+    fn peer_stream(self: Arc<Self>, stream: PeerStream<'_>) {
+        self.peer_finished.store(false, Ordering::Release);
+        self.peer_has_spoken();
+        ReadStream::accept(Arc::clone(&self), stream);
+        self.changed.notify_waiters();
+    }
+
+    fn complete(&self) {
+        // A shutdown that nobody named: the registration's.
+        self.publish(CloseReason::Local { code: CloseCode::DROPPED });
+        self.complete.store(true, Ordering::Release);
+        self.changed.notify_waiters();
+        self.notify(Notice::Complete);
+    }
+
+    fn released(&self) {
+        self.live.release();
+    }
+
+    fn panicked(&self) {
+        self.cut(CloseCode::INTERNAL);
+    }
+}

@@ -1,0 +1,158 @@
+//! Frames out: admission, handing over, outcomes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::ConnectionCore;
+use crate::error::{CloseCode, CloseReason, LibraryError, Outcome, SendError};
+use crate::transport::lane::{Admission, OutcomeSink, Step};
+use crate::transport::stream::SendStream;
+
+/// Why a frame was not admitted.
+#[derive(Debug)]
+pub(crate) enum AdmitError {
+    TimedOut(Duration),
+    Shut,
+}
+
+impl ConnectionCore {
+    pub(crate) fn closed_error(&self, frame: Bytes) -> SendError {
+        let reason = self.lane.shut_reason().or_else(|| self.close_reason());
+        let reason = reason.unwrap_or(CloseReason::Local { code: CloseCode::NORMAL });
+        SendError::Closed { reason, outcome: Outcome::NotSent(frame) }
+    }
+
+    fn check_length(&self, frame: Bytes) -> Result<Bytes, SendError> {
+        let (length, limit) = (frame.len(), self.limits.frame_bytes_max);
+        if length > limit { Err(SendError::TooLarge { length, limit, frame }) } else { Ok(frame) }
+    }
+
+    /// Gives admission back that was not used.
+    pub(crate) fn give_back(&self, cost: usize) {
+        self.lane.give_back(cost);
+    }
+
+    /// Takes over a frame for which `cost` was admitted.
+    pub(crate) fn send_admitted(
+        self: &Arc<Self>,
+        frame: Bytes,
+        cost: usize,
+        sink: Option<OutcomeSink>,
+    ) -> Result<(), SendError> {
+        let pushed = self.lane.push(frame, cost, sink).map_err(|rejected| SendError::Closed {
+            reason: rejected.reason,
+            outcome: Outcome::NotSent(rejected.frame),
+        });
+        self.pump();
+        pushed
+    }
+
+    pub(crate) fn try_send(
+        self: &Arc<Self>,
+        frame: Bytes,
+        sink: Option<OutcomeSink>,
+    ) -> Result<(), SendError> {
+        let frame = self.check_length(frame)?;
+        match self.lane.try_admit(frame.len()) {
+            Admission::Granted(cost) => self.send_admitted(frame, cost, sink),
+            Admission::Full => Err(SendError::Full { frame }),
+            Admission::Shut => Err(self.closed_error(frame)),
+        }
+    }
+
+    /// Waits for admission of `length` bytes, within the limit for stream operations.
+    pub(crate) async fn admit(&self, length: usize) -> Result<usize, AdmitError> {
+        let admission = match self.lane.try_admit(length) {
+            Admission::Full => {
+                let limit = self.limits.stream_op_timeout;
+                match tokio::time::timeout(limit, self.lane.admit(length)).await {
+                    Ok(admission) => admission,
+                    Err(_) => return Err(AdmitError::TimedOut(limit)),
+                }
+            }
+            admission => admission,
+        };
+        match admission {
+            Admission::Granted(cost) => Ok(cost),
+            Admission::Full | Admission::Shut => Err(AdmitError::Shut),
+        }
+    }
+
+    pub(crate) async fn send_with(
+        self: &Arc<Self>,
+        frame: Bytes,
+        sink: Option<OutcomeSink>,
+    ) -> Result<(), SendError> {
+        let frame = self.check_length(frame)?;
+        match self.admit(frame.len()).await {
+            Ok(cost) => self.send_admitted(frame, cost, sink),
+            Err(AdmitError::TimedOut(after)) => {
+                Err(SendError::TimedOut { after, outcome: Outcome::NotSent(frame) })
+            }
+            Err(AdmitError::Shut) => Err(self.closed_error(frame)),
+        }
+    }
+
+    pub(crate) async fn send(self: &Arc<Self>, frame: Bytes) -> Result<(), SendError> {
+        self.send_with(frame, None).await
+    }
+
+    /// Sends and waits for the outcome, within the limit for stream operations.
+    pub(crate) async fn send_acked(self: &Arc<Self>, frame: Bytes) -> Result<(), SendError> {
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let sink: OutcomeSink = Box::new(move |outcome| drop(tell.send(outcome)));
+        self.send_with(frame, Some(sink)).await?;
+        let after = self.limits.stream_op_timeout;
+        match tokio::time::timeout(after, told).await {
+            Ok(Ok(Outcome::Completed)) => Ok(()),
+            Ok(Ok(outcome)) => {
+                let fallback = CloseReason::Local { code: CloseCode::NORMAL };
+                let reason = self.close_reason().or_else(|| self.lane.shut_reason());
+                Err(SendError::Closed { reason: reason.unwrap_or(fallback), outcome })
+            }
+            Ok(Err(_)) | Err(_) => Err(SendError::TimedOut { after, outcome: Outcome::MaybeSent }),
+        }
+    }
+
+    /// Hands over what the lane has ready, if nobody else is at it.
+    pub(crate) fn pump(self: &Arc<Self>) {
+        // One retry on another stream: if that fails as well, the connection is ending.
+        let mut retry = true;
+        loop {
+            match self.lane.next() {
+                Step::Nothing => return,
+                Step::Finish => match self.send_stream(false) {
+                    Ok(stream) => stream.finish(),
+                    Err(_) => return,
+                },
+                Step::Submit(request) => {
+                    let result = match self.send_stream(false) {
+                        Ok(stream) => stream.send(request).inspect_err(|_| {
+                            self.lane.discard_stream(&stream);
+                        }),
+                        Err(_) => Err(request),
+                    };
+                    let failed = result.is_err();
+                    self.lane.submitted(result);
+                    if failed && (self.is_over() || !std::mem::take(&mut retry)) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The stream frames go out on; opens one if there is none.
+    pub(crate) fn send_stream(
+        self: &Arc<Self>,
+        announce: bool,
+    ) -> Result<Arc<SendStream>, LibraryError> {
+        if let Some(stream) = self.lane.stream() {
+            return Ok(stream);
+        }
+        let stream = SendStream::open(self, announce)?;
+        Ok(self.lane.keep_stream(stream))
+    }
+}
