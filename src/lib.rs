@@ -1,4 +1,68 @@
 //! Supervised, mutually authenticated QUIC connections between peers, as actors.
+//!
+//! A [`Node`] has an identity, listens and connects. What it gives out is a [`ConnectionHandle`]:
+//! frames in, frames out, a known end for every frame, and the real reason when it is over.
+//! MsQuic carries the connections, ractor the actors that own them.
+//!
+//! # Start here
+//!
+//! - [`NetCredential`]: who you are and whom you trust. A peer is the SHA-256 of its certificate
+//!   ([`CertHash`]); nobody is trusted unless you say so.
+//! - [`Node`]: [`listen`](Node::listen), [`connect`](Node::connect) (a [`Target`] says whom to
+//!   expect and when to redial), [`subscribe`](Node::subscribe) to [`NodeEvent`]s,
+//!   [`shutdown`](Node::shutdown).
+//! - [`ConnectionHandle`]: [`send`](ConnectionHandle::send),
+//!   [`send_acked`](ConnectionHandle::send_acked), [`recv`](ConnectionHandle::recv),
+//!   [`recv_many`](ConnectionHandle::recv_many), [`close`](ConnectionHandle::close).
+//! - [`ConnectionMessage`] and [`SupervisorMessage`]: the same by actor message.
+//! - [`Limits`]: every bound and deadline, with unit and reason.
+//! - [`MsQuicTransport`]: the transport alone, without actors.
+//!
+//! # Example
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use moorline::{NetCredential, Node, NodeConfig, NodeEvent, Target};
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let (alice, bob) = (
+//!     NetCredential::generate_self_signed(&["alice"], &[])?,
+//!     NetCredential::generate_self_signed(&["bob"], &[])?,
+//! );
+//! let (alice_hash, bob_hash) = (alice.identity(), bob.identity());
+//! let server = Node::spawn(NodeConfig::new(alice.trust_hash(bob_hash))).await?;
+//! let client = Node::spawn(NodeConfig::new(bob.trust_hash(alice_hash))).await?;
+//!
+//! let mut events = server.subscribe();
+//! let address = server.listen("127.0.0.1:0".parse()?).await?;
+//! let peer = client.connect(Target::from(address)).await?;
+//! peer.send_acked("hello").await?;
+//! while let Some(event) = events.next().await {
+//!     if let NodeEvent::Connected(connection) = event {
+//!         assert_eq!(connection.recv().await?, "hello");
+//!         break;
+//!     }
+//! }
+//! client.close(Duration::from_secs(5)).await?;
+//! server.close(Duration::from_secs(5)).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Errors
+//!
+//! One enum per operation. The message is for people, `kind()` for programs ([`ErrorKind`]:
+//! retry, never, unknown), and an error of a send hands the frame back wherever it is certain that
+//! none of it was sent. Why a connection ended is a [`CloseReason`]; its first specific cause wins.
+//!
+//! # Cargo features
+//!
+//! - `bundled` (default): builds MsQuic and links it statically.
+//! - `system`: links an installed libmsquic.so.2; use it with `default-features = false`.
+//! - `node` (default): the `node` binary and what only it needs; an embedding program can leave it
+//!   out.
 
 mod actors;
 mod config;
@@ -40,3 +104,8 @@ pub use transport::{
 pub fn msquic_version() -> LibraryVersion {
     LibraryVersion::linked()
 }
+
+/// The README's example, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

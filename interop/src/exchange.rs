@@ -2,7 +2,6 @@
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
-use moorline::MsQuicNetConnection;
 
 use crate::frames::{FrameReader, Incoming, Outgoing, Script, frames_of_every_size, script};
 use crate::{LIMIT, within};
@@ -14,16 +13,6 @@ pub trait MoorlineEnd: Sync {
 
     /// The next frame.
     fn recv(&self) -> impl Future<Output = Result<Bytes>> + Send;
-}
-
-impl MoorlineEnd for MsQuicNetConnection {
-    async fn send(&self, frame: Bytes) -> Result<()> {
-        Ok(self.send_acked(frame).await?)
-    }
-
-    async fn recv(&self) -> Result<Bytes> {
-        Ok(Self::recv(self).await?.0)
-    }
 }
 
 /// Sends frames of every size in both directions at once, and checks each at its other end.

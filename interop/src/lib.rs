@@ -4,6 +4,7 @@
 //! ```text
 //! exchange.rs .............. frames both ways between moorline and any foreign peer
 //! ├── frames.rs ............ which frames, and a second reading of the wire format
+//! ├── moorline_end.rs ..... moorline as a transport, and as a node
 //! ├── certificate.rs ....... certificates that moorline did not make
 //! ├── quinn_peer.rs ........ quinn over rustls, moorline pinned by its hash
 //! └── msquic_async_peer.rs . msquic-async, moorline trusted by a file
@@ -14,6 +15,7 @@
 mod certificate;
 mod exchange;
 mod frames;
+pub mod moorline_end;
 pub mod msquic_async_peer;
 pub mod quinn_peer;
 

@@ -1,363 +1,386 @@
-//! moorline and quinn: frames in both directions whoever dials, and what each makes of the other's
-//! faults.
+//! moorline and quinn: frames in both directions whoever dials, with and without actors, and what
+//! happens on their streams up to the end.
 
 use anyhow::{Context, Result, ensure};
 use bytes::{BufMut, Bytes, BytesMut};
 use moorline::{
-    AcceptError, CertificateRefused, CloseCode, CloseReason, ConnectError, DEFAULT_ALPN, Limits,
-    MsQuicListener, MsQuicNetConnection, MsQuicTransport, NetCredential, Position, RecvError,
-    Refusal, Side,
+    CloseCode, CloseReason, DEFAULT_ALPN, Limits, MsQuicNetConnection, NodeEvent, Position,
+    RecvError, Target,
 };
-use moorline_interop::quinn_peer::{
-    QuinnLink, Settings, application_code, dialler, listener, tls_alert,
-};
+use moorline_interop::moorline_end::{Moorline, accept, connected, end, node_trusting, recv};
+use moorline_interop::quinn_peer::{QuinnLink, Settings, application_code, dialler, listener};
 use moorline_interop::{
-    ANY_PORT, LIMIT, Outgoing, PeerCertificate, encode, exchange, frame, within,
+    ANY_PORT, FrameReader, Incoming, LIMIT, Outgoing, PeerCertificate, encode, exchange, frame,
+    within,
 };
-
-/// TLS alerts (RFC 8446, section 6).
-const BAD_CERTIFICATE: u64 = 42;
-const CERTIFICATE_REQUIRED: u64 = 116;
-const NO_APPLICATION_PROTOCOL: u64 = 120;
 
 /// A code of an application's, at both ends.
-const APPLICATION_CODE: u64 = 0x1234;
+const APPLICATION_CODE: u32 = 0x1234;
 
-/// moorline with one transport, and a quinn peer's certificate that it trusts.
-struct Fixture {
-    transport: MsQuicTransport,
-    credential: NetCredential,
+/// A connection that quinn dialled.
+struct Dialled {
+    connection: MsQuicNetConnection,
+    link: QuinnLink,
     certificate: PeerCertificate,
+    moorline: Moorline,
+    _endpoint: quinn::Endpoint,
 }
 
-impl Fixture {
-    fn new() -> Result<Self> {
+impl Dialled {
+    async fn new() -> Result<Self> {
         let certificate = PeerCertificate::generate()?;
-        let credential = NetCredential::generate_self_signed(&["localhost"], &[])?
-            .trust_hash(certificate.identity());
-        Ok(Self { transport: MsQuicTransport::new(), credential, certificate })
-    }
-
-    /// What a quinn peer is to be for moorline to take it.
-    fn settings(&self) -> Settings<'_> {
-        Settings::new(&self.certificate, self.credential.identity())
-    }
-
-    async fn listen(&self) -> Result<MsQuicListener> {
-        let alpns = [DEFAULT_ALPN];
-        Ok(self.transport.create_listener(ANY_PORT, &alpns, self.credential.clone()).await?)
-    }
-
-    async fn connect(&self, to: &quinn::Endpoint) -> Result<MsQuicNetConnection, ConnectError> {
-        let address = to.local_addr().map_err(|error| ConnectError::Address {
-            given: "quinn's endpoint".to_owned(),
-            problem: error.to_string(),
-        })?;
-        let dial = self.transport.connect(address, &[DEFAULT_ALPN], self.credential.clone());
-        within(LIMIT, "moorline dials", dial).await
-    }
-
-    /// A connection that quinn dialled.
-    async fn dialled_by_quinn(&self) -> Result<(MsQuicNetConnection, QuinnLink, quinn::Endpoint)> {
-        let moorline = self.listen().await?;
-        let endpoint = dialler(&self.settings())?;
+        let moorline = Moorline::trusting(&certificate)?;
+        let endpoint = dialler(&Settings::new(&certificate, moorline.credential.identity()))?;
+        let at = moorline.listen().await?;
         let (link, connection) =
-            tokio::join!(QuinnLink::dial(&endpoint, moorline.local_addr()), accept(&moorline));
-        Ok((connection?, link?, endpoint))
+            tokio::join!(QuinnLink::dial(&endpoint, at.local_addr()), accept(&at));
+        let (link, connection) = (link?, connection?);
+        Ok(Self { connection, link, certificate, moorline, _endpoint: endpoint })
     }
 
-    /// Everything of moorline's is closed, and nothing is left of it.
     async fn ends(self) -> Result<()> {
-        let registration = self.transport.registration()?;
-        ensure!(registration.wait_idle(LIMIT).await, "handles are left open");
-        Ok(())
+        drop(self.connection);
+        self.moorline.ends().await
     }
 }
 
-async fn accept(listener: &MsQuicListener) -> Result<MsQuicNetConnection, AcceptError> {
-    let request = within(LIMIT, "moorline is dialled", listener.accept()).await?;
-    within(LIMIT, "moorline accepts", request.accept()).await
-}
-
-async fn recv(connection: &MsQuicNetConnection) -> Result<Bytes, RecvError> {
-    within(LIMIT, "moorline receives", connection.recv()).await.map(|(frame, _)| frame)
+fn application_close() -> Result<CloseCode> {
+    CloseCode::application(APPLICATION_CODE.into()).context("it is an application's")
 }
 
 #[tokio::test]
 async fn quinn_dials_a_listener_and_frames_of_every_size_go_both_ways() -> Result<()> {
-    let fixture = Fixture::new()?;
-    let (connection, mut link, _endpoint) = fixture.dialled_by_quinn().await?;
-    assert_eq!(connection.remote_identity(), fixture.certificate.identity());
-    assert_eq!(connection.remote_certificate(), fixture.certificate.certificate_der());
-    assert_eq!(connection.alpn_negotiated(), DEFAULT_ALPN);
-    exchange(&connection, &mut link.out, &mut link.frames).await?;
-    drop(connection);
-    fixture.ends().await
+    let mut it = Dialled::new().await?;
+    assert_eq!(it.connection.remote_identity(), it.certificate.identity());
+    assert_eq!(it.connection.remote_certificate(), it.certificate.certificate_der());
+    assert_eq!(it.connection.alpn_negotiated(), DEFAULT_ALPN);
+    exchange(&it.connection, &mut it.link.out, &mut it.link.frames).await?;
+    it.ends().await
 }
 
 #[tokio::test]
 async fn a_connection_to_quinn_carries_frames_of_every_size_both_ways() -> Result<()> {
-    let fixture = Fixture::new()?;
-    let endpoint = listener(&fixture.settings())?;
-    let (connection, link) = tokio::join!(fixture.connect(&endpoint), QuinnLink::accept(&endpoint));
+    let certificate = PeerCertificate::generate()?;
+    let moorline = Moorline::trusting(&certificate)?;
+    let endpoint = listener(&Settings::new(&certificate, moorline.credential.identity()))?;
+    let (connection, link) =
+        tokio::join!(moorline.connect(endpoint.local_addr()?), QuinnLink::accept(&endpoint));
     let (connection, mut link) = (connection?, link?);
-    assert_eq!(connection.remote_identity(), fixture.certificate.identity());
+    assert_eq!(connection.remote_identity(), certificate.identity());
     assert_eq!(connection.alpn_negotiated(), DEFAULT_ALPN);
     exchange(&connection, &mut link.out, &mut link.frames).await?;
     drop(connection);
-    fixture.ends().await
+    moorline.ends().await
 }
 
 #[tokio::test]
-async fn an_expected_hash_is_enough_to_trust_a_quinn_server() -> Result<()> {
-    let fixture = Fixture::new()?;
-    let stranger = NetCredential::generate_self_signed(&[], &[])?;
-    let endpoint = listener(&Settings::new(&fixture.certificate, stranger.identity()))?;
-    let expected = Some(fixture.certificate.identity());
-    let address = endpoint.local_addr()?;
-    let dial = fixture.transport.connect_expecting(address, &[DEFAULT_ALPN], stranger, expected);
-    let dial = within(LIMIT, "moorline dials", dial);
-    let (connection, link) = tokio::join!(dial, QuinnLink::accept(&endpoint));
-    let (connection, mut link) = (connection?, link?);
-    connection.send(b"to the expected one").await?;
-    let received = within(LIMIT, "quinn receives", link.frames.expect()).await?;
-    assert_eq!(received, "to the expected one");
-    drop(connection);
-    fixture.ends().await
+async fn a_node_that_quinn_dials_exchanges_frames_of_every_size() -> Result<()> {
+    let certificate = PeerCertificate::generate()?;
+    let (node, credential) = node_trusting(&certificate).await?;
+    let mut events = node.subscribe();
+    let address = within(LIMIT, "the node listens", node.listen(ANY_PORT)).await?;
+    let endpoint = dialler(&Settings::new(&certificate, credential.identity()))?;
+    let (link, handle) = tokio::join!(QuinnLink::dial(&endpoint, address), connected(&mut events));
+    let (mut link, handle) = (link?, handle?);
+    assert_eq!(handle.peer(), certificate.identity());
+    exchange(&handle, &mut link.out, &mut link.frames).await?;
+    // The node closes in order only with a peer that ends its own direction as well.
+    link.out.finish().await?;
+    let (ended, closed) = tokio::join!(end(node), link.closed());
+    ended?;
+    assert_eq!(application_code(&closed), Some(CloseCode::GOING_AWAY.value()));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_connector_that_dials_quinn_exchanges_frames_of_every_size() -> Result<()> {
+    let certificate = PeerCertificate::generate()?;
+    let (node, credential) = node_trusting(&certificate).await?;
+    let endpoint = listener(&Settings::new(&certificate, credential.identity()))?;
+    let target = Target::from(endpoint.local_addr()?).expect(certificate.identity());
+    let connect = within(LIMIT, "the connector dials", node.connect(target));
+    let (handle, link) = tokio::join!(connect, QuinnLink::accept(&endpoint));
+    let (handle, mut link) = (handle?, link?);
+    assert_eq!(handle.peer(), certificate.identity());
+    exchange(&handle, &mut link.out, &mut link.frames).await?;
+    link.out.finish().await?;
+    let close = within(LIMIT, "the handle closes", handle.close(application_close()?));
+    let (reason, closed) = tokio::join!(close, link.closed());
+    assert_eq!(reason, CloseReason::Local { code: application_close()? });
+    assert_eq!(application_code(&closed), Some(APPLICATION_CODE.into()));
+    end(node).await
+}
+
+#[tokio::test]
+async fn a_connector_dials_quinn_again_when_quinn_closes() -> Result<()> {
+    let certificate = PeerCertificate::generate()?;
+    let (node, credential) = node_trusting(&certificate).await?;
+    let mut events = node.subscribe();
+    let endpoint = listener(&Settings::new(&certificate, credential.identity()))?;
+    let connect = within(LIMIT, "the connector dials", node.connect(endpoint.local_addr()?));
+    let (first, link) = tokio::join!(connect, QuinnLink::accept(&endpoint));
+    let first = first?;
+    assert_eq!(connected(&mut events).await?.epoch(), first.epoch());
+    link?.connection.close(APPLICATION_CODE.into(), b"for now");
+    let (again, link) = tokio::join!(connected(&mut events), QuinnLink::accept(&endpoint));
+    let (again, mut link) = (again?, link?);
+    assert_ne!(again.epoch(), first.epoch());
+    assert_eq!(first.close_reason(), Some(CloseReason::Peer { code: application_close()? }));
+    again.send("back").await?;
+    assert_eq!(within(LIMIT, "quinn receives", link.frames.expect()).await?, "back");
+    link.out.finish().await?;
+    end(node).await
 }
 
 #[tokio::test]
 async fn a_frame_whose_every_byte_has_a_packet_of_its_own_arrives_whole() -> Result<()> {
-    let fixture = Fixture::new()?;
-    let (connection, mut link, _endpoint) = fixture.dialled_by_quinn().await?;
+    let mut it = Dialled::new().await?;
     let payload = frame(1, 300);
-    let packets = |link: &QuinnLink| link.connection.stats().frame_tx.stream;
-    let before = packets(&link);
     let encoded = encode(&payload);
-    for at in 0..encoded.len() {
-        link.out.write(encoded.slice(at..=at)).await?;
-        // quinn's driver runs on this thread: letting it run sends what was written.
-        while packets(&link) - before <= at as u64 {
-            tokio::task::yield_now().await;
+    let sent = |link: &QuinnLink| link.connection.stats().frame_tx.stream;
+    let before = sent(&it.link);
+    let spread = async {
+        for at in 0..encoded.len() {
+            it.link.out.write(encoded.slice(at..=at)).await?;
+            // quinn's driver runs on this thread, and sends when it is let run.
+            while sent(&it.link) - before <= at as u64 {
+                tokio::task::yield_now().await;
+            }
+        }
+        anyhow::Ok(())
+    };
+    within(LIMIT, "quinn sends every byte alone", spread).await?;
+    assert_eq!(recv(&it.connection).await?, payload);
+    it.ends().await
+}
+
+#[tokio::test]
+async fn quinn_may_change_its_keys_between_frames() -> Result<()> {
+    let mut it = Dialled::new().await?;
+    for seed in 0..5 {
+        let payload = frame(seed, 10_000);
+        it.link.connection.force_key_update();
+        it.link.out.write(encode(&payload)).await?;
+        ensure!(recv(&it.connection).await? == payload, "frame {seed} is another");
+        // Answered under the new keys: without an answer the keys must not change again.
+        within(LIMIT, "quinn acknowledges", it.connection.send_acked(payload.clone())).await?;
+        let answer = within(LIMIT, "quinn receives", it.link.frames.expect()).await?;
+        ensure!(answer == payload, "answer {seed} is another");
+    }
+    it.ends().await
+}
+
+#[tokio::test]
+async fn a_dial_survives_the_retry_that_quinn_asks_for() -> Result<()> {
+    let certificate = PeerCertificate::generate()?;
+    let moorline = Moorline::trusting(&certificate)?;
+    let endpoint = listener(&Settings::new(&certificate, moorline.credential.identity()))?;
+    let retried = async {
+        let first = within(LIMIT, "quinn is dialled", endpoint.accept()).await;
+        let first = first.context("the endpoint is closed")?;
+        ensure!(!first.remote_address_validated(), "the address was proven already");
+        first.retry()?;
+        QuinnLink::accept(&endpoint).await
+    };
+    let (connection, link) = tokio::join!(moorline.connect(endpoint.local_addr()?), retried);
+    let (connection, mut link) = (connection?, link?);
+    connection.send(b"after the retry").await?;
+    let received = within(LIMIT, "quinn receives", link.frames.expect()).await?;
+    assert_eq!(received, "after the retry");
+    drop(connection);
+    moorline.ends().await
+}
+
+#[tokio::test]
+async fn streams_that_quinn_finishes_make_room_for_others() -> Result<()> {
+    let it = Dialled::new().await?;
+    let rounds = 3 * usize::from(Limits::default().peer_streams_max);
+    for seed in 0..rounds {
+        let opened = it.link.connection.open_uni();
+        let mut stream = within(LIMIT, "quinn may open a stream", opened).await?;
+        let payload = frame(seed, 2_000);
+        stream.write_chunk(encode(&payload)).await?;
+        stream.finish()?;
+        assert_eq!(recv(&it.connection).await?, payload);
+        let position = Position::Boundary;
+        assert_eq!(recv(&it.connection).await, Err(RecvError::EndOfStream { position }));
+    }
+    it.ends().await
+}
+
+#[tokio::test]
+async fn frames_of_many_streams_of_quinns_arrive_each_in_the_order_of_its_stream() -> Result<()> {
+    const ROUNDS: u8 = 20;
+    let it = Dialled::new().await?;
+    let streams = u8::try_from(Limits::default().peer_streams_max)?;
+    let mut open = Vec::new();
+    for _ in 0..streams {
+        open.push(within(LIMIT, "quinn opens a stream", it.link.connection.open_uni()).await?);
+    }
+    for round in 0..ROUNDS {
+        for (index, stream) in (0..).zip(&mut open) {
+            stream.write_chunk(encode(&[index, round])).await?;
         }
     }
-    assert_eq!(recv(&connection).await?, payload);
-    drop(connection);
-    fixture.ends().await
+    let mut next = vec![0; streams.into()];
+    for _ in 0..u32::from(ROUNDS) * u32::from(streams) {
+        let received = recv(&it.connection).await?;
+        let [index, round] = received[..] else { panic!("{received:?}") };
+        let expected = &mut next[usize::from(index)];
+        assert_eq!(round, *expected, "stream {index}");
+        *expected += 1;
+    }
+    it.ends().await
 }
 
 #[tokio::test]
-async fn quinn_without_a_certificate_is_refused_and_the_accept_error_says_so() -> Result<()> {
-    let fixture = Fixture::new()?;
-    let moorline = fixture.listen().await?;
-    let endpoint = dialler(&Settings { certificate: None, ..fixture.settings() })?;
-    // A TLS 1.3 client is done before the server has judged it: the refusal comes next.
-    let dialled = async {
-        match QuinnLink::dial(&endpoint, moorline.local_addr()).await {
-            Ok(link) => Ok(link.closed().await),
-            Err(error) => error.downcast::<quinn::ConnectionError>(),
+async fn a_stream_that_quinn_resets_is_named_and_the_next_one_delivers() -> Result<()> {
+    let it = Dialled::new().await?;
+    let mut stream = within(LIMIT, "quinn opens a stream", it.link.connection.open_uni()).await?;
+    stream.write_chunk(encode(b"whole")).await?;
+    assert_eq!(recv(&it.connection).await?, "whole");
+    stream.write_chunk(encode(&frame(1, 100)).slice(..50)).await?;
+    stream.reset(APPLICATION_CODE.into())?;
+    // How much of the second frame arrived is not certain: a reset may overtake it.
+    let Err(RecvError::Reset { code, .. }) = recv(&it.connection).await else {
+        panic!("no reset was told")
+    };
+    assert_eq!(code, application_close()?);
+    let mut stream = within(LIMIT, "quinn opens a stream", it.link.connection.open_uni()).await?;
+    stream.write_chunk(encode(b"on the next one")).await?;
+    assert_eq!(recv(&it.connection).await?, "on the next one");
+    it.ends().await
+}
+
+#[tokio::test]
+async fn a_stream_that_quinn_stops_is_replaced_by_another() -> Result<()> {
+    let it = Dialled::new().await?;
+    it.connection.send(b"first").await?;
+    let opened = it.link.connection.accept_uni();
+    let mut stream = within(LIMIT, "moorline opens a stream", opened).await?;
+    let mut length = [0; 4 + 5];
+    within(LIMIT, "quinn receives", stream.read_exact(&mut length)).await?;
+    stream.stop(APPLICATION_CODE.into())?;
+    let replaced = async {
+        // Until the stop has arrived, frames still go out on the stopped stream.
+        tokio::select! {
+            stream = it.link.connection.accept_uni() => Ok(stream?),
+            error = async {
+                loop {
+                    if it.connection.close_reason().is_some() {
+                        break anyhow::anyhow!("the connection is over");
+                    }
+                    drop(it.connection.send_acked("again").await);
+                }
+            } => Err(error),
         }
     };
-    let (accepted, closed) = tokio::join!(accept(&moorline), dialled);
-    let Err(AcceptError::Closed { peer, reason: CloseReason::Certificate(refused) }) = accepted
-    else {
-        panic!("accepted: {accepted:?}")
-    };
-    assert_eq!(peer.port(), endpoint.local_addr()?.port());
-    let missing = CertificateRefused::ByUs { refusal: Refusal::Missing, keys: None };
-    assert_eq!(*refused, missing);
-    assert_eq!(tls_alert(&closed?), Some(CERTIFICATE_REQUIRED));
-    drop(moorline);
-    fixture.ends().await
+    let stream = within(LIMIT, "moorline opens another stream", replaced).await?;
+    let mut frames = FrameReader::new(Stream(stream));
+    assert_eq!(within(LIMIT, "quinn receives", frames.expect()).await?, "again");
+    it.ends().await
 }
 
-#[tokio::test]
-async fn quinn_with_an_unpinned_certificate_is_refused_by_the_listener() -> Result<()> {
-    let fixture = Fixture::new()?;
-    let moorline = fixture.listen().await?;
-    let stranger = PeerCertificate::generate()?;
-    let endpoint = dialler(&Settings { certificate: Some(&stranger), ..fixture.settings() })?;
-    let dialled = async {
-        match QuinnLink::dial(&endpoint, moorline.local_addr()).await {
-            Ok(link) => Ok(link.closed().await),
-            Err(error) => error.downcast::<quinn::ConnectionError>(),
-        }
-    };
-    let (accepted, closed) = tokio::join!(accept(&moorline), dialled);
-    let Err(AcceptError::Closed { reason: CloseReason::Certificate(refused), .. }) = accepted
-    else {
-        panic!("accepted: {accepted:?}")
-    };
-    assert_eq!(refused.side(), Side::Local);
-    assert_eq!(tls_alert(&closed?), Some(BAD_CERTIFICATE));
-    drop(moorline);
-    fixture.ends().await
-}
+struct Stream(quinn::RecvStream);
 
-#[tokio::test]
-async fn a_quinn_server_with_an_unpinned_certificate_is_refused_by_this_side() -> Result<()> {
-    let fixture = Fixture::new()?;
-    let stranger = PeerCertificate::generate()?;
-    let endpoint = listener(&Settings::new(&stranger, fixture.credential.identity()))?;
-    let (connected, accepted) =
-        tokio::join!(fixture.connect(&endpoint), QuinnLink::accept(&endpoint));
-    let Err(ConnectError::CertificateRefused { peer, refused }) = connected else {
-        panic!("connected: {connected:?}")
-    };
-    assert_eq!(peer, endpoint.local_addr()?);
-    assert_eq!(refused.side(), Side::Local);
-    assert!(matches!(*refused, CertificateRefused::ByUs { keys: Some(_), .. }), "{refused:?}");
-    let error = accepted.err().context("quinn accepted")?.downcast::<quinn::ConnectionError>()?;
-    assert_eq!(tls_alert(&error), Some(BAD_CERTIFICATE), "{error}");
-    fixture.ends().await
-}
-
-#[tokio::test]
-async fn a_quinn_server_that_refuses_this_certificate_is_named_as_the_refuser() -> Result<()> {
-    let fixture = Fixture::new()?;
-    let other = NetCredential::generate_self_signed(&[], &[])?;
-    let endpoint = listener(&Settings::new(&fixture.certificate, other.identity()))?;
-    let (connected, accepted) =
-        tokio::join!(fixture.connect(&endpoint), QuinnLink::accept(&endpoint));
-    ensure!(accepted.is_err(), "quinn accepted");
-    // The client is done first; where the refusal comes after that, the next operation tells.
-    let reason = match connected {
-        Ok(connection) => within(LIMIT, "the refusal arrives", connection.watch_close()).await,
-        Err(ConnectError::CertificateRefused { refused, .. }) => CloseReason::Certificate(refused),
-        Err(error) => return Err(error.into()),
-    };
-    assert_eq!(reason.side(), Some(Side::Peer), "{reason}");
-    assert!(matches!(reason, CloseReason::Certificate(_)), "{reason}");
-    fixture.ends().await
-}
-
-#[tokio::test]
-async fn a_quinn_server_with_another_alpn_is_told_apart_from_other_failures() -> Result<()> {
-    let fixture = Fixture::new()?;
-    let endpoint = listener(&Settings { alpn: "another/1", ..fixture.settings() })?;
-    let (connected, accepted) =
-        tokio::join!(fixture.connect(&endpoint), QuinnLink::accept(&endpoint));
-    ensure!(accepted.is_err(), "quinn accepted");
-    let Err(ConnectError::AlpnMismatch { peer, offered }) = connected else {
-        panic!("connected: {connected:?}")
-    };
-    assert_eq!(peer, endpoint.local_addr()?);
-    assert_eq!(offered, [DEFAULT_ALPN]);
-    fixture.ends().await
-}
-
-#[tokio::test]
-async fn quinn_with_another_alpn_is_refused_by_the_listener() -> Result<()> {
-    let fixture = Fixture::new()?;
-    let moorline = fixture.listen().await?;
-    let endpoint = dialler(&Settings { alpn: "another/1", ..fixture.settings() })?;
-    let dialled = QuinnLink::dial(&endpoint, moorline.local_addr()).await;
-    let error = dialled.err().context("connected")?.downcast::<quinn::ConnectionError>()?;
-    assert_eq!(tls_alert(&error), Some(NO_APPLICATION_PROTOCOL), "{error}");
-    drop(moorline);
-    fixture.ends().await
+impl Incoming for Stream {
+    async fn read(&mut self) -> Result<Option<Bytes>> {
+        Ok(self.0.read_chunk(usize::MAX, true).await?.map(|chunk| chunk.bytes))
+    }
 }
 
 #[tokio::test]
 async fn a_length_over_the_limit_is_named_at_both_ends_behind_the_frames_before_it() -> Result<()> {
-    let fixture = Fixture::new()?;
-    let (connection, mut link, _endpoint) = fixture.dialled_by_quinn().await?;
+    let mut it = Dialled::new().await?;
     let limit = Limits::default().frame_bytes_max;
     let announced = u32::try_from(limit)? + 1;
     let mut bytes = BytesMut::from(&encode(b"a good frame")[..]);
     bytes.put_u32(announced);
-    link.out.write(bytes.freeze()).await?;
-    assert_eq!(recv(&connection).await?, "a good frame");
+    it.link.out.write(bytes.freeze()).await?;
+    assert_eq!(recv(&it.connection).await?, "a good frame");
     let announced = u64::from(announced);
-    assert_eq!(recv(&connection).await, Err(RecvError::FrameTooLarge { announced, limit }));
-    assert_eq!(application_code(&link.closed().await), Some(CloseCode::FRAME_TOO_LARGE.value()));
-    drop(connection);
-    fixture.ends().await
+    assert_eq!(recv(&it.connection).await, Err(RecvError::FrameTooLarge { announced, limit }));
+    let closed = it.link.closed().await;
+    assert_eq!(application_code(&closed), Some(CloseCode::FRAME_TOO_LARGE.value()));
+    it.ends().await
 }
 
 #[tokio::test]
 async fn a_stream_that_quinn_finishes_inside_a_payload_ends_there_by_name() -> Result<()> {
-    let fixture = Fixture::new()?;
-    let (connection, mut link, _endpoint) = fixture.dialled_by_quinn().await?;
-    link.out.write(encode(b"whole")).await?;
-    link.out.write(encode(&frame(1, 100)).slice(..4 + 40)).await?;
-    link.out.finish().await?;
-    assert_eq!(recv(&connection).await?, "whole");
+    let mut it = Dialled::new().await?;
+    it.link.out.write(encode(b"whole")).await?;
+    it.link.out.write(encode(&frame(1, 100)).slice(..4 + 40)).await?;
+    it.link.out.finish().await?;
+    assert_eq!(recv(&it.connection).await?, "whole");
     let position = Position::InBody { received: 40, announced: 100 };
-    assert_eq!(recv(&connection).await, Err(RecvError::EndOfStream { position }));
-    assert_eq!(application_code(&link.closed().await), Some(CloseCode::FRAME_TRUNCATED.value()));
-    drop(connection);
-    fixture.ends().await
+    assert_eq!(recv(&it.connection).await, Err(RecvError::EndOfStream { position }));
+    let closed = it.link.closed().await;
+    assert_eq!(application_code(&closed), Some(CloseCode::FRAME_TRUNCATED.value()));
+    it.ends().await
 }
 
 #[tokio::test]
 async fn a_stream_that_quinn_finishes_inside_a_length_ends_there_by_name() -> Result<()> {
-    let fixture = Fixture::new()?;
-    let (connection, mut link, _endpoint) = fixture.dialled_by_quinn().await?;
-    link.out.write(Bytes::from_static(&[0, 0, 1])).await?;
-    link.out.finish().await?;
+    let mut it = Dialled::new().await?;
+    it.link.out.write(Bytes::from_static(&[0, 0, 1])).await?;
+    it.link.out.finish().await?;
     let position = Position::InLength { received: 3 };
-    assert_eq!(recv(&connection).await, Err(RecvError::EndOfStream { position }));
-    assert_eq!(application_code(&link.closed().await), Some(CloseCode::FRAME_TRUNCATED.value()));
-    drop(connection);
-    fixture.ends().await
+    assert_eq!(recv(&it.connection).await, Err(RecvError::EndOfStream { position }));
+    let closed = it.link.closed().await;
+    assert_eq!(application_code(&closed), Some(CloseCode::FRAME_TRUNCATED.value()));
+    it.ends().await
 }
 
 #[tokio::test]
 async fn a_stream_that_quinn_finishes_between_frames_leaves_the_other_direction_open() -> Result<()>
 {
-    let fixture = Fixture::new()?;
-    let (connection, mut link, _endpoint) = fixture.dialled_by_quinn().await?;
-    link.out.write(encode(b"the last one")).await?;
-    link.out.finish().await?;
-    assert_eq!(recv(&connection).await?, "the last one");
+    let mut it = Dialled::new().await?;
+    it.link.out.write(encode(b"the last one")).await?;
+    it.link.out.finish().await?;
+    assert_eq!(recv(&it.connection).await?, "the last one");
     let position = Position::Boundary;
-    assert_eq!(recv(&connection).await, Err(RecvError::EndOfStream { position }));
-    connection.send(b"still here").await?;
-    assert_eq!(within(LIMIT, "quinn receives", link.frames.expect()).await?, "still here");
-    drop(connection);
-    fixture.ends().await
+    assert_eq!(recv(&it.connection).await, Err(RecvError::EndOfStream { position }));
+    it.connection.send(b"still here").await?;
+    assert_eq!(within(LIMIT, "quinn receives", it.link.frames.expect()).await?, "still here");
+    it.ends().await
 }
 
 #[tokio::test]
 async fn a_close_delivers_every_frame_to_quinn_and_then_the_code() -> Result<()> {
     const FRAMES: usize = 64;
-    let fixture = Fixture::new()?;
-    let (connection, mut link, _endpoint) = fixture.dialled_by_quinn().await?;
+    let mut it = Dialled::new().await?;
     let moorline_ends = async {
         for seed in 0..FRAMES {
-            connection.send(frame(seed, 50_000)).await?;
+            it.connection.send(frame(seed, 50_000)).await?;
         }
-        anyhow::Ok(connection.close(CloseCode::NORMAL).await)
+        anyhow::Ok(it.connection.close(CloseCode::NORMAL).await)
     };
     let quinn_reads = async {
         for seed in 0..FRAMES {
-            ensure!(link.frames.expect().await? == frame(seed, 50_000), "frame {seed} is another");
+            let received = it.link.frames.expect().await?;
+            ensure!(received == frame(seed, 50_000), "frame {seed} is another");
         }
-        ensure!(link.frames.next().await?.is_none(), "more frames than were sent");
+        ensure!(it.link.frames.next().await?.is_none(), "more frames than were sent");
         // moorline closes once both directions have ended.
-        link.out.finish().await?;
-        anyhow::Ok(link.closed().await)
+        it.link.out.finish().await?;
+        anyhow::Ok(it.link.closed().await)
     };
     let both = async { tokio::try_join!(moorline_ends, quinn_reads) };
     let (reason, closed) = within(LIMIT, "the connection is drained and closed", both).await?;
     assert_eq!(reason, CloseReason::Local { code: CloseCode::NORMAL });
     assert_eq!(application_code(&closed), Some(CloseCode::NORMAL.value()));
-    drop(connection);
-    fixture.ends().await
+    it.ends().await
 }
 
 #[tokio::test]
 async fn the_code_that_quinn_closes_with_is_the_reason_here() -> Result<()> {
-    let fixture = Fixture::new()?;
-    let (connection, mut link, _endpoint) = fixture.dialled_by_quinn().await?;
-    link.out.write(encode(b"before the close")).await?;
-    assert_eq!(recv(&connection).await?, "before the close");
-    link.connection.close(u32::try_from(APPLICATION_CODE)?.into(), b"done");
-    let code = CloseCode::application(APPLICATION_CODE).context("it is an application's")?;
-    let reason = CloseReason::Peer { code };
-    assert_eq!(recv(&connection).await, Err(RecvError::Closed { reason: reason.clone() }));
-    assert_eq!(within(LIMIT, "it is over", connection.watch_close()).await, reason);
-    drop(connection);
-    fixture.ends().await
+    let mut it = Dialled::new().await?;
+    it.link.out.write(encode(b"before the close")).await?;
+    assert_eq!(recv(&it.connection).await?, "before the close");
+    it.link.connection.close(APPLICATION_CODE.into(), b"done");
+    let reason = CloseReason::Peer { code: application_close()? };
+    let received = recv(&it.connection).await;
+    assert_eq!(received, Err(RecvError::Closed { reason: reason.clone() }));
+    assert_eq!(within(LIMIT, "it is over", it.connection.watch_close()).await, reason);
+    it.ends().await
 }

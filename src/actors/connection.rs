@@ -374,14 +374,18 @@ impl State {
 
     fn on_peer_finished(&mut self) {
         if matches!(self.phase, Phase::Ready) {
-            // A reader that takes the end has answered every frame it wanted to answer.
             self.wait_for_readers();
+            // The reader may have been faster than the notice.
+            self.on_end_taken();
         }
         self.end_if_finished();
     }
 
+    /// A reader that takes the end has answered every frame it wanted to answer.
     fn on_end_taken(&mut self) {
-        if self.core().has_peer_finished() && !matches!(self.phase, Phase::Draining { .. }) {
+        let core = self.core();
+        let both = core.has_peer_finished() && core.is_end_taken();
+        if both && !matches!(self.phase, Phase::Draining { .. }) {
             self.drain(CloseCode::NORMAL, false);
         }
     }

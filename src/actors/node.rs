@@ -222,6 +222,11 @@ impl Node {
         drop(stopped.wait_for(|stopped| *stopped).await);
     }
 
+    #[cfg(test)]
+    pub(super) fn registration(&self) -> Arc<crate::transport::RegistrationWrapper> {
+        self.shared().transport.registration().expect("a registration")
+    }
+
     fn shared(&self) -> &Arc<NodeShared> {
         &self.inner.shared
     }

@@ -85,6 +85,8 @@ pub(crate) struct ConnectionCore {
     connected: AtomicBool,
     peer_spoke: AtomicBool,
     peer_finished: AtomicBool,
+    /// A reader was told of the end of the peer's frames.
+    end_taken: AtomicBool,
     complete: AtomicBool,
     /// The owner has a timer for unfinished frames.
     frames_watched: AtomicBool,
@@ -113,6 +115,7 @@ impl ConnectionCore {
             let weak = this.clone();
             let on_end_taken = Box::new(move || {
                 if let Some(core) = weak.upgrade() {
+                    core.end_taken.store(true, Ordering::Release);
                     core.notify(Notice::EndTaken);
                 }
             });
@@ -133,6 +136,7 @@ impl ConnectionCore {
                 connected: AtomicBool::new(false),
                 peer_spoke: AtomicBool::new(false),
                 peer_finished: AtomicBool::new(false),
+                end_taken: AtomicBool::new(false),
                 complete: AtomicBool::new(false),
                 frames_watched: AtomicBool::new(false),
                 changed: Notify::new(),
@@ -225,6 +229,10 @@ impl ConnectionCore {
 
     pub(crate) fn has_peer_finished(&self) -> bool {
         self.peer_finished.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_end_taken(&self) -> bool {
+        self.end_taken.load(Ordering::Acquire)
     }
 
     // ---- waiting
@@ -380,6 +388,7 @@ impl ConnectionCore {
         }
         let happened = [
             (self.has_peer_finished(), Notice::PeerFinished),
+            (self.is_end_taken(), Notice::EndTaken),
             (self.inbound.oldest_partial().is_some(), Notice::PartialBegan),
             (self.is_over(), Notice::Over),
             (self.is_complete(), Notice::Complete),

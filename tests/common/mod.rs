@@ -1,6 +1,10 @@
 //! What the tests share: identities that trust each other, and waits with a name and a limit.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod certificates;
+pub(crate) mod memory;
+pub(crate) mod relay;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 

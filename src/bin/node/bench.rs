@@ -66,7 +66,7 @@ pub(crate) async fn bench(app: App, args: BenchArgs) -> Result<()> {
     for workload in workloads {
         let report = tokio::select! {
             report = measure_one(&app, *workload, &args) => report?,
-            () = app.stop.requested() => bail!("stopped before {workload:?} was measured"),
+            () = app.stop.requested() => bail!("stopped before {} was measured", name(*workload)),
         };
         app.shut_down(GRACE).await;
         app.out.line(&report)?;
@@ -96,7 +96,7 @@ async fn measure_one(app: &App, workload: Workload, args: &BenchArgs) -> Result<
         Workload::Memory => connections::memory(app, connections(1000)).await,
         Workload::All => bail!("not one workload"),
     };
-    let mut report = measured.with_context(|| format!("cannot measure {workload:?}"))?;
+    let mut report = measured.with_context(|| format!("cannot measure {}", name(workload)))?;
     report.workload = name(workload);
     if split {
         report.params.insert("split", "1".to_owned());

@@ -77,6 +77,7 @@ async fn show(app: &App, args: &DemoArgs) -> Result<()> {
         "A sends to B, B to C, C to A; A and B are known by their hashes, C by its signer".into(),
     )?;
 
+    progress.start();
     let data = transfer(&ring, &items, 0, &hashes, &mut arrived).await;
     progress.finish();
     let paces = match &data {

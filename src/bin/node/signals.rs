@@ -58,8 +58,8 @@ async fn either(interrupt: &mut Signal, terminate: &mut Signal) {
 
 /// Ends the process without a word to anybody, with the code for that.
 ///
-/// `std::process::exit` would run the destructors of the C libraries under their own running
-/// threads, which aborts. Becoming another program runs nothing of ours.
+/// `std::process::exit` would wait for peers, and run the destructors of the C library while its
+/// threads still work. Becoming another program runs nothing of ours.
 fn leave_at_once() -> ! {
     let code = format!("exit {}", Exit::AtOnce.code());
     let error = Command::new("/bin/sh").args(["-c", &code]).exec();

@@ -66,6 +66,7 @@ impl ConnectionCallbacks for ConnectionCore {
 
     fn peer_stream(self: Arc<Self>, stream: PeerStream<'_>) {
         self.peer_finished.store(false, Ordering::Release);
+        self.end_taken.store(false, Ordering::Release);
         self.peer_has_spoken();
         ReadStream::accept(Arc::clone(&self), stream);
         self.changed.notify_waiters();

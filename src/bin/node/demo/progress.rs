@@ -11,8 +11,7 @@ use crate::output::remark;
 /// Plain lines come in steps of this many percent.
 const STEP_PERCENT: u64 = 10;
 
-const TEMPLATE: &str =
-    "{bar:40} {bytes:>10} of {total_bytes} at {binary_bytes_per_sec}, {eta} to go";
+const TEMPLATE: &str = "{bar:40} {bytes:>12} of {total_bytes} at {binary_bytes_per_sec}";
 
 #[derive(Debug, Clone)]
 pub(super) struct Progress(Arc<Form>);
@@ -55,6 +54,13 @@ impl Progress {
             }
             #[cfg(test)]
             Form::Silent => {}
+        }
+    }
+
+    /// The first byte is about to leave: what passed before says nothing about the speed.
+    pub(super) fn start(&self) {
+        if let Form::Bar(bar) = &*self.0 {
+            bar.reset();
         }
     }
 

@@ -1,0 +1,89 @@
+//! A network between one client and one server that can go bad: a UDP relay on loopback.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use tokio::net::UdpSocket;
+use tokio::task::JoinHandle;
+
+/// More than any test sends.
+const OPEN: i64 = i64::MAX / 2;
+
+/// Passes datagrams on in both directions while it may.
+pub(crate) struct Relay {
+    address: SocketAddr,
+    to_server: Arc<AtomicI64>,
+    to_client: Arc<AtomicI64>,
+    task: JoinHandle<()>,
+}
+
+impl Relay {
+    /// Stands in front of `server`.
+    pub(crate) async fn start(server: SocketAddr) -> Self {
+        let front = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
+        let back = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
+        back.connect(server).await.expect("an address");
+        let address = front.local_addr().expect("a bound socket");
+        let to_server = Arc::new(AtomicI64::new(OPEN));
+        let to_client = Arc::new(AtomicI64::new(OPEN));
+        let budgets = (Arc::clone(&to_server), Arc::clone(&to_client));
+        let task = tokio::spawn(relay(front, back, budgets));
+        Self { address, to_server, to_client, task }
+    }
+
+    /// What the client dials.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Loses everything in both directions from here on.
+    pub(crate) fn cut(&self) {
+        self.to_server.store(0, Ordering::Release);
+        self.to_client.store(0, Ordering::Release);
+    }
+
+    /// Passes so many more bytes on to the server, then loses what comes.
+    pub(crate) fn let_through_to_server(&self, bytes: i64) {
+        self.to_server.store(bytes, Ordering::Release);
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn relay(
+    front: UdpSocket,
+    back: UdpSocket,
+    (to_server, to_client): (Arc<AtomicI64>, Arc<AtomicI64>),
+) {
+    let mut client = None;
+    let (mut up, mut down) = (vec![0; 65_536], vec![0; 65_536]);
+    loop {
+        // An error of one datagram (a refused one before) says nothing about the next.
+        tokio::select! {
+            Ok((length, from)) = front.recv_from(&mut up) => {
+                client = Some(from);
+                if passes(&to_server, length) {
+                    drop(back.send(&up[..length]).await);
+                }
+            }
+            Ok(length) = back.recv(&mut down) => {
+                if let Some(client) = client.filter(|_| passes(&to_client, length)) {
+                    drop(front.send_to(&down[..length], client).await);
+                }
+            }
+            else => {}
+        }
+    }
+}
+
+/// Takes `length` off what may pass.
+fn passes(budget: &AtomicI64, length: usize) -> bool {
+    let length = i64::try_from(length).expect("a datagram");
+    let take = |left: i64| (left >= length).then_some(left - length);
+    budget.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_ok()
+}
