@@ -34,7 +34,7 @@ test: deps ## formatting, lints, documentation and every test
 	@echo "==> clippy"
 	@$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	@echo "==> documentation"
-	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --locked
+	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
 	@echo "==> tests"
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
 		$(CARGO) nextest run --workspace --locked; \
@@ -42,7 +42,7 @@ test: deps ## formatting, lints, documentation and every test
 		$(CARGO) test --workspace --locked --no-fail-fast --lib --bins --tests --examples -- --test-threads=2; \
 	fi
 	@echo "==> documentation tests"
-	@$(CARGO) test --doc --locked
+	@$(CARGO) test --doc --workspace --locked
 	@echo "==> all good"
 
 bench: release ## measure the release build: make bench ARGS="--workload small"

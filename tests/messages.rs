@@ -230,16 +230,14 @@ async fn a_credit_that_is_dropped_gives_its_room_back() {
     let unused = credit(&pair.at_client, FILLS).await;
     let refused = pair.at_client.try_send("no room");
     assert!(matches!(refused, Err(SendError::Full { .. })), "{refused:?}");
-    let next = pair.at_client.reserve(FILLS);
-    tokio::pin!(next);
+    let mut next = Box::pin(pair.at_client.reserve(FILLS));
     tokio::select! {
         biased;
         next = &mut next => panic!("the lane is full: {next:?}"),
         () = std::future::ready(()) => {}
     }
     drop(unused);
-    let next = within("the next credit", next).await.expect("there is room");
-    drop(next);
+    drop(within("the next credit", next).await.expect("there is room"));
     pair.at_client.try_send(vec![3; FILLS]).expect("there is room again");
     pair.end().await;
 }
