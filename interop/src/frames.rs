@@ -1,5 +1,7 @@
 //! Frames to exchange, and the wire format read and written a second time.
 
+use std::sync::LazyLock;
+
 use anyhow::{Context, Result, bail};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use moorline::Limits;
@@ -30,19 +32,35 @@ pub trait Incoming: Send {
     fn read(&mut self) -> impl Future<Output = Result<Option<Bytes>>> + Send;
 }
 
-/// A payload that no other `seed` has, so that frames that change places are found out.
+/// Bytes after which a payload repeats itself: a prime, so that nothing that goes by packets,
+/// buffers or pages can exchange two parts of it unnoticed.
+const NOISE_BYTES: usize = 65_521;
+
+/// A payload of `length` bytes. Another `seed` begins at another place of the same noise: making it
+/// is a copy, for a test that computes does not answer its peer.
 #[must_use]
 pub fn frame(seed: usize, length: usize) -> Bytes {
-    let mut state = seed as u64 + 1;
-    let mut payload = BytesMut::with_capacity(length + 8);
+    static NOISE: LazyLock<Vec<u8>> = LazyLock::new(noise);
+    let mut begin = seed * 7_919 % NOISE_BYTES;
+    let mut payload = BytesMut::with_capacity(length);
     while payload.len() < length {
-        // SplitMix64: every eight bytes differ from the eight before.
+        let end = NOISE_BYTES.min(begin + length - payload.len());
+        payload.put_slice(&NOISE[begin..end]);
+        begin = 0;
+    }
+    payload.freeze()
+}
+
+/// SplitMix64.
+fn noise() -> Vec<u8> {
+    let mut state = 0_u64;
+    let words = std::iter::repeat_with(|| {
         state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        payload.put_u64(mixed ^ (mixed >> 27));
-    }
-    payload.truncate(length);
-    payload.freeze()
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    });
+    words.flat_map(u64::to_be_bytes).take(NOISE_BYTES).collect()
 }
 
 /// A frame as it is on the wire.
@@ -74,7 +92,8 @@ pub(crate) fn script() -> Script {
     let mut writes: Vec<_> = frames.iter().map(|frame| encode(frame)).collect();
 
     let together: Vec<_> = (0..FRAMES_PER_WRITE).map(|seed| frame(seed, seed % 7 * 50)).collect();
-    writes.push(together.iter().flat_map(|frame| encode(frame)).collect());
+    let encoded: Vec<_> = together.iter().map(|frame| encode(frame)).collect();
+    writes.push(encoded.concat().into());
     frames.extend(together);
 
     let spread = frame(frames.len(), SPREAD_BYTES);

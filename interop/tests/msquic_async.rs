@@ -39,14 +39,14 @@ impl Dialled {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn msquic_async_dials_a_listener_and_frames_of_every_size_go_both_ways() -> Result<()> {
     let mut it = Dialled::new().await?;
     exchange(&it.connection, &mut it.link.out, &mut it.link.frames).await?;
     it.ends().await
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_to_msquic_async_carries_frames_of_every_size_both_ways() -> Result<()> {
     let certificate = PeerCertificate::generate()?;
     let moorline = Moorline::trusting(&certificate)?;
@@ -60,7 +60,7 @@ async fn a_connection_to_msquic_async_carries_frames_of_every_size_both_ways() -
     moorline.ends().await
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_msquic_async_dials_exchanges_frames_of_every_size() -> Result<()> {
     let certificate = PeerCertificate::generate()?;
     let (node, credential) = node_trusting(&certificate).await?;
@@ -78,7 +78,7 @@ async fn a_node_that_msquic_async_dials_exchanges_frames_of_every_size() -> Resu
     Ok(())
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connector_that_dials_msquic_async_exchanges_frames_of_every_size() -> Result<()> {
     let certificate = PeerCertificate::generate()?;
     let (node, credential) = node_trusting(&certificate).await?;

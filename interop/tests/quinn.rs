@@ -48,7 +48,7 @@ fn application_close() -> Result<CloseCode> {
     CloseCode::application(APPLICATION_CODE.into()).context("it is an application's")
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn quinn_dials_a_listener_and_frames_of_every_size_go_both_ways() -> Result<()> {
     let mut it = Dialled::new().await?;
     assert_eq!(it.connection.remote_identity(), it.certificate.identity());
@@ -58,7 +58,7 @@ async fn quinn_dials_a_listener_and_frames_of_every_size_go_both_ways() -> Resul
     it.ends().await
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_to_quinn_carries_frames_of_every_size_both_ways() -> Result<()> {
     let certificate = PeerCertificate::generate()?;
     let moorline = Moorline::trusting(&certificate)?;
@@ -73,7 +73,7 @@ async fn a_connection_to_quinn_carries_frames_of_every_size_both_ways() -> Resul
     moorline.ends().await
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_quinn_dials_exchanges_frames_of_every_size() -> Result<()> {
     let certificate = PeerCertificate::generate()?;
     let (node, credential) = node_trusting(&certificate).await?;
@@ -92,7 +92,7 @@ async fn a_node_that_quinn_dials_exchanges_frames_of_every_size() -> Result<()> 
     Ok(())
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connector_that_dials_quinn_exchanges_frames_of_every_size() -> Result<()> {
     let certificate = PeerCertificate::generate()?;
     let (node, credential) = node_trusting(&certificate).await?;

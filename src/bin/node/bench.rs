@@ -93,7 +93,9 @@ async fn measure_one(app: &App, workload: Workload, args: &BenchArgs) -> Result<
         Workload::Connrate => {
             connections::rate(app, args.seconds.unwrap_or(Duration::from_secs(4))).await
         }
-        Workload::Memory => connections::memory(app, connections(1000)).await,
+        Workload::Memory => {
+            connections::memory(app, connections::affordable(connections(1000))).await
+        }
         Workload::All => bail!("not one workload"),
     };
     let mut report = measured.with_context(|| format!("cannot measure {}", name(workload)))?;

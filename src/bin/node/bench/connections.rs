@@ -8,10 +8,11 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::Report;
-use super::measure::{Processes, rss_kib};
+use super::measure::{Processes, open_files_max, rss_kib};
 use super::pair::{Dialler, Pair, greet_from_far, greet_from_near};
 use crate::app::App;
 use crate::exit::CheckFailed;
+use crate::output::remark;
 use crate::wait::within;
 
 /// Connections that are being made at once.
@@ -22,6 +23,9 @@ const CONNECTION_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Pairs made before memory is measured, so that what is allocated once is not counted.
 const PAIRS_NOT_COUNTED: usize = 5;
+
+/// Open files that are no connections: what a process has anyway, with some to spare.
+const FILES_OF_OTHERS: usize = 128;
 
 /// Whole connections: handshake, a frame each way, close.
 pub(super) async fn rate(app: &App, counted: Duration) -> Result<Report> {
@@ -86,6 +90,18 @@ async fn one_connection(dialler: &Dialler) -> Result<()> {
         Ok(())
     };
     within(CONNECTION_TIME_MAX, "a connection", whole).await?
+}
+
+/// As many connections as are wanted, or as many as the limit of open files allows.
+pub(super) fn affordable(wanted: usize) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    // MsQuic opens a socket and an event queue for each core, for every connection it dials.
+    let limit = open_files_max().unwrap_or(usize::MAX).saturating_sub(FILES_OF_OTHERS);
+    let affordable = wanted.min(limit / (2 * cores)).max(1);
+    if affordable < wanted {
+        remark(format_args!("note: `ulimit -n` allows {affordable} of {wanted} connections"));
+    }
+    affordable
 }
 
 /// Growth of resident memory over idle connections, both ends in this process.

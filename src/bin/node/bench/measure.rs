@@ -82,6 +82,16 @@ pub(super) fn rss_kib() -> Result<f64> {
     pages.map(|pages| pages * PAGE_KIB).context("/proc/self/statm is odd")
 }
 
+/// How many files this process may have open: the soft limit, which `ulimit -n` shows.
+pub(super) fn open_files_max() -> Option<usize> {
+    soft_limit(&std::fs::read_to_string("/proc/self/limits").ok()?)
+}
+
+fn soft_limit(limits: &str) -> Option<usize> {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,6 +101,14 @@ mod tests {
         let stat = "1 (a) b) R 2 3 4 5 6 7 8 9 10 11 120 30 14 15";
         assert_eq!(ticks(stat), Some(150.0));
         assert_eq!(ticks("1 (a) R 2"), None);
+    }
+
+    #[test]
+    fn the_limit_of_open_files_is_the_soft_one() {
+        let limits = "Limit   Soft   Hard\nMax open files            1024     4096     files\n";
+        assert_eq!(soft_limit(limits), Some(1024));
+        assert_eq!(soft_limit("Max open files unlimited unlimited files"), None);
+        assert!(open_files_max().is_some());
     }
 
     #[test]
