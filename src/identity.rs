@@ -36,6 +36,7 @@ use sha2::{Digest, Sha256};
 pub use credential::NetCredential;
 pub(crate) use credential::Pkcs12;
 pub use error::{CredentialError, Origin};
+pub use key_files::read_certificate;
 pub use prefixes::{KeyPrefixes, key_prefixes};
 pub use signing_key::SigningKey;
 pub use trust::{Refusal, Trust};

@@ -8,10 +8,10 @@
 //!
 //! - [`NetCredential`]: who you are and whom you trust. A peer is the SHA-256 of its certificate
 //!   ([`CertHash`]); nobody is trusted unless you say so.
-//! - [`Node`]: [`listen`](Node::listen), [`connect`](Node::connect) (a [`Target`] says whom to
+//! - [`Node`] gives [`listen`](Node::listen), [`connect`](Node::connect) (a [`Target`] says whom to
 //!   expect and when to redial), [`subscribe`](Node::subscribe) to [`NodeEvent`]s,
 //!   [`shutdown`](Node::shutdown).
-//! - [`ConnectionHandle`]: [`send`](ConnectionHandle::send),
+//! - [`ConnectionHandle`] gives [`send`](ConnectionHandle::send),
 //!   [`send_acked`](ConnectionHandle::send_acked), [`recv`](ConnectionHandle::recv),
 //!   [`recv_many`](ConnectionHandle::recv_many), [`close`](ConnectionHandle::close).
 //! - [`ConnectionMessage`] and [`SupervisorMessage`]: the same by actor message.
@@ -89,14 +89,15 @@ pub use frame::{FrameDecoder, FrameTooLarge, HEADER_BYTES, Piece, Position, Run}
 pub use identity::{
     CERTIFICATE_BYTES_MAX, CertHash, CredentialError, KeyPrefixes, NetCredential, Origin,
     ParseHexError, Refusal, SIGNATURES_EXAMINED_MAX, SignerKey, SigningKey, Trust, key_prefixes,
+    read_certificate,
 };
 pub use restart::{BackoffSettings, InvalidRestartSetting, RestartPolicy};
 pub use transport::{
     Direction, LINKAGE, LibraryVersion, MsQuicListener, MsQuicNetConnection,
     MsQuicNetIncomingRequest, MsQuicTransport, NetConnection, NetIncomingRequest, NetListener,
     NetTransport, OutcomeCounts, ReadStream, RegistrationWrapper, RemoteAddr, SendStream,
-    StreamPool, read_message_from_stream, resolve_bad_certificate, skip_system_certificates,
-    write_buffer_to_stream,
+    StreamPool, exit_at_once, read_message_from_stream, resolve_bad_certificate,
+    skip_system_certificates, write_buffer_to_stream,
 };
 
 /// The version of the MsQuic library in this process.

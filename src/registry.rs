@@ -148,7 +148,6 @@ impl<H: Clone> Registry<H> {
     }
 
     /// Whether there is no connection.
-    #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -133,16 +133,32 @@ async fn a_frame_by_message_after_a_close_comes_back() {
     pair.end().await;
 }
 
-#[tokio::test]
-async fn a_watcher_is_told_the_reason_when_its_node_shuts_down() {
-    let pair = Pair::new().await;
-    let watch = |reply| ConnectionMessage::WatchClose { reply };
-    let (here, there) = (ask(pair.at_client.actor(), watch), ask(pair.at_server.actor(), watch));
-    within("the end", pair.client.shutdown(LIMIT)).await.expect("an orderly end");
-    let (here, there) = (within("here", here).await, within("there", there).await);
-    assert_eq!(here, Ok(CloseReason::Local { code: CloseCode::GOING_AWAY }));
-    assert_eq!(there, Ok(CloseReason::Peer { code: CloseCode::GOING_AWAY }));
-    within("the server's end", pair.server.shutdown(LIMIT)).await.expect("an orderly end");
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn watchers_are_told_the_reason_when_a_node_shuts_down() {
+    let (a, b) = friends();
+    let (server, client) = (node(a).await, node(b).await);
+    let mut events = server.subscribe();
+    let address = within("listening", server.listen(loopback())).await.expect("it listens");
+    let (mut watchers, mut readers) = (Vec::new(), Vec::new());
+    for _ in 0..20 {
+        let target = Target::from(address).redial(Redial::Never);
+        let dialled = within("a dial", client.connect(target)).await.expect("a dial");
+        let accepted = connected(&mut events).await;
+        let watch = |reply| ConnectionMessage::WatchClose { reply };
+        watchers.push((ask(dialled.actor(), watch), ask(accepted.actor(), watch)));
+        // Who reads to the end lets the peer close at once.
+        readers.push(tokio::spawn(async move { while accepted.recv().await.is_ok() {} }));
+    }
+    within("the end", client.shutdown(LIMIT)).await.expect("an orderly end");
+    let code = CloseCode::GOING_AWAY;
+    for (here, there) in watchers {
+        assert_eq!(within("here", here).await, Ok(CloseReason::Local { code }));
+        assert_eq!(within("there", there).await, Ok(CloseReason::Peer { code }));
+    }
+    for reader in readers {
+        within("a reader", reader).await.expect("no panic");
+    }
+    within("the server's end", server.shutdown(LIMIT)).await.expect("an orderly end");
 }
 
 #[tokio::test]

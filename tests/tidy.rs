@@ -235,7 +235,7 @@ struct Source {
 impl Source {
     fn new(name: String, text: String) -> Self {
         let code = blank_prose(&text);
-        let is_test = name.ends_with("/tests.rs") || name.contains("/tests/");
+        let is_test = name.ends_with("tests.rs") || name.contains("/tests/");
         let tests =
             if is_test { std::iter::once(0..code.len()).collect() } else { test_items(&code) };
         let shipped = tests.iter().fold(code.clone(), |code, item| blank(&code, item.clone()));

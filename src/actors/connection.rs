@@ -200,6 +200,7 @@ pub(crate) async fn spawn(
     core.on_over(Box::new(move |reason| {
         let Some(shared) = watcher.upgrade() else { return };
         shared.registry.remove(&peer, epoch);
+        shared.left.notify_waiters();
         let reason = reason.clone();
         shared.emit(super::events::NodeEvent::Disconnected { peer, remote, epoch, reason });
     }));

@@ -34,7 +34,7 @@ pub struct ConnectionHandle {
 pub struct ConnectionStats {
     /// What became of the frames that were accepted for sending.
     pub sent: OutcomeCounts,
-    /// Acknowledged bytes of frames, with their length prefixes.
+    /// Bytes of the payloads of acknowledged frames.
     pub bytes_sent: u64,
     /// Frames that readers took.
     pub frames_received: u64,

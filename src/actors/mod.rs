@@ -28,7 +28,7 @@ mod supervision_tests;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{Notify, broadcast, watch};
 
 use crate::config::NodeConfig;
 use crate::registry::{EpochSource, Registry};
@@ -53,6 +53,8 @@ pub(crate) struct NodeShared {
     pub(crate) events: broadcast::Sender<NodeEvent>,
     /// No new connections, in either direction.
     pub(crate) stopping: AtomicBool,
+    /// A connection is over and out of the registry.
+    pub(crate) left: Notify,
     /// The supervisor has ended.
     pub(crate) stopped: watch::Sender<bool>,
 }
@@ -66,6 +68,7 @@ impl NodeShared {
             epochs: EpochSource::new(),
             events: broadcast::channel(EVENTS_KEPT).0,
             stopping: AtomicBool::new(false),
+            left: Notify::new(),
             stopped: watch::channel(false).0,
         })
     }

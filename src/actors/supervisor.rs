@@ -29,7 +29,10 @@ use super::{DONE, NodeShared, OwnedTask};
 use crate::error::{CloseCode, ConnectError, ListenError};
 use crate::restart::{RestartDecision, RestartState};
 
-/// How long the transport may take to tell peers of a cut, once the grace is over.
+/// How long peers may take to acknowledge the close of their connections.
+const PEERS_TOLD_MAX: Duration = Duration::from_millis(500);
+
+/// How long the transport may take to end what is cut without telling anybody.
 const CUT_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// What a node's root can be asked.
@@ -421,19 +424,32 @@ impl std::fmt::Display for Kind {
     }
 }
 
-/// Waits until MsQuic has no handle left, cutting what is left after `grace`; returns how many
-/// connections were cut.
+/// Waits until the connections have ended, cutting what is left after `grace`, and then until
+/// MsQuic has no handle left; returns how many connections were cut.
 async fn drain(shared: &NodeShared, grace: Duration) -> usize {
     let Ok(registration) = shared.transport.registration() else { return 0 };
-    if registration.wait_idle(grace).await {
-        return 0;
-    }
-    let left = shared.registry.connections();
+    let ended = async {
+        loop {
+            let left = shared.left.notified();
+            tokio::pin!(left);
+            left.as_mut().enable();
+            if shared.registry.is_empty() {
+                return;
+            }
+            left.await;
+        }
+    };
+    let ended = tokio::time::timeout(grace, ended).await.is_ok();
+    let left = if ended { Vec::new() } else { shared.registry.connections() };
     for (_, _, handle) in &left {
         handle.core().cut(CloseCode::GOING_AWAY);
     }
-    if !registration.wait_idle(CUT_TIME_MAX).await {
-        warn!(handles = registration.live_handles(), "handles are left after the shutdown");
+    if !registration.wait_idle(PEERS_TOLD_MAX).await {
+        // Handshakes on their way, and peers that do not answer.
+        registration.cut_silently();
+        if !registration.wait_idle(CUT_TIME_MAX).await {
+            warn!(handles = registration.live_handles(), "handles are left after the shutdown");
+        }
     }
     left.len()
 }

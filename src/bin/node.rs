@@ -61,7 +61,8 @@ fn main() -> ExitCode {
 
 /// Logs to standard error: standard output belongs to what a command answers.
 fn start_logging(cli: &Cli) {
-    let level = if cli.command.is_service() { "info" } else { "warn" };
+    // What a command answers matters; a service tells how it is doing.
+    let level = if cli.command.is_service() { "info" } else { "error" };
     let asked = std::env::var(LOG_VARIABLE).ok().filter(|text| !text.is_empty());
     let filter = asked.as_deref().map(EnvFilter::try_new);
     let (filter, problem) = match filter {

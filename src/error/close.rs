@@ -244,7 +244,13 @@ impl std::fmt::Display for CloseReason {
             Self::HandshakeTimedOut => f.write_str("the handshake got no answer in time"),
             Self::TimedOut => f.write_str("the peer stopped answering"),
             Self::Transport { status, error_code } => {
-                write!(f, "transport error {error_code:#x} (status {status:#x})")
+                // On POSIX the library's local failures are error numbers of the system.
+                let system =
+                    i32::try_from(*status).ok().filter(|number| (1..4096).contains(number));
+                match system.map(std::io::Error::from_raw_os_error) {
+                    Some(system) => write!(f, "transport error {error_code:#x}: {system}"),
+                    None => write!(f, "transport error {error_code:#x} (status {status:#x})"),
+                }
             }
         }
     }

@@ -4,7 +4,7 @@
 //! made, and not by the first handshake that fails.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::path::Path;
 
 use pem::{EncodeConfig, LineEnding, Pem};
@@ -31,11 +31,32 @@ const ENCODING: EncodeConfig = EncodeConfig::new().set_line_ending(LineEnding::L
 const USABLE_FOR_TLS: &str = "an ECDSA P-256, ECDSA P-384 or RSA key";
 const USABLE_FOR_SIGNING: &str = "an Ed25519 key";
 
+/// Larger files are no certificates and no keys, and are not read to their end.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
 /// Reads a whole file.
 pub(super) fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, CredentialError> {
-    fs::read(path)
-        .map(Zeroizing::new)
-        .map_err(|source| CredentialError::Unreadable { path: path.to_owned(), source })
+    let read = || {
+        let mut data = Zeroizing::new(Vec::new());
+        File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut data)?;
+        if data.len() as u64 > FILE_BYTES_MAX {
+            return Err(io::Error::other("it is too large to be a certificate or a key"));
+        }
+        Ok(data)
+    };
+    read().map_err(|source| CredentialError::Unreadable { path: path.to_owned(), source })
+}
+
+/// The first certificate in a file, PEM or DER, as DER: the one whose SHA-256 is an identity.
+///
+/// # Errors
+///
+/// [`CredentialError`] names the file: it cannot be read, or holds no certificate.
+pub fn read_certificate(path: &Path) -> Result<Vec<u8>, CredentialError> {
+    let (data, origin) = (read_file(path)?, Origin::File(path.to_owned()));
+    let chain = read_chain(&data, &origin)?;
+    let missing = CredentialError::CertificateMissing { origin };
+    chain.into_iter().next().ok_or(missing)
 }
 
 /// The certificates in the data, as DER and in order. There is at least one; none is checked.

@@ -35,9 +35,10 @@ use msquic::ffi::{HQUIC, QUIC_API_TABLE, QUIC_BUFFER, QUIC_HANDLE};
 
 pub(super) use connection::{ConnectionCallbacks, ConnectionSlot};
 pub use environment::skip_system_certificates;
+pub use exit_guard::exit_at_once;
 pub(super) use listener::{ListenerCallbacks, ListenerSlot, NewConnection};
 pub(super) use settings::QuicSettings;
-pub(super) use socket_filter::drop_empty_datagrams;
+pub(super) use socket_filter::{drop_empty_datagrams, has_socket};
 pub(super) use stream::{
     PARTS_MAX, PeerStream, Received, SendRequest, Shutdown, StreamCallbacks, StreamSlot,
 };
@@ -190,15 +191,18 @@ impl Registration {
         Ok(Self(handle))
     }
 
-    /// Asks every connection and listener of the registration to shut down. Does not wait.
-    pub(super) fn shutdown(&self, code: u64) {
+    /// Asks every connection and listener of the registration to shut down; `silent` tells no
+    /// peer. Does not wait.
+    pub(super) fn shutdown(&self, silent: bool, code: u64) {
+        use msquic::ffi as q;
+        let flags = if silent {
+            q::QUIC_CONNECTION_SHUTDOWN_FLAGS_QUIC_CONNECTION_SHUTDOWN_FLAG_SILENT
+        } else {
+            q::QUIC_CONNECTION_SHUTDOWN_FLAGS_QUIC_CONNECTION_SHUTDOWN_FLAG_NONE
+        };
         // SAFETY: the handle is open while `self` lives; the call only queues work.
         unsafe {
-            call!(RegistrationShutdown)(
-                self.0.as_ptr(),
-                msquic::ffi::QUIC_CONNECTION_SHUTDOWN_FLAGS_QUIC_CONNECTION_SHUTDOWN_FLAG_NONE,
-                code,
-            );
+            call!(RegistrationShutdown)(self.0.as_ptr(), flags, code);
         }
     }
 }

@@ -300,7 +300,7 @@ impl Lane {
         state.in_flight_bytes -= sent.bytes;
         if acknowledged {
             state.counts.completed += sent.frames;
-            state.bytes_sent += sent.bytes as u64;
+            state.bytes_sent += sent.bytes as u64 - sent.frames * HEADER_BYTES as u64;
         } else {
             state.counts.maybe_sent += sent.frames;
         }

@@ -56,6 +56,7 @@ impl MsQuicListener {
         credential: NetCredential,
         limits: Arc<Limits>,
     ) -> Result<Self, LibraryError> {
+        check_free(address)?;
         let (sender, incoming) = mpsc::unbounded_channel();
         let core = Arc::new(ListenerCore {
             slot: ListenerSlot::default(),
@@ -120,6 +121,24 @@ impl MsQuicListener {
         let mut life = self.core.life.subscribe();
         // The sender lives in `self.core`, so this ends only by the value.
         let _ = life.wait_for(|life| *life == Life::Stopped).await;
+    }
+}
+
+/// Finds out whether another process has the port.
+///
+/// The library shares ports (SO_REUSEPORT), so its own bind would succeed beside another process
+/// that uses it, and each would get a part of the connections. A socket of this process is the
+/// library's: a listener that stopped leaves it to its connections.
+fn check_free(address: SocketAddr) -> Result<(), LibraryError> {
+    if address.port() == 0 || ffi::has_socket(address) {
+        return Ok(());
+    }
+    match std::net::UdpSocket::bind(address) {
+        Err(cause) if cause.kind() == std::io::ErrorKind::AddrInUse => {
+            Err(LibraryError { status: ffi::status::ADDRESS_IN_USE })
+        }
+        // Whatever else is wrong, the library says.
+        _ => Ok(()),
     }
 }
 

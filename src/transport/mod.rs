@@ -35,7 +35,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 pub use connection::MsQuicNetConnection;
 pub use core::Direction;
-pub use ffi::skip_system_certificates;
+pub use ffi::{exit_at_once, skip_system_certificates};
 pub use lane::OutcomeCounts;
 pub use listener::{MsQuicListener, MsQuicNetIncomingRequest};
 pub use refusal::resolve_bad_certificate;

@@ -13,7 +13,7 @@ use tracing::{debug, error, info, warn};
 
 use super::LibraryVersion;
 use super::{ffi, lock};
-use crate::error::LibraryError;
+use crate::error::{CloseCode, LibraryError};
 
 /// Owns the registration; everything that has a handle owns a share of it.
 ///
@@ -66,6 +66,13 @@ impl RegistrationWrapper {
         tokio::time::timeout(limit, idle).await.is_ok()
     }
 
+    /// Ends what is left at once and tells no peer. Nothing can be opened after that.
+    pub(crate) fn cut_silently(&self) {
+        if let Some(registration) = &self.registration {
+            registration.shutdown(true, CloseCode::DROPPED.value());
+        }
+    }
+
     /// Tells when the registration is closed, which is after the last owner let go of it.
     pub(crate) fn watch_closed(&self) -> watch::Receiver<bool> {
         self.closed.subscribe()
@@ -80,7 +87,7 @@ impl Drop for RegistrationWrapper {
     fn drop(&mut self) {
         let Some(registration) = self.registration.take() else { return };
         let closed = self.closed.clone();
-        registration.shutdown(crate::error::CloseCode::DROPPED.value());
+        registration.shutdown(false, CloseCode::DROPPED.value());
         let close = move || {
             drop(registration);
             debug!("registration closed");

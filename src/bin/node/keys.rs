@@ -13,9 +13,6 @@ use serde::Serialize;
 use crate::arguments::KeygenArgs;
 use crate::output::Output;
 
-/// Larger files are no certificates, and are not read.
-const CERTIFICATE_FILE_BYTES_MAX: u64 = 1 << 20;
-
 #[derive(Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 enum Answer<'a> {
@@ -99,31 +96,12 @@ fn write_secret(path: &Path, secret: &[u8]) -> Result<()> {
 }
 
 pub(crate) fn id(out: Output, path: &Path) -> Result<()> {
-    let der = read_leaf(path)?;
+    let der = moorline::read_certificate(path)?;
     let key = key_prefixes(&der);
     if key.subject.is_empty() {
         bail!("{} holds no certificate that can be read: give a PEM or DER one", path.display());
     }
     out.line(&Answer::Identity { identity: CertHash::of_der(&der), key: key.to_string() })
-}
-
-/// The first certificate in a file, as DER.
-fn read_leaf(path: &Path) -> Result<Vec<u8>> {
-    let unreadable = || format!("cannot read {}: give a certificate file", path.display());
-    if fs::metadata(path).with_context(unreadable)?.len() > CERTIFICATE_FILE_BYTES_MAX {
-        bail!("{} is too large to be a certificate", path.display());
-    }
-    let data = fs::read(path).with_context(unreadable)?;
-    let blocks = pem::parse_many(&data).with_context(unreadable)?;
-    if blocks.is_empty() {
-        // No PEM at all: DER, or nothing that is a certificate.
-        return Ok(data);
-    }
-    let certificate = blocks.into_iter().find(|block| block.tag() == "CERTIFICATE");
-    match certificate {
-        Some(block) => Ok(block.into_contents()),
-        None => bail!("{} holds PEM and no CERTIFICATE in it", path.display()),
-    }
 }
 
 pub(crate) fn version(out: Output) -> Result<()> {

@@ -1,8 +1,6 @@
 //! Ctrl-C and SIGTERM: the first asks every command to stop in order, the second leaves at once.
 
 use std::io;
-use std::os::unix::process::CommandExt;
-use std::process::Command;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -46,7 +44,9 @@ async fn serve(mut interrupt: Signal, mut terminate: Signal, asked: watch::Sende
     tracing::info!("stopping in order; the same signal again leaves at once");
     asked.send_replace(true);
     either(&mut interrupt, &mut terminate).await;
-    leave_at_once();
+    // An orderly exit would wait for peers, and run the destructors of the C library while its
+    // threads still work.
+    moorline::exit_at_once(i32::from(Exit::AtOnce.code()))
 }
 
 async fn either(interrupt: &mut Signal, terminate: &mut Signal) {
@@ -54,15 +54,4 @@ async fn either(interrupt: &mut Signal, terminate: &mut Signal) {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
-}
-
-/// Ends the process without a word to anybody, with the code for that.
-///
-/// `std::process::exit` would wait for peers, and run the destructors of the C library while its
-/// threads still work. Becoming another program runs nothing of ours.
-fn leave_at_once() -> ! {
-    let code = format!("exit {}", Exit::AtOnce.code());
-    let error = Command::new("/bin/sh").args(["-c", &code]).exec();
-    tracing::error!(%error, "cannot leave in the usual way");
-    std::process::abort()
 }

@@ -12,18 +12,32 @@ use std::os::fd::RawFd;
 /// how many.
 #[cfg(target_os = "linux")]
 pub(in crate::transport) fn drop_empty_datagrams(address: SocketAddr) -> io::Result<usize> {
-    let mut filtered = 0;
+    let sockets = sockets_on(address)?;
+    sockets.iter().try_for_each(|socket| attach(*socket))?;
+    Ok(sockets.len())
+}
+
+/// Whether this process has a UDP socket on `address`.
+#[cfg(target_os = "linux")]
+pub(in crate::transport) fn has_socket(address: SocketAddr) -> bool {
+    sockets_on(address).is_ok_and(|sockets| !sockets.is_empty())
+}
+
+#[cfg(target_os = "linux")]
+fn sockets_on(address: SocketAddr) -> io::Result<Vec<RawFd>> {
+    let mut sockets = Vec::new();
     for entry in std::fs::read_dir("/proc/self/fd")? {
-        let Some(fd) = entry?.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok())
-        else {
-            continue;
-        };
-        if is_udp(fd) && bound_to(fd).is_some_and(|bound| covers(bound, address)) {
-            attach(fd)?;
-            filtered += 1;
-        }
+        let fd = entry?.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok());
+        let is_it =
+            |fd: &RawFd| is_udp(*fd) && bound_to(*fd).is_some_and(|bound| covers(bound, address));
+        sockets.extend(fd.filter(is_it));
     }
-    Ok(filtered)
+    Ok(sockets)
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(in crate::transport) fn has_socket(_address: SocketAddr) -> bool {
+    false
 }
 
 #[cfg(not(target_os = "linux"))]
