@@ -477,28 +477,37 @@ async fn a_port_with_a_foreign_udp_socket_is_in_use() {
     end([node]).await;
 }
 
-/// In the environment of the other process: this test is both of them.
+/// In the environment of a process that a test starts: it runs the same test, as the other side.
 const OTHER_PROCESS: &str = "MOORLINE_TEST_OTHER_PROCESS";
 
-#[tokio::test]
-async fn a_port_with_a_listener_of_another_process_is_in_use() {
-    let node = node(stranger()).await;
-    if std::env::var_os(OTHER_PROCESS).is_some() {
-        let bound = within("listening", node.listen(loopback())).await.expect("a listener");
-        eprintln!("listening on {bound}");
-        let mut until_closed = Vec::new();
-        tokio::io::stdin().read_to_end(&mut until_closed).await.expect("the end of the input");
-        return end([node]).await;
-    }
-    let mut other = tokio::process::Command::new(std::env::current_exe().expect("this file"))
-        .args(["--exact", "a_port_with_a_listener_of_another_process_is_in_use", "--nocapture"])
+fn is_other_process() -> bool {
+    std::env::var_os(OTHER_PROCESS).is_some()
+}
+
+/// This test, once more, in a process of its own.
+fn other_process(test: &str) -> tokio::process::Child {
+    tokio::process::Command::new(std::env::current_exe().expect("this file"))
+        .args(["--exact", test, "--nocapture"])
         .env(OTHER_PROCESS, "1")
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
-        .expect("another process");
+        .expect("another process")
+}
+
+#[tokio::test]
+async fn a_port_with_a_listener_of_another_process_is_in_use() {
+    let node = node(stranger()).await;
+    if is_other_process() {
+        let bound = within("listening", node.listen(loopback())).await.expect("a listener");
+        eprintln!("listening on {bound}");
+        let mut until_closed = Vec::new();
+        tokio::io::stdin().read_to_end(&mut until_closed).await.expect("the end of the input");
+        return end([node]).await;
+    }
+    let mut other = other_process("a_port_with_a_listener_of_another_process_is_in_use");
     let mut told = tokio::io::BufReader::new(other.stderr.take().expect("piped")).lines();
     let bound: SocketAddr = within("the other process", async {
         loop {
@@ -509,10 +518,8 @@ async fn a_port_with_a_listener_of_another_process_is_in_use() {
         }
     })
     .await;
-    let result = within("listening", node.listen(bound)).await;
-    let error = result.expect_err("another process has it");
+    let error = within("listening", node.listen(bound)).await.expect_err("it is taken");
     assert!(matches!(error, ListenError::InUse { address } if address == bound), "{error:?}");
-
     drop(other.stdin.take());
     assert!(within("its end", other.wait()).await.expect("a status").success());
     within("listening", node.listen(bound)).await.expect("it is free again");
@@ -707,7 +714,7 @@ impl Load {
                 if count == 300
                     && let Some(warm) = warm.take()
                 {
-                    drop(warm.send(()));
+                    warm.send(()).expect("the test waits for it");
                 }
             }
         });
@@ -972,4 +979,35 @@ async fn a_frame_that_is_not_whole_in_time_closes_with_frame_timeout() {
     let sent = assert_balanced(&at_client);
     assert_eq!((sent.accepted, sent.maybe_sent), (2, 1));
     end([client, server]).await;
+}
+
+// ---- the end of the process --------------------------------------------------------------------
+
+#[tokio::test]
+async fn a_process_that_ends_right_after_its_connections_does_not_abort() {
+    if is_other_process() {
+        let transport = MsQuicTransport::new();
+        let server = stranger();
+        let client = stranger().trust_hash(server.identity());
+        let listener = transport.create_listener(loopback(), &["test"], server).await;
+        let listener = listener.expect("a listener");
+        let address = listener.local_addr();
+        let refused = async { listener.accept().await.expect("a request").accept().await };
+        let dialled = async {
+            let connection = transport.connect(address, &["test"], client).await.ok()?;
+            Some(connection.watch_close().await)
+        };
+        let (refused, _) = within("a refusal", async { tokio::join!(refused, dialled) }).await;
+        assert!(refused.is_err(), "the server trusts nobody");
+        drop(listener);
+        let registration = transport.registration().expect("open");
+        assert!(within("the last handle", registration.wait_idle(LIMIT)).await);
+        return;
+    }
+    for _ in 0..40 {
+        let other = other_process("a_process_that_ends_right_after_its_connections_does_not_abort");
+        let ended = within("its end", other.wait_with_output()).await.expect("an end");
+        let told = String::from_utf8_lossy(&ended.stderr);
+        assert!(ended.status.success(), "{}: {told}", ended.status);
+    }
 }

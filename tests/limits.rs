@@ -499,7 +499,9 @@ async fn connections_that_nobody_accepts_are_refused_over_the_limit() {
         assert_eq!(frame, "hello");
     }
     let late = dial().await.expect("there is room again");
-    drop((late, listener));
+    drop(listener);
+    let code = CloseCode::REFUSED;
+    assert_eq!(within("its end", late.watch_close()).await, CloseReason::Peer { code });
     assert!(transport.registration().expect("open").wait_idle(LIMIT).await);
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use common::{LIMIT, Pair, connected, friends, loopback, node, stranger, within, within_limit};
 use moorline::{
-    CloseCode, CloseReason, ConnectError, ConnectionHandle, ListenError, MsQuicTransport,
+    CloseCode, CloseReason, ConnectError, ConnectionHandle, ListenError, MsQuicTransport, Node,
     NodeError, Outcome, RecvError, Redial, SendError, Target,
 };
 use tokio::net::UdpSocket;
@@ -111,6 +111,23 @@ async fn a_second_shutdown_is_told_that_the_node_is_stopped() {
         within("a late close", pair.client.close(LIMIT)).await,
         Err(NodeError::Stopped)
     ));
+    within("the server's end", pair.server.close(LIMIT)).await.expect("an orderly end");
+}
+
+#[tokio::test]
+async fn a_shutdown_that_is_cancelled_goes_on() {
+    let pair = Pair::new().await;
+    {
+        let mut shutdown = Box::pin(pair.client.shutdown(LIMIT));
+        tokio::select! {
+            biased;
+            result = &mut shutdown => panic!("it takes a round trip, yet: {result:?}"),
+            () = std::future::ready(()) => {}
+        }
+    }
+    within("the end", pair.client.stopped()).await;
+    let reason = within("the end of the connection", pair.at_client.closed()).await;
+    assert_eq!(reason, CloseReason::Local { code: AWAY });
     within("the server's end", pair.server.close(LIMIT)).await.expect("an orderly end");
 }
 
@@ -472,21 +489,33 @@ fn a_process_that_exits_with_open_connections_does_not_hang_or_abort() {
     });
 }
 
+/// A node that dials a peer that never answers, on a runtime that is given up.
+async fn dialling() -> (Node, UdpSocket) {
+    let node = node(stranger()).await;
+    let silent = UdpSocket::bind(loopback()).await.expect("a socket");
+    let address = silent.local_addr().expect("it is bound");
+    let dialling = node.clone();
+    tokio::spawn(async move { dialling.connect(address).await.map(drop) });
+    within("the dial", silent.recv_from(&mut [0; 2048])).await.expect("a datagram");
+    (node, silent)
+}
+
+#[test]
+fn a_runtime_that_is_dropped_while_it_dials_does_not_hang_or_abort() {
+    in_its_own_process("a_runtime_that_is_dropped_while_it_dials_does_not_hang_or_abort", || {
+        let runtime = runtime();
+        let dialling = runtime.block_on(dialling());
+        drop(runtime);
+        drop(dialling);
+    });
+}
+
 #[test]
 fn a_process_that_ends_while_it_dials_does_not_hang_or_abort() {
     in_its_own_process("a_process_that_ends_while_it_dials_does_not_hang_or_abort", || {
         let runtime = runtime();
-        let (node, silent) = runtime.block_on(async {
-            let node = node(stranger()).await;
-            let silent = UdpSocket::bind(loopback()).await.expect("a socket");
-            let address = silent.local_addr().expect("it is bound");
-            let dialling = node.clone();
-            tokio::spawn(async move { dialling.connect(address).await.map(drop) });
-            within("the dial", silent.recv_from(&mut [0; 2048])).await.expect("a datagram");
-            (node, silent)
-        });
-        drop(runtime);
-        drop((node, silent));
+        std::mem::forget(runtime.block_on(dialling()));
+        std::mem::forget(runtime);
     });
 }
 

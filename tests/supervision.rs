@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use common::{LIMIT, Pair, connected, friends, loopback, node, node_with, stranger, within};
 use moorline::{
-    CloseCode, CloseReason, ConnectError, ConnectionHandle, Events, NetCredential, Node,
-    NodeConfig, NodeError, NodeEvent, Redial, Target,
+    CloseCode, CloseReason, ConnectError, ConnectionHandle, Events, ListenError, NetCredential,
+    Node, NodeConfig, NodeError, NodeEvent, Redial, Target,
 };
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::mpsc;
@@ -313,6 +313,35 @@ async fn calls_for_one_target_share_one_connection() {
 }
 
 #[tokio::test]
+async fn a_call_that_keeps_at_it_is_not_given_up_with_one_that_does_not() {
+    let (a, b) = friends();
+    let silent = tokio::net::UdpSocket::bind(free_port()).await.expect("a socket");
+    let address = silent.local_addr().expect("it is bound");
+    let client = node_with(b, |config| {
+        quick(config);
+        config.limits.handshake_time_max = Duration::from_millis(500);
+    })
+    .await;
+    let call = |redial| {
+        let (client, target) = (client.clone(), Target::from(address).redial(redial));
+        tokio::spawn(async move { client.connect(target).await })
+    };
+    let once = call(Redial::WhenLost);
+    within("the dial", silent.recv_from(&mut [0; 2048])).await.expect("a datagram");
+    // While the first one is still dialling.
+    let always = call(Redial::Always);
+    let failed = within("the one call", once).await.expect("no panic");
+    assert!(matches!(failed, Err(ConnectError::TimedOut { .. })), "{failed:?}");
+    drop(silent);
+    let server = node(a).await;
+    within("listening", server.listen(address)).await.expect("it listens");
+    within("the other call", always).await.expect("no panic").expect("it connects");
+
+    close(client).await;
+    close(server).await;
+}
+
+#[tokio::test]
 async fn each_single_attempt_makes_a_connection_of_its_own() {
     let pair = Pair::new().await;
     let mut at_server = pair.server.subscribe();
@@ -404,6 +433,29 @@ async fn two_nodes_with_one_configuration_do_not_meet() {
     drop(left);
     close(client).await;
     close(nodes.remove(0).0).await;
+}
+
+// ---- where to listen ---------------------------------------------------------------------------
+
+#[tokio::test]
+async fn an_address_is_listened_on_once_and_again_after_it_was_given_up() {
+    let (a, b) = friends();
+    let (server, client) = (node(a).await, node(b).await);
+    let address = within("listening", server.listen(loopback())).await.expect("it listens");
+    let twice = within("the answer", server.listen(address)).await;
+    assert!(matches!(twice, Err(ListenError::InUse { .. })), "{twice:?}");
+    for round in 0..20 {
+        server.stop_listening(address);
+        let again = within("listening", server.listen(address)).await;
+        assert_eq!(again.unwrap_or_else(|error| panic!("{round}: {error}")), address);
+        let single = connect(&client, Target::from(address).redial(Redial::Never)).await;
+        assert_eq!(single.peer(), server.identity());
+    }
+    // Those that came while it listened live on.
+    server.stop_listening(address);
+    assert_eq!(client.connections().len(), 20);
+    close(client).await;
+    close(server).await;
 }
 
 // ---- a node under an actor of the application --------------------------------------------------

@@ -255,7 +255,7 @@ impl Source {
     /// Lines of the file that are not part of an item only tests compile.
     fn shipped_lines(&self) -> usize {
         let lines = |item: &Range<usize>| self.text[item.clone()].matches('\n').count() + 1;
-        self.text.lines().count() - self.tests.iter().map(lines).sum::<usize>()
+        self.text.lines().count().saturating_sub(self.tests.iter().map(lines).sum::<usize>())
     }
 }
 

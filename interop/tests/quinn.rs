@@ -282,7 +282,6 @@ async fn a_stream_that_quinn_stops_is_replaced_by_another() -> Result<()> {
 }
 
 #[tokio::test]
-#[ignore = "moorline says that the connection is closed"]
 async fn a_frame_that_was_lost_with_a_stopped_stream_is_not_taken_for_a_closed_connection()
 -> Result<()> {
     let it = Dialled::new().await?;

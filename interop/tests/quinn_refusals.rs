@@ -207,7 +207,6 @@ async fn a_quinn_server_that_is_full_refuses_before_the_handshake() -> Result<()
 }
 
 #[tokio::test]
-#[ignore = "moorline tells a transport error by its numbers, not a refusal"]
 async fn a_quinn_server_that_gives_up_during_the_handshake_is_told_as_a_refusal() -> Result<()> {
     let certificate = PeerCertificate::generate()?;
     let moorline = Moorline::trusting(&certificate)?;

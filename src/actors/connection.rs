@@ -18,13 +18,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, DerivedActorRef, RpcReplyPort};
+use ractor::{
+    Actor, ActorCell, ActorProcessingErr, ActorRef, ActorStatus, DerivedActorRef, RpcReplyPort,
+};
 use tracing::{Span, debug, info};
 
 use super::handle::{ConnectionHandle, ConnectionStats, Credit, stats};
 use super::{DONE, NodeShared, OwnedTask};
 use crate::error::{CloseCode, CloseReason, Outcome, RecvError, SendError};
 use crate::transport::core::{ConnectionCore, Notice};
+use crate::transport::inbound::Subscriber;
 use crate::transport::lane::OutcomeSink;
 use crate::transport::{Direction, MsQuicNetConnection};
 
@@ -299,13 +302,10 @@ impl State {
         let reply = Arc::new(std::sync::Mutex::new(Some(reply)));
         let (by_sink, weak) = (Arc::clone(&reply), Arc::downgrade(core));
         let sink: OutcomeSink = Box::new(move |outcome| {
-            let result = match outcome {
-                Outcome::Completed => Ok(()),
-                outcome => {
-                    let reason = weak.upgrade().and_then(|core| core.close_reason());
-                    let reason = reason.unwrap_or(CloseReason::Local { code: CloseCode::NORMAL });
-                    Err(SendError::Closed { reason, outcome })
-                }
+            let result = match (outcome, weak.upgrade()) {
+                (Outcome::Completed, _) => Ok(()),
+                (outcome, Some(core)) => Err(core.not_completed(outcome)),
+                (outcome, None) => Err(SendError::StreamLost { outcome }),
             };
             answer_once(&by_sink, result);
         });
@@ -330,6 +330,10 @@ impl State {
         reply: Option<RpcReplyPort<bool>>,
     ) {
         let core = Arc::downgrade(self.core());
+        let cell = subscriber.get_cell();
+        let is_gone = Box::new(move || {
+            matches!(cell.get_status(), ActorStatus::Stopping | ActorStatus::Stopped)
+        });
         let deliver = Box::new(move |frames, bytes| {
             let Some(core) = core.upgrade() else { return Err(frames) };
             match subscriber.send_message(FrameBatch { frames, bytes, core }) {
@@ -339,7 +343,7 @@ impl State {
                 Err(_) => Err(Vec::new()),
             }
         });
-        let subscribed = self.core().inbound().subscribe(deliver);
+        let subscribed = self.core().inbound().subscribe(Subscriber { deliver, is_gone });
         if let Some(reply) = reply {
             answer(reply, subscribed);
         }

@@ -27,7 +27,7 @@ use crate::restart::BackoffState;
 use crate::transport::MsQuicNetConnection;
 
 /// Callers that may wait for one dial. One more is refused: nothing grows unbounded.
-const CALLERS_MAX: usize = 1024;
+pub(super) const CALLERS_MAX: usize = 1024;
 
 pub(crate) type ConnectReply = RpcReplyPort<Result<ConnectionHandle, ConnectError>>;
 
@@ -59,7 +59,7 @@ pub(crate) struct Arguments {
     pub(crate) shared: Arc<NodeShared>,
     pub(crate) supervisor: ActorCell,
     pub(crate) target: Target,
-    pub(crate) reply: Option<ConnectReply>,
+    pub(crate) callers: Vec<ConnectReply>,
     pub(crate) current: Current,
 }
 
@@ -93,12 +93,15 @@ impl Actor for ConnectorActor {
         mut arguments: Arguments,
     ) -> Result<State, ActorProcessingErr> {
         let backoff = BackoffState::new(arguments.shared.config.backoff)?;
-        let callers = arguments.reply.take().into_iter().collect();
+        let mut callers = std::mem::take(&mut arguments.callers);
         let adopted = current(&arguments.current).filter(|handle| handle.close_reason().is_none());
         let was_up = current(&arguments.current).is_some();
         let phase = match &adopted {
             Some(handle) => {
                 watch(handle, &myself);
+                for caller in callers.drain(..) {
+                    drop(caller.send(Ok(handle.clone())));
+                }
                 Phase::Up { epoch: handle.epoch(), since: Instant::now() }
             }
             None => Phase::Dialling { _task: dial(&arguments, &myself, 0) },

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ractor::{Actor, ActorCell, ActorRef};
@@ -12,9 +13,13 @@ use super::handle::ConnectionHandle;
 use super::supervisor::{Supervisor, SupervisorMessage};
 use super::target::Target;
 use crate::config::NodeConfig;
-use crate::error::{ConnectError, ListenError, NodeError};
+use crate::error::{CloseCode, ConnectError, ListenError, NodeError};
 use crate::identity::CertHash;
 use crate::transport::MsQuicTransport;
+
+/// How often a question that fell between two connectors is asked again. Each stops within
+/// microseconds, so one repetition is nearly always enough.
+const CONNECT_ATTEMPTS: usize = 1000;
 
 /// How long the registration may take to close once its last handle is gone.
 const REGISTRATION_CLOSE_MAX: Duration = Duration::from_secs(5);
@@ -36,6 +41,11 @@ struct Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        // Before the supervisor's end kills the connections' actors: the peers learn the reason.
+        self.shared.stopping.store(true, Ordering::Release);
+        for (_, _, handle) in self.shared.registry.connections() {
+            handle.core().cut(CloseCode::GOING_AWAY);
+        }
         self.supervisor.stop(None);
     }
 }
@@ -131,8 +141,17 @@ impl Node {
         target: impl Into<Target>,
     ) -> Result<ConnectionHandle, ConnectError> {
         let target = target.into();
-        let ask = |reply| SupervisorMessage::Connect { target, reply };
-        self.ask(ask).await.unwrap_or(Err(ConnectError::Stopped))
+        for _ in 0..CONNECT_ATTEMPTS {
+            let target = target.clone();
+            let ask = |reply| SupervisorMessage::Connect { target, reply };
+            match self.ask(ask).await {
+                Some(result) => return result,
+                // A connector that was about to stop got the question: the next one answers.
+                None if !self.shared().is_stopping() => tokio::task::yield_now().await,
+                None => break,
+            }
+        }
+        Err(ConnectError::Stopped)
     }
 
     /// Stops keeping `target` connected; an open connection lives on.

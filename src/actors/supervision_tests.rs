@@ -514,3 +514,15 @@ async fn a_killed_supervisor_takes_its_children_along_and_its_peers_are_told() {
     }
     is_over(pair).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_dropped_closes_its_registration() {
+    let Pair { server, client, at_server, at_client, .. } = Pair::new(|_| ()).await;
+    for node in [server, client] {
+        let mut closed = node.registration().watch_closed();
+        drop(node);
+        within("the registration's end", closed.wait_for(|closed| *closed)).await.expect("told");
+    }
+    within("the end there", at_server.closed()).await;
+    within("the end here", at_client.closed()).await;
+}

@@ -120,6 +120,15 @@ struct Child {
     running: Option<Running>,
     /// Dropped with the child: a stop during the wait is final.
     timer: Option<OwnedTask>,
+    /// Who asked for the connection during the wait.
+    callers: Vec<ConnectReply>,
+}
+
+impl Kind {
+    /// Whether a failure ends it: nobody would hold what a single attempt makes later.
+    fn ends_with_failure(&self) -> bool {
+        matches!(self, Self::Connector { target, .. } if target.redial == Redial::Never)
+    }
 }
 
 pub(crate) struct Supervisor;
@@ -216,29 +225,35 @@ impl State {
             drop(reply.send(Err(ConnectError::Stopped)));
             return;
         }
-        if target.redial != Redial::Never
-            && let Some(connector) = self.connector_of(&target)
-        {
-            drop(connector.cast(ConnectorMessage::Connect(reply)));
+        if let Some(child) = self.connector_of(&target) {
+            match &child.running {
+                // If it stops before it reads this, the port is dropped and the caller asks again.
+                Some(Running::Connector(actor)) => {
+                    drop(actor.cast(ConnectorMessage::Connect(reply)));
+                }
+                // It comes back after its wait and answers then.
+                _ if child.callers.len() < connector::CALLERS_MAX => child.callers.push(reply),
+                _ => drop(reply.send(Err(ConnectError::Stopped))),
+            }
             return;
         }
         let current = connector::Current::default();
         let kind = Kind::Connector { target: target.clone(), current: Arc::clone(&current) };
         match self.add(kind) {
-            Some(key) => drop(self.start_connector(key, target, current, Some(reply)).await),
+            Some(key) => drop(self.start_connector(key, target, current, vec![reply]).await),
             None => drop(reply.send(Err(ConnectError::Stopped))),
         }
     }
 
-    fn connector_of(&self, target: &Target) -> Option<ActorRef<ConnectorMessage>> {
-        self.children.values().find_map(|child| match (&child.kind, &child.running) {
-            (Kind::Connector { target: known, .. }, Some(Running::Connector(actor)))
-                if known.redial != Redial::Never && known.is_same(target) =>
-            {
-                Some(actor.clone())
+    /// The connector that keeps `target`, if calls for it share a connection.
+    fn connector_of(&mut self, target: &Target) -> Option<&mut Child> {
+        let keeps = |child: &&mut Child| match &child.kind {
+            Kind::Connector { target: known, .. } => {
+                known.redial != Redial::Never && known.is_same(target)
             }
-            _ => None,
-        })
+            Kind::Listener { .. } => false,
+        };
+        (target.redial != Redial::Never).then(|| self.children.values_mut().find(keeps)).flatten()
     }
 
     fn on_disconnect(&mut self, target: &Target) {
@@ -264,7 +279,8 @@ impl State {
         let restarts = RestartState::new(self.shared.config.restart).ok()?;
         let key = self.next_key;
         self.next_key += 1;
-        self.children.insert(key, Child { kind, restarts, running: None, timer: None });
+        let child = Child { kind, restarts, running: None, timer: None, callers: Vec::new() };
+        self.children.insert(key, child);
         Some(key)
     }
 
@@ -297,13 +313,13 @@ impl State {
         key: u64,
         target: Target,
         current: connector::Current,
-        reply: Option<ConnectReply>,
+        callers: Vec<ConnectReply>,
     ) -> Result<(), ActorProcessingErr> {
         let arguments = connector::Arguments {
             shared: Arc::clone(&self.shared),
             supervisor: self.myself.get_cell(),
             target,
-            reply,
+            callers,
             current,
         };
         let cell: ActorCell = self.myself.get_cell();
@@ -333,7 +349,7 @@ impl State {
             debug!(%id, cause, done, "a connection's actor ended");
             return Ok(());
         };
-        if done || self.shared.is_stopping() {
+        if done || child.kind.ends_with_failure() || self.shared.is_stopping() {
             self.children.remove(&key);
             return Ok(());
         }
@@ -367,7 +383,8 @@ impl State {
             }
             Kind::Connector { target, current } => {
                 let (target, current) = (target.clone(), Arc::clone(current));
-                self.start_connector(key, target.clone(), current, None).await?;
+                let callers = std::mem::take(&mut child.callers);
+                self.start_connector(key, target.clone(), current, callers).await?;
                 self.shared.emit(NodeEvent::ConnectorRestarted { target });
             }
         }

@@ -52,6 +52,13 @@ pub enum SendError {
         /// What became of the frame.
         outcome: Outcome,
     },
+    /// The stream that carried the frame was lost: the peer stopped reading it. The connection
+    /// lives, and the next frame goes out on another stream.
+    #[error("the stream that carried the frame was lost")]
+    StreamLost {
+        /// What became of the frame.
+        outcome: Outcome,
+    },
     /// The connection is closed.
     #[error("the connection is closed: {reason}")]
     Closed {
@@ -69,7 +76,9 @@ impl SendError {
         match self {
             Self::TooLarge { .. } | Self::Credit { .. } => ErrorKind::Never,
             Self::Full { .. } => ErrorKind::Retry,
-            Self::TimedOut { outcome, .. } | Self::Closed { outcome, .. } => match outcome {
+            Self::TimedOut { outcome, .. }
+            | Self::StreamLost { outcome }
+            | Self::Closed { outcome, .. } => match outcome {
                 Outcome::NotSent(_) => ErrorKind::Retry,
                 Outcome::MaybeSent | Outcome::Completed => ErrorKind::Unknown,
             },
@@ -83,7 +92,9 @@ impl SendError {
             Self::TooLarge { frame, .. } | Self::Full { frame } | Self::Credit { frame } => {
                 Some(frame)
             }
-            Self::TimedOut { outcome, .. } | Self::Closed { outcome, .. } => match outcome {
+            Self::TimedOut { outcome, .. }
+            | Self::StreamLost { outcome }
+            | Self::Closed { outcome, .. } => match outcome {
                 Outcome::NotSent(frame) => Some(frame),
                 Outcome::MaybeSent | Outcome::Completed => None,
             },

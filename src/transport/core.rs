@@ -88,6 +88,7 @@ pub(crate) struct ConnectionCore {
     /// A reader was told of the end of the peer's frames.
     end_taken: AtomicBool,
     complete: AtomicBool,
+    shutdown_asked: AtomicBool,
     /// The owner has a timer for unfinished frames.
     frames_watched: AtomicBool,
     changed: Notify,
@@ -138,6 +139,7 @@ impl ConnectionCore {
                 peer_finished: AtomicBool::new(false),
                 end_taken: AtomicBool::new(false),
                 complete: AtomicBool::new(false),
+                shutdown_asked: AtomicBool::new(false),
                 frames_watched: AtomicBool::new(false),
                 changed: Notify::new(),
                 hook: OnceLock::new(),
@@ -287,13 +289,21 @@ impl ConnectionCore {
     /// Ends the connection now and tells the peer `code`.
     pub(crate) fn cut(&self, code: CloseCode) {
         self.publish(CloseReason::Local { code });
-        self.slot.shutdown(false, code.value());
+        self.ask_shutdown(false, code);
     }
 
     /// As [`ConnectionCore::cut`], for a handshake: nobody is told.
     pub(crate) fn cut_silently(&self, reason: CloseReason) {
         self.publish(reason);
-        self.slot.shutdown(true, 0);
+        self.ask_shutdown(true, CloseCode::NORMAL);
+    }
+
+    /// Once: the library executes the latest shutdown first, so that a second one would change
+    /// the code of the first.
+    fn ask_shutdown(&self, silent: bool, code: CloseCode) {
+        if !self.shutdown_asked.swap(true, Ordering::AcqRel) {
+            self.slot.shutdown(silent, code.value());
+        }
     }
 
     fn publish(&self, reason: CloseReason) {

@@ -93,6 +93,7 @@ pub(super) mod status {
     statuses! {
         ABORTED = QUIC_STATUS_ABORTED;
         ADDRESS_IN_USE = QUIC_STATUS_ADDRESS_IN_USE;
+        ALPN_IN_USE = QUIC_STATUS_ALPN_IN_USE;
         INVALID_ADDRESS = QUIC_STATUS_INVALID_ADDRESS;
         INVALID_STATE = QUIC_STATUS_INVALID_STATE;
         CONNECTION_IDLE = QUIC_STATUS_CONNECTION_IDLE;
@@ -123,6 +124,11 @@ impl RawHandle {
 
     fn as_ptr(self) -> HQUIC {
         self.0.as_ptr()
+    }
+
+    /// As [`RawHandle::as_ptr`], for a closure that is to own the handle and not its pointer.
+    fn into_ptr(self) -> HQUIC {
+        self.as_ptr()
     }
 }
 
@@ -207,9 +213,22 @@ impl Registration {
     }
 }
 
-impl Drop for Registration {
+/// A registration that is being closed: an exit waits for it, and no longer closes it itself.
+pub(super) struct ClosingRegistration(RawHandle);
+
+impl Registration {
+    /// Shuts the registration down. The drop of what is returned closes it, which waits for its
+    /// workers. `None` if the process is at its exit, which does both.
+    pub(super) fn begin_close(self, code: u64) -> Option<ClosingRegistration> {
+        exit_guard::closing(self.0).then(|| {
+            self.shutdown(false, code);
+            ClosingRegistration(self.0)
+        })
+    }
+}
+
+impl Drop for ClosingRegistration {
     fn drop(&mut self) {
-        exit_guard::closing(self.0);
         // SAFETY: the owner drops this after every child handle was closed, on a thread of its
         // own: the call waits for the rundown of the registration (RegistrationClose).
         unsafe { call!(RegistrationClose)(self.0.as_ptr()) }

@@ -28,7 +28,13 @@ const READERS_MAX: usize = 1024;
 pub(crate) type Reader = Box<dyn FnOnce(Result<Bytes, RecvError>) -> Result<(), Bytes> + Send>;
 
 /// Gets every frame. A batch that it cannot pass on comes back, and the subscription is over.
-pub(crate) type Subscriber = Box<dyn FnMut(Vec<Bytes>, usize) -> Result<(), Vec<Bytes>> + Send>;
+pub(crate) struct Subscriber {
+    pub(crate) deliver: Deliver,
+    /// Whether nobody is there any more to get anything.
+    pub(crate) is_gone: Box<dyn Fn() -> bool + Send>,
+}
+
+type Deliver = Box<dyn FnMut(Vec<Bytes>, usize) -> Result<(), Vec<Bytes>> + Send>;
 
 /// See the module.
 pub(crate) struct Inbound {
@@ -342,6 +348,12 @@ impl Inbound {
     /// Gives the next result to `reader`, now or when it comes; behind those that asked before.
     pub(crate) fn read_later(&self, reader: Reader) -> Result<(), Reader> {
         let mut state = lock(&self.state);
+        if let Some(error) = state.refusal() {
+            drop(state);
+            // An error is nothing that could be lost.
+            drop(reader(Err(error)));
+            return Ok(());
+        }
         if state.readers.len() >= READERS_MAX {
             return Err(reader);
         }
@@ -353,12 +365,17 @@ impl Inbound {
     /// Gives every frame to `subscriber` from here on. There is one reader: others are refused.
     pub(crate) fn subscribe(&self, subscriber: Subscriber) -> bool {
         let mut state = lock(&self.state);
-        if state.subscribed {
+        if state.refusal().is_some() {
             return false;
         }
         state.subscribed = true;
         state.subscriber = Some(subscriber);
+        let readers = std::mem::take(&mut state.readers);
         self.deliver(state);
+        for reader in readers {
+            // An error is nothing that could be lost.
+            drop(reader(Err(RecvError::Subscribed)));
+        }
         // Whoever waits in `recv` learns that it is refused.
         self.ready.notify_waiters();
         true
@@ -439,7 +456,7 @@ impl Inbound {
                     break;
                 }
                 drop(state);
-                let refused = subscriber(frames, bytes);
+                let refused = (subscriber.deliver)(frames, bytes);
                 state = lock(&self.state);
                 match refused {
                     Ok(()) => state.subscriber = Some(subscriber),

@@ -124,22 +124,20 @@ impl MsQuicListener {
     }
 }
 
-/// Finds out whether another process has the port.
+/// Finds out whether the address is one of this machine's and whether another process has it.
 ///
-/// The library shares ports (SO_REUSEPORT), so its own bind would succeed beside another process
-/// that uses it, and each would get a part of the connections. A socket of this process is the
-/// library's: a listener that stopped leaves it to its connections.
+/// The library binds the wildcard address and shares ports (SO_REUSEPORT): it would listen on an
+/// address of another machine, and beside another process that gets a part of the connections. A
+/// socket of this process is the library's: a listener that stopped leaves it to its connections.
 fn check_free(address: SocketAddr) -> Result<(), LibraryError> {
-    if address.port() == 0 || ffi::has_socket(address) {
-        return Ok(());
-    }
-    match std::net::UdpSocket::bind(address) {
-        Err(cause) if cause.kind() == std::io::ErrorKind::AddrInUse => {
-            Err(LibraryError { status: ffi::status::ADDRESS_IN_USE })
-        }
+    let port = if ffi::has_socket(address) { 0 } else { address.port() };
+    let status = match std::net::UdpSocket::bind((address.ip(), port)).map_err(|e| e.kind()) {
+        Err(std::io::ErrorKind::AddrInUse) => ffi::status::ADDRESS_IN_USE,
+        Err(std::io::ErrorKind::AddrNotAvailable) => ffi::status::INVALID_ADDRESS,
         // Whatever else is wrong, the library says.
-        _ => Ok(()),
-    }
+        _ => return Ok(()),
+    };
+    Err(LibraryError { status })
 }
 
 impl Drop for MsQuicListener {
@@ -228,6 +226,9 @@ impl MsQuicNetIncomingRequest {
     }
 
     /// Refuses the connection with `code`.
+    ///
+    /// Before the handshake is done QUIC hides the code from the peer, which sees
+    /// [`CloseReason::Refused`] (RFC 9000, section 10.2.3).
     pub fn refuse(mut self, code: CloseCode) {
         if let Some(core) = self.core.take() {
             core.cut(code);

@@ -342,7 +342,7 @@ impl MsQuicTransport {
 
 fn listen_error(address: SocketAddr, action: &'static str, source: LibraryError) -> ListenError {
     match source.status {
-        ffi::status::ADDRESS_IN_USE => ListenError::InUse { address },
+        ffi::status::ADDRESS_IN_USE | ffi::status::ALPN_IN_USE => ListenError::InUse { address },
         ffi::status::INVALID_ADDRESS => {
             let problem = "it is not an address of this machine".to_owned();
             ListenError::Address { address, problem }

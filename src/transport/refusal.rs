@@ -7,6 +7,10 @@ use crate::identity::{KeyPrefixes, NetCredential, key_prefixes};
 /// TLS alerts travel as QUIC transport errors 0x100 to 0x1ff (RFC 9001, section 4.8).
 const CRYPTO_ERROR: std::ops::Range<u64> = 0x100..0x200;
 
+/// What a peer's application says before the handshake is done: RFC 9000, section 10.2.3, hides
+/// its code behind APPLICATION_ERROR (0xc), which MsQuic numbers 0xb.
+const APPLICATION_ERROR: std::ops::RangeInclusive<u64> = 0xb..=0xc;
+
 /// `no_application_protocol` (RFC 7301, section 3.2).
 const ALERT_NO_APPLICATION_PROTOCOL: u8 = 120;
 
@@ -54,6 +58,7 @@ pub(super) fn resolve_transport_close(
         (Some(number @ (43 | 44 | 46 | 49)), _) => by_peer(CertificateAlert::Other(number)),
         (_, status::UNREACHABLE) => CloseReason::Unreachable,
         (_, status::CONNECTION_REFUSED) => CloseReason::Refused,
+        _ if !connected && APPLICATION_ERROR.contains(&error_code) => CloseReason::Refused,
         (_, status::CONNECTION_IDLE | status::CONNECTION_TIMEOUT) if connected => {
             CloseReason::TimedOut
         }
@@ -97,6 +102,8 @@ mod tests {
         assert_eq!(resolve(status::ALPN_NEG_FAILURE, 0x178, false), CloseReason::AlpnMismatch);
         assert_eq!(resolve(status::UNREACHABLE, 0, false), CloseReason::Unreachable);
         assert_eq!(resolve(status::CONNECTION_REFUSED, 2, false), CloseReason::Refused);
+        assert_eq!(resolve(5, 0xc, false), CloseReason::Refused);
+        assert_eq!(resolve(5, 0xc, true), CloseReason::Transport { status: 5, error_code: 0xc });
         assert_eq!(resolve(status::CONNECTION_IDLE, 0, false), CloseReason::HandshakeTimedOut);
         assert_eq!(resolve(status::CONNECTION_TIMEOUT, 0, true), CloseReason::TimedOut);
     }

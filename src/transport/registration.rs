@@ -87,9 +87,9 @@ impl Drop for RegistrationWrapper {
     fn drop(&mut self) {
         let Some(registration) = self.registration.take() else { return };
         let closed = self.closed.clone();
-        registration.shutdown(false, CloseCode::DROPPED.value());
+        let Some(closing) = registration.begin_close(CloseCode::DROPPED.value()) else { return };
         let close = move || {
-            drop(registration);
+            drop(closing);
             debug!("registration closed");
             closed.send_replace(true);
         };

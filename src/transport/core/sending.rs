@@ -19,7 +19,7 @@ pub(crate) enum AdmitError {
 
 impl ConnectionCore {
     pub(crate) fn closed_error(&self, frame: Bytes) -> SendError {
-        let reason = self.lane.shut_reason().or_else(|| self.close_reason());
+        let reason = self.close_reason().or_else(|| self.lane.shut_reason());
         let reason = reason.unwrap_or(CloseReason::Local { code: CloseCode::NORMAL });
         SendError::Closed { reason, outcome: Outcome::NotSent(frame) }
     }
@@ -42,7 +42,7 @@ impl ConnectionCore {
         sink: Option<OutcomeSink>,
     ) -> Result<(), SendError> {
         let pushed = self.lane.push(frame, cost, sink).map_err(|rejected| SendError::Closed {
-            reason: rejected.reason,
+            reason: self.close_reason().unwrap_or(rejected.reason),
             outcome: Outcome::NotSent(rejected.frame),
         });
         self.pump();
@@ -107,12 +107,16 @@ impl ConnectionCore {
         let after = self.limits.stream_op_timeout;
         match tokio::time::timeout(after, told).await {
             Ok(Ok(Outcome::Completed)) => Ok(()),
-            Ok(Ok(outcome)) => {
-                let fallback = CloseReason::Local { code: CloseCode::NORMAL };
-                let reason = self.close_reason().or_else(|| self.lane.shut_reason());
-                Err(SendError::Closed { reason: reason.unwrap_or(fallback), outcome })
-            }
+            Ok(Ok(outcome)) => Err(self.not_completed(outcome)),
             Ok(Err(_)) | Err(_) => Err(SendError::TimedOut { after, outcome: Outcome::MaybeSent }),
+        }
+    }
+
+    /// The error for a frame with another outcome than `Completed`.
+    pub(crate) fn not_completed(&self, outcome: Outcome) -> SendError {
+        match self.close_reason().or_else(|| self.lane.shut_reason()) {
+            Some(reason) => SendError::Closed { reason, outcome },
+            None => SendError::StreamLost { outcome },
         }
     }
 

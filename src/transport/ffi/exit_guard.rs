@@ -41,11 +41,15 @@ pub(super) fn opened(registration: RawHandle) {
     registrations().open.push(registration);
 }
 
-/// A registration is about to be closed: nobody may touch it any more.
-pub(super) fn closing(registration: RawHandle) {
+/// A registration is about to be closed by its owner: nobody else may touch it any more. `false`
+/// if the exit has taken it.
+pub(super) fn closing(registration: RawHandle) -> bool {
     let mut registrations = registrations();
-    registrations.open.retain(|known| known.as_ptr() != registration.as_ptr());
+    let known = |open: &RawHandle| open.as_ptr() == registration.as_ptr();
+    let Some(at) = registrations.open.iter().position(known) else { return false };
+    registrations.open.swap_remove(at);
     registrations.closing += 1;
+    true
 }
 
 /// A registration is closed.
@@ -55,6 +59,7 @@ pub(super) fn closed() {
 }
 
 extern "C" fn end_all() {
+    let deadline = Instant::now() + EXIT_TIME_MAX;
     let mut registrations = registrations();
     for registration in &registrations.open {
         // SAFETY: in the list it is open; the call only queues (RegistrationShutdown).
@@ -66,15 +71,39 @@ extern "C" fn end_all() {
             );
         }
     }
-    let deadline = Instant::now() + EXIT_TIME_MAX;
-    while registrations.closing > 0 || super::live_connections() > 0 {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
+    while super::live_connections() > 0 {
+        let Some(waited) = wait(registrations, deadline) else { return };
+        registrations = waited;
+    }
+    // The last callback of a connection comes before the worker has let go of it: only the close
+    // of its registration tells that.
+    let open = std::mem::take(&mut registrations.open);
+    registrations.closing += open.len();
+    for registration in open {
+        let close = move || {
+            // SAFETY: taken from the list, it is closed by nobody else. The call waits for what
+            // is left of the registration; who waits for it in turn has a limit.
+            unsafe { call!(RegistrationClose)(registration.into_ptr()) };
+            closed();
+        };
+        if std::thread::Builder::new().spawn(close).is_err() {
             return;
         }
-        let waited = CLOSED.wait_timeout(registrations, left.min(EXIT_STEP));
-        registrations = waited.unwrap_or_else(PoisonError::into_inner).0;
     }
+    while registrations.closing > 0 {
+        let Some(waited) = wait(registrations, deadline) else { return };
+        registrations = waited;
+    }
+}
+
+/// Lets go of the lock for a moment; `None` when the time is over.
+fn wait(
+    registrations: MutexGuard<'static, Registrations>,
+    deadline: Instant,
+) -> Option<MutexGuard<'static, Registrations>> {
+    let left = deadline.checked_duration_since(Instant::now())?;
+    let waited = CLOSED.wait_timeout(registrations, left.min(EXIT_STEP));
+    Some(waited.unwrap_or_else(PoisonError::into_inner).0)
 }
 
 /// Ends the process now, with `code`, without a word to any peer and without destructors: for a

@@ -35,6 +35,10 @@ impl QuicSettings {
         set!(s, KeepAliveIntervalMs, set_KeepAliveIntervalMs, short(limits.keep_alive_interval));
         set!(s, PeerUnidiStreamCount, set_PeerUnidiStreamCount, limits.peer_streams_max);
         set!(s, PeerBidiStreamCount, set_PeerBidiStreamCount, 0);
+        // What the library holds beside our queue when nobody reads: without this the window of a
+        // fast peer grows to 16 MiB.
+        let window = u32::try_from(limits.inbound_bytes_max).unwrap_or(u32::MAX);
+        set!(s, ConnFlowControlWindow, set_ConnFlowControlWindow, window);
         // A completed send means acknowledged, not copied.
         s.set_SendBufferingEnabled(0);
         // Contains a use-after-free of the bundled library (path migration).

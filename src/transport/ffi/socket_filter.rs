@@ -26,6 +26,9 @@ pub(in crate::transport) fn has_socket(address: SocketAddr) -> bool {
 #[cfg(target_os = "linux")]
 fn sockets_on(address: SocketAddr) -> io::Result<Vec<RawFd>> {
     let mut sockets = Vec::new();
+    if address.port() == 0 {
+        return Ok(sockets);
+    }
     for entry in std::fs::read_dir("/proc/self/fd")? {
         let fd = entry?.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok());
         let is_it =

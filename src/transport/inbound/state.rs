@@ -68,7 +68,11 @@ impl State {
     }
 
     /// Why nobody may read here.
-    pub(super) fn refusal(&self) -> Option<RecvError> {
+    pub(super) fn refusal(&mut self) -> Option<RecvError> {
+        if self.subscriber.as_ref().is_some_and(|subscriber| (subscriber.is_gone)()) {
+            self.subscriber = None;
+            self.subscribed = false;
+        }
         self.subscribed.then_some(RecvError::Subscribed)
     }
 
