@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use common::{LIMIT, Pair, connected, friends, loopback, node, node_with, stranger, within};
 use moorline::{
-    CloseCode, CloseReason, ConnectError, ConnectionHandle, Events, ListenError, NetCredential,
-    Node, NodeConfig, NodeError, NodeEvent, Redial, Target,
+    CloseCode, CloseReason, ConnectError, ConnectionHandle, Events, ListenError, MsQuicTransport,
+    NetCredential, Node, NodeConfig, NodeError, NodeEvent, Redial, Target,
 };
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::mpsc;
@@ -456,6 +456,23 @@ async fn an_address_is_listened_on_once_and_again_after_it_was_given_up() {
     assert_eq!(client.connections().len(), 20);
     close(client).await;
     close(server).await;
+}
+
+#[tokio::test]
+async fn a_free_port_is_given_to_one_listener_only() {
+    // As many as it takes for some of them to meet if ports were drawn blindly.
+    const LISTENERS: usize = 600;
+    let (transport, credential) = (MsQuicTransport::new(), stranger());
+    let (mut listeners, mut ports) = (Vec::new(), std::collections::HashSet::new());
+    for number in 0..LISTENERS {
+        let listener = transport.create_listener(loopback(), &["test"], credential.clone()).await;
+        let listener = listener.unwrap_or_else(|error| panic!("{number}: {error}"));
+        assert!(ports.insert(listener.local_addr()), "{} twice", listener.local_addr());
+        listeners.push(listener);
+    }
+    drop(listeners);
+    let registration = transport.registration().expect("a registration");
+    assert!(registration.wait_idle(LIMIT).await, "{} handles", registration.live_handles());
 }
 
 // ---- a node under an actor of the application --------------------------------------------------

@@ -198,6 +198,10 @@ pub(crate) async fn spawn(
         core.cut(CloseCode::TOO_MANY_CONNECTIONS);
         return None;
     }
+    if core.direction() == Direction::Inbound {
+        // The sign of acceptance that a dialling peer waits for.
+        drop(core.send_stream(true));
+    }
     shared.emit(super::events::NodeEvent::Connected(handle.clone()));
     let watcher = Arc::downgrade(shared);
     core.on_over(Box::new(move |reason| {
@@ -237,10 +241,6 @@ impl Actor for ConnectionActor {
         core.set_hook(Box::new(move |notice| {
             drop(owner.cast(ConnectionMessage::Internal(Internal(Event::Transport(notice)))));
         }));
-        if core.direction() == Direction::Inbound {
-            // The sign of acceptance that a dialling peer waits for.
-            drop(core.send_stream(true));
-        }
         span.in_scope(|| info!(direction = ?core.direction(), "connected"));
         Ok(State {
             connection,

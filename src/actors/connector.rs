@@ -31,6 +31,21 @@ pub(super) const CALLERS_MAX: usize = 1024;
 
 pub(crate) type ConnectReply = RpcReplyPort<Result<ConnectionHandle, ConnectError>>;
 
+/// Who waits for the connection, and for how long: `Redial::Always` waits for a success, others
+/// are told of the next failure.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    pub(crate) reply: ConnectReply,
+    pub(crate) redial: Redial,
+}
+
+impl Caller {
+    pub(crate) fn answer(self, result: Result<ConnectionHandle, ConnectError>) {
+        // A caller that has gone needs no answer.
+        drop(self.reply.send(result));
+    }
+}
+
 /// The connection of a target, shared by all generations of its connector.
 pub(crate) type Current = Arc<Mutex<Option<ConnectionHandle>>>;
 
@@ -38,7 +53,7 @@ pub(crate) type Current = Arc<Mutex<Option<ConnectionHandle>>>;
 #[derive(Debug)]
 pub(crate) enum ConnectorMessage {
     /// Tell the connection, now or when it stands.
-    Connect(ConnectReply),
+    Connect(Caller),
     Dialled {
         generation: u64,
         result: Result<MsQuicNetConnection, ConnectError>,
@@ -59,7 +74,7 @@ pub(crate) struct Arguments {
     pub(crate) shared: Arc<NodeShared>,
     pub(crate) supervisor: ActorCell,
     pub(crate) target: Target,
-    pub(crate) callers: Vec<ConnectReply>,
+    pub(crate) callers: Vec<Caller>,
     pub(crate) current: Current,
 }
 
@@ -74,7 +89,7 @@ enum Phase {
 pub(crate) struct State {
     arguments: Arguments,
     myself: ActorRef<ConnectorMessage>,
-    callers: Vec<ConnectReply>,
+    callers: Vec<Caller>,
     backoff: BackoffState,
     generation: u64,
     phase: Phase,
@@ -100,7 +115,7 @@ impl Actor for ConnectorActor {
             Some(handle) => {
                 watch(handle, &myself);
                 for caller in callers.drain(..) {
-                    drop(caller.send(Ok(handle.clone())));
+                    caller.answer(Ok(handle.clone()));
                 }
                 Phase::Up { epoch: handle.epoch(), since: Instant::now() }
             }
@@ -116,7 +131,7 @@ impl Actor for ConnectorActor {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            ConnectorMessage::Connect(reply) => state.on_connect(reply),
+            ConnectorMessage::Connect(caller) => state.on_connect(caller),
             ConnectorMessage::Dialled { generation, result } => {
                 if generation == state.generation {
                     match result {
@@ -141,14 +156,17 @@ impl Actor for ConnectorActor {
 }
 
 impl State {
-    fn on_connect(&mut self, reply: ConnectReply) {
+    fn on_connect(&mut self, caller: Caller) {
+        if caller.redial == Redial::Always {
+            self.arguments.target.redial = Redial::Always;
+        }
         let handle = current(&self.arguments.current);
         match (&self.phase, handle) {
             (Phase::Up { .. }, Some(handle)) if handle.close_reason().is_none() => {
-                drop(reply.send(Ok(handle)));
+                caller.answer(Ok(handle));
             }
-            _ if self.callers.len() < CALLERS_MAX => self.callers.push(reply),
-            _ => drop(reply.send(Err(ConnectError::Stopped))),
+            _ if self.callers.len() < CALLERS_MAX => self.callers.push(caller),
+            _ => caller.answer(Err(ConnectError::Stopped)),
         }
     }
 
@@ -164,7 +182,7 @@ impl State {
         self.generation += 1;
         self.phase = Phase::Up { epoch: handle.epoch(), since: Instant::now() };
         for caller in self.callers.drain(..) {
-            drop(caller.send(Ok(handle.clone())));
+            caller.answer(Ok(handle.clone()));
         }
         if self.arguments.target.redial == Redial::Never {
             self.stop();
@@ -183,13 +201,16 @@ impl State {
         let keeps = keeps && !self.arguments.shared.is_stopping();
         let retry_in = keeps.then(|| self.backoff.next_delay(rand::random()));
         info!(%target, %error, ?retry_in, "dial failed");
-        if let Some(delay) = retry_in {
-            self.wait(delay);
-        } else {
-            for caller in self.callers.drain(..) {
-                drop(caller.send(Err(error.clone())));
-            }
-            self.stop();
+        let patient = |caller: &Caller| keeps && caller.redial == Redial::Always;
+        let (waiting, told) = self.callers.drain(..).partition(patient);
+        self.callers = waiting;
+        let told: Vec<Caller> = told;
+        for caller in told {
+            caller.answer(Err(error.clone()));
+        }
+        match retry_in {
+            Some(delay) => self.wait(delay),
+            None => self.stop(),
         }
         self.arguments.shared.emit(NodeEvent::DialFailed { target, error, retry_in });
     }
@@ -237,7 +258,7 @@ impl State {
 impl Drop for State {
     fn drop(&mut self) {
         for caller in self.callers.drain(..) {
-            drop(caller.send(Err(ConnectError::Stopped)));
+            caller.answer(Err(ConnectError::Stopped));
         }
     }
 }

@@ -43,8 +43,8 @@ pub(crate) struct Arguments {
     pub(crate) address: SocketAddr,
     /// Told the bound address, at the first start.
     pub(crate) bound: Option<RpcReplyPort<Result<SocketAddr, ListenError>>>,
-    /// Tells the supervisor where it listens.
-    pub(crate) on_bound: Box<dyn Fn(SocketAddr) + Send + Sync>,
+    /// Gives the supervisor what listens, which it can stop without waiting for this actor.
+    pub(crate) on_bound: Box<dyn Fn(Arc<MsQuicListener>) + Send + Sync>,
 }
 
 pub(crate) struct ListenerActor;
@@ -111,7 +111,7 @@ impl State {
             (Ok(listener), reply) => {
                 let address = listener.local_addr();
                 info!(%address, "listening");
-                (self.arguments.on_bound)(address);
+                (self.arguments.on_bound)(Arc::clone(&listener));
                 self.accepting = Some(accept(Arc::clone(&listener), self.myself.clone()));
                 self.listener = Some(listener);
                 self.arguments.shared.emit(NodeEvent::Listening { address });

@@ -21,13 +21,14 @@ use ractor::{
 use tracing::{debug, error, info, warn};
 
 use super::connection::ConnectionMessage;
-use super::connector::{self, ConnectReply, ConnectorActor, ConnectorMessage};
+use super::connector::{self, Caller, ConnectReply, ConnectorActor, ConnectorMessage};
 use super::events::NodeEvent;
 use super::listener::{self, ListenerActor, ListenerMessage};
 use super::target::{Redial, Target};
 use super::{DONE, NodeShared, OwnedTask};
 use crate::error::{CloseCode, ConnectError, ListenError};
 use crate::restart::{RestartDecision, RestartState};
+use crate::transport::MsQuicListener;
 
 /// How long peers may take to acknowledge the close of their connections.
 const PEERS_TOLD_MAX: Duration = Duration::from_millis(500);
@@ -82,13 +83,20 @@ pub struct Internal(Event);
 #[derive(Debug)]
 enum Event {
     Restart { key: u64 },
-    Bound { key: u64, address: SocketAddr },
+    Bound { key: u64, listener: Arc<MsQuicListener> },
     Drained { cut: usize },
 }
 
 enum Kind {
-    Listener { address: SocketAddr },
-    Connector { target: Target, current: connector::Current },
+    /// What listens, once it is bound.
+    Listener {
+        address: SocketAddr,
+        listener: Option<Arc<MsQuicListener>>,
+    },
+    Connector {
+        target: Target,
+        current: connector::Current,
+    },
 }
 
 #[derive(Clone)]
@@ -121,7 +129,7 @@ struct Child {
     /// Dropped with the child: a stop during the wait is final.
     timer: Option<OwnedTask>,
     /// Who asked for the connection during the wait.
-    callers: Vec<ConnectReply>,
+    callers: Vec<Caller>,
 }
 
 impl Kind {
@@ -168,10 +176,21 @@ impl Actor for Supervisor {
             SupervisorMessage::Shutdown { grace, reply } => state.on_shutdown(grace, reply),
             SupervisorMessage::Internal(Internal(event)) => match event {
                 Event::Restart { key } => state.on_restart(key).await?,
-                Event::Bound { key, address } => state.on_bound(key, address),
+                Event::Bound { key, listener } => state.on_bound(key, listener),
                 Event::Drained { cut } => state.on_drained(cut),
             },
         }
+        Ok(())
+    }
+
+    async fn post_stop(
+        &self,
+        _myself: ActorRef<SupervisorMessage>,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        // Not only when the state is dropped: after a clean stop it travels to the parent, which
+        // may be waiting for this very end.
+        state.end();
         Ok(())
     }
 
@@ -204,7 +223,7 @@ impl State {
             drop(reply.send(Err(ListenError::Stopped)));
             return;
         }
-        let Some(key) = self.add(Kind::Listener { address }) else {
+        let Some(key) = self.add(Kind::Listener { address, listener: None }) else {
             drop(reply.send(Err(ListenError::Stopped)));
             return;
         };
@@ -214,7 +233,7 @@ impl State {
 
     fn on_stop_listening(&mut self, address: SocketAddr) {
         let is_it = |child: &Child| match &child.kind {
-            Kind::Listener { address: bound } => *bound == address,
+            Kind::Listener { address: bound, .. } => *bound == address,
             Kind::Connector { .. } => false,
         };
         self.remove(is_it);
@@ -226,21 +245,30 @@ impl State {
             return;
         }
         if let Some(child) = self.connector_of(&target) {
+            if let Kind::Connector { target: kept, .. } = &mut child.kind
+                && target.redial == Redial::Always
+            {
+                kept.redial = Redial::Always;
+            }
+            let caller = Caller { reply, redial: target.redial };
             match &child.running {
                 // If it stops before it reads this, the port is dropped and the caller asks again.
                 Some(Running::Connector(actor)) => {
-                    drop(actor.cast(ConnectorMessage::Connect(reply)));
+                    drop(actor.cast(ConnectorMessage::Connect(caller)));
                 }
                 // It comes back after its wait and answers then.
-                _ if child.callers.len() < connector::CALLERS_MAX => child.callers.push(reply),
-                _ => drop(reply.send(Err(ConnectError::Stopped))),
+                _ if child.callers.len() < connector::CALLERS_MAX => child.callers.push(caller),
+                _ => caller.answer(Err(ConnectError::Stopped)),
             }
             return;
         }
         let current = connector::Current::default();
         let kind = Kind::Connector { target: target.clone(), current: Arc::clone(&current) };
         match self.add(kind) {
-            Some(key) => drop(self.start_connector(key, target, current, vec![reply]).await),
+            Some(key) => {
+                let callers = vec![Caller { reply, redial: target.redial }];
+                drop(self.start_connector(key, target, current, callers).await);
+            }
             None => drop(reply.send(Err(ConnectError::Stopped))),
         }
     }
@@ -268,7 +296,12 @@ impl State {
         let keys: Vec<u64> =
             self.children.iter().filter(|(_, child)| is_it(child)).map(|(key, _)| *key).collect();
         for key in keys {
-            if let Some(Child { running: Some(running), .. }) = self.children.remove(&key) {
+            let Some(child) = self.children.remove(&key) else { continue };
+            if let Kind::Listener { listener: Some(listener), .. } = &child.kind {
+                // At once: the next call may want the address.
+                listener.stop();
+            }
+            if let Some(running) = &child.running {
                 running.stop();
             }
         }
@@ -291,8 +324,8 @@ impl State {
         bound: Option<RpcReplyPort<Result<SocketAddr, ListenError>>>,
     ) -> Result<(), ActorProcessingErr> {
         let myself = self.myself.clone();
-        let on_bound = Box::new(move |address| {
-            let event = Event::Bound { key, address };
+        let on_bound = Box::new(move |listener| {
+            let event = Event::Bound { key, listener };
             drop(myself.cast(SupervisorMessage::Internal(Internal(event))));
         });
         let arguments = listener::Arguments {
@@ -313,7 +346,7 @@ impl State {
         key: u64,
         target: Target,
         current: connector::Current,
-        callers: Vec<ConnectReply>,
+        callers: Vec<Caller>,
     ) -> Result<(), ActorProcessingErr> {
         let arguments = connector::Arguments {
             shared: Arc::clone(&self.shared),
@@ -335,9 +368,13 @@ impl State {
         }
     }
 
-    fn on_bound(&mut self, key: u64, bound: SocketAddr) {
-        if let Some(Child { kind: Kind::Listener { address }, .. }) = self.children.get_mut(&key) {
-            *address = bound;
+    fn on_bound(&mut self, key: u64, bound: Arc<MsQuicListener>) {
+        match self.children.get_mut(&key).map(|child| &mut child.kind) {
+            Some(Kind::Listener { address, listener }) => {
+                *address = bound.local_addr();
+                *listener = Some(bound);
+            }
+            _ => bound.stop(),
         }
     }
 
@@ -354,6 +391,9 @@ impl State {
             return Ok(());
         }
         child.running = None;
+        if let Kind::Listener { listener, .. } = &mut child.kind {
+            *listener = None;
+        }
         match child.restarts.record(Instant::now()) {
             RestartDecision::After(delay) => {
                 warn!(child = %child.kind, cause, ?delay, "a child failed and is started again");
@@ -376,7 +416,7 @@ impl State {
         let Some(child) = self.children.get_mut(&key) else { return Ok(()) };
         child.timer = None;
         match &child.kind {
-            Kind::Listener { address } => {
+            Kind::Listener { address, .. } => {
                 let address = *address;
                 self.start_listener(key, address, None).await?;
                 self.shared.emit(NodeEvent::ListenerRestarted { address });
@@ -422,8 +462,9 @@ impl State {
     }
 }
 
-impl Drop for State {
-    fn drop(&mut self) {
+impl State {
+    /// Repeating it changes nothing.
+    fn end(&self) {
         self.shared.stopping.store(true, Ordering::Release);
         for (_, _, handle) in self.shared.registry.connections() {
             handle.core().cut(CloseCode::GOING_AWAY);
@@ -432,10 +473,16 @@ impl Drop for State {
     }
 }
 
+impl Drop for State {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
 impl std::fmt::Display for Kind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Listener { address } => write!(f, "listener on {address}"),
+            Self::Listener { address, .. } => write!(f, "listener on {address}"),
             Self::Connector { target, .. } => write!(f, "connector to {target}"),
         }
     }

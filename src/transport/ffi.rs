@@ -29,7 +29,6 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::ptr::NonNull;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use msquic::ffi::{HQUIC, QUIC_API_TABLE, QUIC_BUFFER, QUIC_HANDLE};
 
@@ -67,13 +66,6 @@ pub(super) const STATUS_SUCCESS: Status = 0;
 
 /// What a call on a handle that is gone would have answered.
 pub(super) const CLOSED: LibraryError = LibraryError { status: status::INVALID_STATE };
-
-/// Connections of this process that are open in the library.
-static LIVE_CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
-
-fn live_connections() -> usize {
-    LIVE_CONNECTIONS.load(Ordering::Acquire)
-}
 
 /// Ok for success and for "pending".
 fn check(status: Status) -> Result<(), LibraryError> {

@@ -5,6 +5,7 @@
 //! stream is resumed when half of the bound is free; the end of a stream stays behind its frames;
 //! nobody is called under the lock.
 
+mod delivery;
 mod state;
 
 use std::collections::VecDeque;
@@ -15,26 +16,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+pub(crate) use self::delivery::Subscriber;
 use self::state::{Item, Queue, State};
 use super::lock;
 use super::stream::ReadStream;
 use crate::error::{CloseReason, RecvError};
 use crate::frame::{HEADER_BYTES, Piece, Position};
-
-/// Readers that wait by message, per connection. One more is refused: nothing grows unbounded.
-const READERS_MAX: usize = 1024;
-
-/// Gets one result; gives a frame back if it can no longer pass it on.
-pub(crate) type Reader = Box<dyn FnOnce(Result<Bytes, RecvError>) -> Result<(), Bytes> + Send>;
-
-/// Gets every frame. A batch that it cannot pass on comes back, and the subscription is over.
-pub(crate) struct Subscriber {
-    pub(crate) deliver: Deliver,
-    /// Whether nobody is there any more to get anything.
-    pub(crate) is_gone: Box<dyn Fn() -> bool + Send>,
-}
-
-type Deliver = Box<dyn FnMut(Vec<Bytes>, usize) -> Result<(), Vec<Bytes>> + Send>;
 
 /// See the module.
 pub(crate) struct Inbound {
@@ -63,8 +50,9 @@ impl Inbound {
                 held: 0,
                 beyond: None,
                 readers: VecDeque::new(),
-                subscriber: None,
-                subscribed: false,
+                deliver: None,
+                is_gone: None,
+                subscription: 0,
                 delivering: false,
                 end_taken: false,
                 closed: None,
@@ -324,70 +312,6 @@ impl Inbound {
         }
     }
 
-    /// Puts a frame back that was taken and could not be passed on: it comes first again.
-    fn put_back(&self, frame: Bytes) {
-        let mut state = lock(&self.state);
-        state.queued += HEADER_BYTES + frame.len();
-        state.frames -= 1;
-        state.bytes -= frame.len() as u64;
-        if state.streams.is_empty() {
-            drop(state);
-            let id = self.add_stream();
-            state = lock(&self.state);
-            if let Some(queue) = state.queue(id) {
-                queue.ended = true;
-            }
-        }
-        if let Some(first) = state.streams.front_mut() {
-            first.items.push_front(Item::Frame(frame, Duration::ZERO));
-        }
-        drop(state);
-        self.wake();
-    }
-
-    /// Gives the next result to `reader`, now or when it comes; behind those that asked before.
-    pub(crate) fn read_later(&self, reader: Reader) -> Result<(), Reader> {
-        let mut state = lock(&self.state);
-        if let Some(error) = state.refusal() {
-            drop(state);
-            // An error is nothing that could be lost.
-            drop(reader(Err(error)));
-            return Ok(());
-        }
-        if state.readers.len() >= READERS_MAX {
-            return Err(reader);
-        }
-        state.readers.push_back(reader);
-        self.deliver(state);
-        Ok(())
-    }
-
-    /// Gives every frame to `subscriber` from here on. There is one reader: others are refused.
-    pub(crate) fn subscribe(&self, subscriber: Subscriber) -> bool {
-        let mut state = lock(&self.state);
-        if state.refusal().is_some() {
-            return false;
-        }
-        state.subscribed = true;
-        state.subscriber = Some(subscriber);
-        let readers = std::mem::take(&mut state.readers);
-        self.deliver(state);
-        for reader in readers {
-            // An error is nothing that could be lost.
-            drop(reader(Err(RecvError::Subscribed)));
-        }
-        // Whoever waits in `recv` learns that it is refused.
-        self.ready.notify_waiters();
-        true
-    }
-
-    /// A subscriber is done with `bytes`.
-    pub(crate) fn return_credit(&self, bytes: usize) {
-        let mut state = lock(&self.state);
-        state.queued -= bytes;
-        self.after_take(state);
-    }
-
     /// The unfinished frame that has waited longest.
     pub(super) fn oldest_partial(&self) -> Option<Partial> {
         let state = lock(&self.state);
@@ -408,7 +332,7 @@ impl Inbound {
 
     fn has_something(&self) -> bool {
         let state = lock(&self.state);
-        state.subscribed
+        state.is_gone.is_some()
             || state.closed.is_some()
             || state.streams.iter().any(|queue| !queue.items.is_empty())
     }
@@ -440,43 +364,6 @@ impl Inbound {
         if more {
             self.wake();
         }
-    }
-
-    /// Serves the subscriber or the readers by message, one at a time and outside the lock.
-    fn deliver<'a>(&'a self, mut state: MutexGuard<'a, State>) {
-        if state.delivering || (state.subscriber.is_none() && state.readers.is_empty()) {
-            return;
-        }
-        state.delivering = true;
-        loop {
-            if let Some(mut subscriber) = state.subscriber.take() {
-                let (frames, bytes) = state.take_batch();
-                if frames.is_empty() {
-                    state.subscriber = (state.closed.is_none()).then_some(subscriber);
-                    break;
-                }
-                drop(state);
-                let refused = (subscriber.deliver)(frames, bytes);
-                state = lock(&self.state);
-                match refused {
-                    Ok(()) => state.subscriber = Some(subscriber),
-                    Err(frames) => state.unsubscribe(frames, bytes),
-                }
-            } else if !state.readers.is_empty() {
-                let taken = state.take().or_else(|| state.over().map(Err));
-                let Some(taken) = taken else { break };
-                let Some(reader) = state.readers.pop_front() else { break };
-                drop(state);
-                if let Err(frame) = reader(taken.map(|(frame, _)| frame)) {
-                    self.put_back(frame);
-                }
-                state = lock(&self.state);
-            } else {
-                break;
-            }
-        }
-        state.delivering = false;
-        self.after_take(state);
     }
 }
 

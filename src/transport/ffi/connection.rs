@@ -3,13 +3,12 @@
 use std::ffi::{CString, c_void};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use msquic::ffi::{HQUIC, QUIC_CONNECTION_EVENT, QUIC_STATISTICS_V2, QUIC_STATUS};
 
 use super::{
-    Configuration, LIVE_CONNECTIONS, LibraryError, PeerStream, RawHandle, Registration,
-    STATUS_SUCCESS, Slot, call, check, status,
+    Configuration, LibraryError, PeerStream, RawHandle, Registration, STATUS_SUCCESS, Slot, call,
+    check, exit_guard, status,
 };
 use crate::transport::callback::guard;
 
@@ -64,7 +63,7 @@ impl ConnectionSlot {
         });
         match (opened, RawHandle::new(handle)) {
             (Ok(()), Some(handle)) => {
-                LIVE_CONNECTIONS.fetch_add(1, Ordering::AcqRel);
+                exit_guard::connection_opened(handle);
                 context.slot().0.fill(handle);
                 Ok(())
             }
@@ -177,7 +176,7 @@ impl ConnectionSlot {
         configuration: &Configuration,
     ) -> Result<(), LibraryError> {
         let raw_context = Arc::into_raw(Arc::clone(context));
-        LIVE_CONNECTIONS.fetch_add(1, Ordering::AcqRel);
+        exit_guard::connection_opened(handle);
         context.slot().0.fill(handle);
         // SAFETY: the pair of callback and context matches `C`; the strong count belongs to
         // MsQuic until ConnectionClose (SetCallbackHandler).
@@ -216,10 +215,10 @@ unsafe extern "C" fn connection_callback<C: ConnectionCallbacks>(
     if event.Type == msquic::ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_SHUTDOWN_COMPLETE
         && let Some(handle) = connection.slot().0.take()
     {
+        exit_guard::connection_closing(handle);
         // SAFETY: the slot gave the handle away once; closing inside SHUTDOWN_COMPLETE is the
         // library's documented pattern.
         unsafe { call!(ConnectionClose)(handle.as_ptr()) };
-        LIVE_CONNECTIONS.fetch_sub(1, Ordering::AcqRel);
         // SAFETY: the count that MsQuic owned; no callback follows Close.
         let owned = unsafe { Arc::from_raw(raw_context) };
         guard("connection", move || owned.released());

@@ -5,6 +5,7 @@
 //! the process aborts. So at exit, before that destructor, every open registration is shut down
 //! and given a moment to finish.
 
+use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex, MutexGuard, Once, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,9 @@ use super::{RawHandle, call};
 
 /// How long an exit may take for that: a shutdown tells the peers and ends within milliseconds.
 const EXIT_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// How long peers may take to acknowledge that we leave.
+const PEERS_TOLD_MAX: Duration = Duration::from_millis(200);
 
 /// How often an exit looks whether connections are left; their end wakes nobody here.
 const EXIT_STEP: Duration = Duration::from_millis(5);
@@ -23,6 +27,23 @@ struct Registrations {
 
 static REGISTRATIONS: Mutex<Registrations> =
     Mutex::new(Registrations { open: Vec::new(), closing: 0 });
+
+/// The handles of connections that are open in the library, by their addresses.
+static CONNECTIONS: Mutex<BTreeSet<usize>> = Mutex::new(BTreeSet::new());
+
+/// A connection was opened, or came in.
+pub(super) fn connection_opened(connection: RawHandle) {
+    connections().insert(connection.as_ptr().expose_provenance());
+}
+
+/// A connection is about to be closed: nobody may touch it any more.
+pub(super) fn connection_closing(connection: RawHandle) {
+    connections().remove(&connection.as_ptr().expose_provenance());
+}
+
+fn connections() -> MutexGuard<'static, BTreeSet<usize>> {
+    CONNECTIONS.lock().unwrap_or_else(PoisonError::into_inner)
+}
 static CLOSED: Condvar = Condvar::new();
 
 fn registrations() -> MutexGuard<'static, Registrations> {
@@ -71,7 +92,13 @@ extern "C" fn end_all() {
             );
         }
     }
-    while super::live_connections() > 0 {
+    let told = Instant::now() + PEERS_TOLD_MAX;
+    let mut silenced = false;
+    while !connections().is_empty() {
+        if !silenced && Instant::now() >= told {
+            silenced = true;
+            silence_connections();
+        }
         let Some(waited) = wait(registrations, deadline) else { return };
         registrations = waited;
     }
@@ -93,6 +120,22 @@ extern "C" fn end_all() {
     while registrations.closing > 0 {
         let Some(waited) = wait(registrations, deadline) else { return };
         registrations = waited;
+    }
+}
+
+/// Ends what waits for an answer: handshakes, and peers that are gone.
+fn silence_connections() {
+    for connection in connections().iter() {
+        let handle = std::ptr::with_exposed_provenance_mut(*connection);
+        // SAFETY: in the set, and while its lock is held, the handle is open: it leaves the set
+        // before it is closed. The call only queues (ConnectionShutdown).
+        unsafe {
+            call!(ConnectionShutdown)(
+                handle,
+                msquic::ffi::QUIC_CONNECTION_SHUTDOWN_FLAGS_QUIC_CONNECTION_SHUTDOWN_FLAG_SILENT,
+                0,
+            );
+        }
     }
 }
 

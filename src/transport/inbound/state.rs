@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::{Reader, Subscriber};
+use super::delivery::{Deliver, Reader};
 use crate::error::{CloseReason, RecvError};
 use crate::frame::{HEADER_BYTES, Position, Run};
 use crate::transport::stream::ReadStream;
@@ -40,8 +40,12 @@ pub(super) struct State {
     /// The stream whose frame may pass the bound.
     pub(super) beyond: Option<u64>,
     pub(super) readers: VecDeque<Reader>,
-    pub(super) subscriber: Option<Subscriber>,
-    pub(super) subscribed: bool,
+    /// `None` also while it is at work, outside the lock.
+    pub(super) deliver: Option<Deliver>,
+    /// Tells whether the subscriber is gone; there is one while there is a subscription.
+    pub(super) is_gone: Option<Box<dyn Fn() -> bool + Send>>,
+    /// The number of the subscription, so that an earlier one does not come back from its work.
+    pub(super) subscription: u64,
     pub(super) delivering: bool,
     /// A reader was told that the peer ended its stream.
     pub(super) end_taken: bool,
@@ -69,11 +73,10 @@ impl State {
 
     /// Why nobody may read here.
     pub(super) fn refusal(&mut self) -> Option<RecvError> {
-        if self.subscriber.as_ref().is_some_and(|subscriber| (subscriber.is_gone)()) {
-            self.subscriber = None;
-            self.subscribed = false;
+        if self.is_gone.as_ref().is_some_and(|is_gone| is_gone()) {
+            self.end_subscription();
         }
-        self.subscribed.then_some(RecvError::Subscribed)
+        self.is_gone.is_some().then_some(RecvError::Subscribed)
     }
 
     /// The answer when nothing is left and nothing will come.
@@ -150,10 +153,14 @@ impl State {
         (frames, bytes)
     }
 
+    pub(super) fn end_subscription(&mut self) {
+        self.deliver = None;
+        self.is_gone = None;
+        self.subscription += 1;
+    }
+
     /// The subscriber is gone: what it did not take waits for readers again.
-    pub(super) fn unsubscribe(&mut self, frames: Vec<Bytes>, bytes: usize) {
-        self.subscribed = false;
-        self.subscriber = None;
+    pub(super) fn put_batch_back(&mut self, frames: Vec<Bytes>, bytes: usize) {
         let cost: usize = frames.iter().map(|frame| HEADER_BYTES + frame.len()).sum();
         self.queued = self.queued - bytes + cost;
         self.frames -= frames.len() as u64;
