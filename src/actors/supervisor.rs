@@ -20,10 +20,11 @@ use ractor::{
 };
 use tracing::{debug, error, info, warn};
 
+use super::child::{Child, Kind, Running};
 use super::connection::ConnectionMessage;
 use super::connector::{self, Caller, ConnectReply, ConnectorActor, ConnectorMessage};
 use super::events::NodeEvent;
-use super::listener::{self, ListenerActor, ListenerMessage};
+use super::listener::{self, ListenerActor};
 use super::target::{Redial, Target};
 use super::{DONE, NodeShared, OwnedTask};
 use crate::error::{CloseCode, ConnectError, ListenError};
@@ -85,58 +86,6 @@ enum Event {
     Restart { key: u64 },
     Bound { key: u64, listener: Arc<MsQuicListener> },
     Drained { cut: usize },
-}
-
-enum Kind {
-    /// What listens, once it is bound.
-    Listener {
-        address: SocketAddr,
-        listener: Option<Arc<MsQuicListener>>,
-    },
-    Connector {
-        target: Target,
-        current: connector::Current,
-    },
-}
-
-#[derive(Clone)]
-enum Running {
-    Listener(ActorRef<ListenerMessage>),
-    Connector(ActorRef<ConnectorMessage>),
-}
-
-impl Running {
-    fn id(&self) -> ActorId {
-        match self {
-            Self::Listener(actor) => actor.get_id(),
-            Self::Connector(actor) => actor.get_id(),
-        }
-    }
-
-    fn stop(&self) {
-        match self {
-            Self::Listener(actor) => drop(actor.cast(ListenerMessage::Stop)),
-            Self::Connector(actor) => drop(actor.cast(ConnectorMessage::Stop)),
-        }
-    }
-}
-
-struct Child {
-    kind: Kind,
-    restarts: RestartState,
-    /// `None` while it waits for its restart.
-    running: Option<Running>,
-    /// Dropped with the child: a stop during the wait is final.
-    timer: Option<OwnedTask>,
-    /// Who asked for the connection during the wait.
-    callers: Vec<Caller>,
-}
-
-impl Kind {
-    /// Whether a failure ends it: nobody would hold what a single attempt makes later.
-    fn ends_with_failure(&self) -> bool {
-        matches!(self, Self::Connector { target, .. } if target.redial == Redial::Never)
-    }
 }
 
 pub(crate) struct Supervisor;
@@ -476,15 +425,6 @@ impl State {
 impl Drop for State {
     fn drop(&mut self) {
         self.end();
-    }
-}
-
-impl std::fmt::Display for Kind {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Listener { address, .. } => write!(f, "listener on {address}"),
-            Self::Connector { target, .. } => write!(f, "connector to {target}"),
-        }
     }
 }
 
