@@ -992,13 +992,18 @@ async fn a_process_that_ends_right_after_its_connections_does_not_abort() {
         let listener = transport.create_listener(loopback(), &["test"], server).await;
         let listener = listener.expect("a listener");
         let address = listener.local_addr();
-        let refused = async { listener.accept().await.expect("a request").accept().await };
+        let accepted = async { listener.accept().await.expect("a request").accept().await };
         let dialled = async {
-            let connection = transport.connect(address, &["test"], client).await.ok()?;
-            Some(connection.watch_close().await)
+            let connection = transport.connect(address, &["test"], client).await?;
+            let reason = connection.watch_close().await;
+            Err::<(), _>(resolve_bad_certificate(address, &reason).expect("a refusal"))
         };
-        let (refused, _) = within("a refusal", async { tokio::join!(refused, dialled) }).await;
-        assert!(refused.is_err(), "the server trusts nobody");
+        let (accepted, dialled) = tokio::join!(
+            within("the server's refusal", accepted),
+            within("the client's end", dialled)
+        );
+        assert!(accepted.is_err(), "the server trusts nobody");
+        assert!(matches!(dialled, Err(ConnectError::CertificateRefused { .. })), "{dialled:?}");
         drop(listener);
         let registration = transport.registration().expect("open");
         assert!(within("the last handle", registration.wait_idle(LIMIT)).await);

@@ -3,8 +3,8 @@
 mod common;
 
 use bytes::Bytes;
-use common::{Pair, within};
-use moorline::{CloseCode, CloseReason, RecvError};
+use common::{Pair, connected, within};
+use moorline::{CloseCode, CloseReason, RecvError, Redial, Target};
 
 #[tokio::test]
 async fn frames_of_every_size_arrive_whole_and_in_order() {
@@ -95,5 +95,30 @@ async fn a_close_delivers_everything_that_was_accepted_and_tells_its_code() {
     assert_eq!(error, RecvError::Closed { reason: CloseReason::Peer { code } });
     let sent = pair.at_client.stats().sent;
     assert_eq!((sent.accepted, sent.completed), (1000, 1000));
+    pair.end().await;
+}
+
+#[tokio::test]
+async fn a_close_does_not_wait_for_a_reader_that_is_reading() {
+    let pair = Pair::new().await;
+    let mut events = pair.server.subscribe();
+    let began = std::time::Instant::now();
+    let rounds = 20;
+    for _ in 0..rounds {
+        let target = Target::from(pair.address).redial(Redial::Never);
+        let dialled = within("connecting", pair.client.connect(target)).await.expect("connects");
+        let accepted = connected(&mut events).await;
+        let reader = tokio::spawn(async move {
+            while accepted.recv().await.is_ok() {}
+            accepted.closed().await
+        });
+        within("a frame", dialled.send_acked("x")).await.expect("acknowledged");
+        within("the close", dialled.close(CloseCode::NORMAL)).await;
+        let reason = within("the reader", reader).await.expect("no panic");
+        assert_eq!(reason, CloseReason::Peer { code: CloseCode::NORMAL });
+    }
+    // Where nobody reads the other end answers after 500 ms: a round here takes a few.
+    let each = began.elapsed() / rounds;
+    assert!(each < std::time::Duration::from_millis(250), "{each:?} a round");
     pair.end().await;
 }
