@@ -497,6 +497,20 @@ fn other_process(test: &str) -> tokio::process::Child {
         .expect("another process")
 }
 
+/// The first `count` addresses that another process says it listens on.
+async fn addresses_of(other: &mut tokio::process::Child, count: usize) -> Vec<SocketAddr> {
+    let mut told = tokio::io::BufReader::new(other.stderr.take().expect("piped")).lines();
+    let mut addresses = Vec::new();
+    while addresses.len() < count {
+        let line = within("the other process", told.next_line()).await.expect("readable");
+        let line = line.expect("it says where it listens");
+        if let Some(address) = line.strip_prefix("listening on ") {
+            addresses.push(address.parse().expect("an address"));
+        }
+    }
+    addresses
+}
+
 #[tokio::test]
 async fn a_port_with_a_listener_of_another_process_is_in_use() {
     let node = node(stranger()).await;
@@ -508,22 +522,47 @@ async fn a_port_with_a_listener_of_another_process_is_in_use() {
         return end([node]).await;
     }
     let mut other = other_process("a_port_with_a_listener_of_another_process_is_in_use");
-    let mut told = tokio::io::BufReader::new(other.stderr.take().expect("piped")).lines();
-    let bound: SocketAddr = within("the other process", async {
-        loop {
-            let line = told.next_line().await.expect("readable").expect("it says where it listens");
-            if let Some(bound) = line.strip_prefix("listening on ") {
-                return bound.parse().expect("an address");
-            }
-        }
-    })
-    .await;
+    let bound = addresses_of(&mut other, 1).await[0];
     let error = within("listening", node.listen(bound)).await.expect_err("it is taken");
     assert!(matches!(error, ListenError::InUse { address } if address == bound), "{error:?}");
     drop(other.stdin.take());
     assert!(within("its end", other.wait()).await.expect("a status").success());
     within("listening", node.listen(bound)).await.expect("it is free again");
     end([node]).await;
+}
+
+/// The library's sockets share their ports (`SO_REUSEPORT`), and the system gives a shared port
+/// to whoever asks for any: a part of the peers would come to the wrong process.
+#[tokio::test]
+async fn a_free_port_is_not_one_that_another_process_listens_on() {
+    /// Of some 28,000 ports: so many that chance would meet one of them five times over.
+    const THEIRS: usize = 100;
+    const OURS: usize = 1_500;
+    let transport = MsQuicTransport::new();
+    let credential = stranger();
+    let listen = async || {
+        let listener = transport.create_listener(loopback(), &["test"], credential.clone());
+        within("listening", listener).await.expect("a listener")
+    };
+    if is_other_process() {
+        let mut listeners = Vec::new();
+        for _ in 0..THEIRS {
+            listeners.push(listen().await);
+            eprintln!("listening on {}", listeners[listeners.len() - 1].local_addr());
+        }
+        let mut until_closed = Vec::new();
+        tokio::io::stdin().read_to_end(&mut until_closed).await.expect("the end of the input");
+    } else {
+        let mut other = other_process("a_free_port_is_not_one_that_another_process_listens_on");
+        let theirs = addresses_of(&mut other, THEIRS).await;
+        for number in 0..OURS {
+            let ours = listen().await.local_addr();
+            assert!(!theirs.contains(&ours), "{ours}, the {number}th, is taken");
+        }
+        drop(other.stdin.take());
+        assert!(within("its end", other.wait()).await.expect("a status").success());
+    }
+    assert!(transport.registration().expect("open").wait_idle(LIMIT).await);
 }
 
 #[tokio::test]

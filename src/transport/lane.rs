@@ -233,13 +233,14 @@ impl Lane {
         self.room.add_permits(cost);
     }
 
-    /// Takes over a frame for which `cost` was admitted.
+    /// Takes over a frame for which `cost` was admitted. Returns whether the caller is to hand over
+    /// what is ready: whoever is at it sees this frame as well, and so does the next completion.
     pub(super) fn push(
         &self,
         frame: Bytes,
         cost: usize,
         sink: Option<OutcomeSink>,
-    ) -> Result<(), Rejected> {
+    ) -> Result<bool, Rejected> {
         let mut state = lock(&self.state);
         if let Some(reason) = state.shut.clone() {
             drop(state);
@@ -255,7 +256,7 @@ impl Lane {
                 state.queue.push_back(batch);
             }
         }
-        Ok(())
+        Ok(!state.submitting && state.may_submit())
     }
 
     /// The next thing to do, if this caller is the one to do it.

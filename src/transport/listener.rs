@@ -56,7 +56,7 @@ impl MsQuicListener {
         credential: NetCredential,
         limits: Arc<Limits>,
     ) -> Result<Self, LibraryError> {
-        check_free(address)?;
+        let address = free_address(address)?;
         let (sender, incoming) = mpsc::unbounded_channel();
         let core = Arc::new(ListenerCore {
             slot: ListenerSlot::default(),
@@ -124,18 +124,21 @@ impl MsQuicListener {
     }
 }
 
-/// Finds out whether the address is one of this machine's and whether another process has it.
+/// The address to listen on: one of this machine's that no other process has, with a port.
 ///
 /// The library binds the wildcard address and shares ports (SO_REUSEPORT): it would listen on an
-/// address of another machine, and beside another process that gets a part of the connections. A
-/// socket of this process is the library's: a listener that stopped leaves it to its connections.
-fn check_free(address: SocketAddr) -> Result<(), LibraryError> {
-    let port = if ffi::has_socket(address) { 0 } else { address.port() };
-    let status = match std::net::UdpSocket::bind((address.ip(), port)).map_err(|e| e.kind()) {
+/// address of another machine, and beside another process that gets a part of the connections,
+/// also where the system chose the port. A socket of this process is the library's: a listener
+/// that stopped leaves it to its connections.
+fn free_address(address: SocketAddr) -> Result<SocketAddr, LibraryError> {
+    let known = ffi::has_socket(address);
+    let probe = std::net::UdpSocket::bind((address.ip(), if known { 0 } else { address.port() }));
+    let status = match probe.map_err(|error| error.kind()) {
         Err(std::io::ErrorKind::AddrInUse) => ffi::status::ADDRESS_IN_USE,
         Err(std::io::ErrorKind::AddrNotAvailable) => ffi::status::INVALID_ADDRESS,
+        Ok(probe) if address.port() == 0 => return Ok(probe.local_addr().unwrap_or(address)),
         // Whatever else is wrong, the library says.
-        _ => return Ok(()),
+        _ => return Ok(address),
     };
     Err(LibraryError { status })
 }

@@ -41,12 +41,16 @@ impl ConnectionCore {
         cost: usize,
         sink: Option<OutcomeSink>,
     ) -> Result<(), SendError> {
-        let pushed = self.lane.push(frame, cost, sink).map_err(|rejected| SendError::Closed {
-            reason: self.close_reason().unwrap_or(rejected.reason),
-            outcome: Outcome::NotSent(rejected.frame),
-        });
-        self.pump();
-        pushed
+        match self.lane.push(frame, cost, sink) {
+            Ok(true) => self.pump(),
+            Ok(false) => {}
+            Err(rejected) => {
+                let reason = self.close_reason().unwrap_or(rejected.reason);
+                let outcome = Outcome::NotSent(rejected.frame);
+                return Err(SendError::Closed { reason, outcome });
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn try_send(
