@@ -35,14 +35,14 @@ test: deps ## formatting, lints, documentation and every test
 	@$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	@echo "==> documentation"
 	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
+	@echo "==> documentation tests"
+	@$(CARGO) test --doc --workspace --locked
 	@echo "==> tests"
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
 		$(CARGO) nextest run --workspace --locked; \
 	else \
 		$(CARGO) test --workspace --locked --no-fail-fast --lib --bins --tests --examples -- --test-threads=2; \
 	fi
-	@echo "==> documentation tests"
-	@$(CARGO) test --doc --workspace --locked
 	@echo "==> all good"
 
 bench: release ## measure the release build: make bench ARGS="--workload small"
