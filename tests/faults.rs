@@ -1055,3 +1055,32 @@ async fn a_process_that_ends_right_after_its_connections_does_not_abort() {
         assert!(ended.status.success(), "{}: {told}", ended.status);
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_exits_while_a_credential_is_loaded_does_not_crash() {
+    if is_other_process() {
+        let (loaded, mut count) = tokio::sync::mpsc::unbounded_channel();
+        for _ in 0..2 {
+            let loaded = loaded.clone();
+            tokio::spawn(async move {
+                let transport = MsQuicTransport::new();
+                loop {
+                    let listener = transport.create_listener(loopback(), &["test"], stranger());
+                    drop(listener.await.expect("a listener"));
+                    loaded.send(()).expect("the process lives");
+                }
+            });
+        }
+        for _ in 0..10 {
+            within("a credential", count.recv()).await.expect("the tasks live");
+        }
+        std::process::exit(0);
+    }
+    for _ in 0..15 {
+        let other =
+            other_process("a_process_that_exits_while_a_credential_is_loaded_does_not_crash");
+        let ended = within("its end", other.wait_with_output()).await.expect("an end");
+        let told = String::from_utf8_lossy(&ended.stderr);
+        assert!(ended.status.success(), "{}: {told}", ended.status);
+    }
+}

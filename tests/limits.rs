@@ -141,6 +141,28 @@ async fn a_frame_at_the_limit_passes_and_one_byte_more_is_handed_back() {
 }
 
 #[tokio::test]
+async fn frames_larger_than_lane_and_queue_pass_one_at_a_time() {
+    let _together = together().await;
+    let tiny = |config: &mut NodeConfig| {
+        config.limits.lane_bytes_max = 1 << 10;
+        config.limits.inbound_bytes_max = 1 << 10;
+    };
+    let pair = Pair::with(tiny, tiny).await;
+    let sender = pair.at_client.clone();
+    let sent = tokio::spawn(async move {
+        for number in 0..20 {
+            sender.send(numbered(number, [8, 100 << 10][number % 2])).await.expect("taken over");
+        }
+    });
+    for number in 0..20 {
+        let frame = recv(&pair.at_server).await;
+        assert_eq!(frame, numbered(number, [8, 100 << 10][number % 2]));
+    }
+    within("the sender", sent).await.expect("no panic");
+    pair.end().await;
+}
+
+#[tokio::test]
 async fn a_length_over_the_limit_closes_with_frame_too_large_and_costs_no_memory() {
     let _alone = alone().await;
     let (limit, announced) = (MIB, 64 * MIB);

@@ -5,10 +5,10 @@ mod common;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use common::{LIMIT, Pair, connected, friends, loopback, node, within};
+use common::{LIMIT, Pair, connected, friends, loopback, node, stranger, within};
 use moorline::{
-    CloseCode, CloseReason, ConnectionHandle, ConnectionMessage, Credit, FrameBatch, NodeConfig,
-    Outcome, RecvError, Redial, SendError, SupervisorMessage, Target,
+    CloseCode, CloseReason, ConnectError, ConnectionHandle, ConnectionMessage, Credit, FrameBatch,
+    NodeConfig, Outcome, RecvError, Redial, SendError, SupervisorMessage, Target,
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef, Message, RpcReplyPort};
 use tokio::sync::{mpsc, oneshot};
@@ -117,6 +117,19 @@ async fn a_connection_is_driven_by_messages_alone() {
         let shutdown = |reply| SupervisorMessage::Shutdown { grace: LIMIT, reply };
         assert_eq!(call("the end", node.supervisor(), shutdown).await, 0);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dial_by_message_right_after_a_failed_one_is_answered() {
+    let node = node(stranger()).await;
+    // Nothing listens there, ever.
+    let target = Target::from(std::net::SocketAddr::from(([127, 0, 0, 1], 9)));
+    for _ in 0..300 {
+        let dial = |reply| SupervisorMessage::Connect { target: target.clone(), reply };
+        let result = call("the dial", node.supervisor(), dial).await;
+        assert!(matches!(result, Err(ConnectError::Unreachable { .. })), "{result:?}");
+    }
+    within("the end", node.shutdown(LIMIT)).await.expect("an orderly end");
 }
 
 #[tokio::test]

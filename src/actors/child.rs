@@ -9,6 +9,7 @@ use super::OwnedTask;
 use super::connector::{self, Caller, ConnectorMessage};
 use super::listener::ListenerMessage;
 use super::target::{Redial, Target};
+use crate::error::ConnectError;
 use crate::restart::RestartState;
 use crate::transport::MsQuicListener;
 
@@ -53,8 +54,19 @@ pub(super) struct Child {
     pub(super) running: Option<Running>,
     /// Dropped with the child: a stop during the wait is final.
     pub(super) timer: Option<OwnedTask>,
-    /// Who asked for the connection during the wait.
+    /// Who asked for the connection while nothing runs.
     pub(super) callers: Vec<Caller>,
+}
+
+impl Child {
+    /// `caller` is answered by the actor that is started next.
+    pub(super) fn wait_for_next(&mut self, caller: Caller) {
+        if self.callers.len() < connector::CALLERS_MAX {
+            self.callers.push(caller);
+        } else {
+            caller.answer(Err(ConnectError::Stopped));
+        }
+    }
 }
 
 impl Kind {

@@ -24,7 +24,7 @@ use ractor::{
 use tracing::{Span, debug, info};
 
 use super::handle::{ConnectionHandle, ConnectionStats, Credit, stats};
-use super::{DONE, NodeShared, OwnedTask};
+use super::{NodeShared, OwnedTask, finish};
 use crate::error::{CloseCode, CloseReason, Outcome, RecvError, SendError};
 use crate::transport::core::{ConnectionCore, Notice};
 use crate::transport::inbound::Subscriber;
@@ -357,8 +357,10 @@ impl State {
     }
 
     fn on_watch_close(&mut self, reply: RpcReplyPort<CloseReason>) {
-        if self.close_waiters.len() < CLOSE_WAITERS_MAX {
-            self.close_waiters.push(reply);
+        match self.core().close_reason().filter(|_| self.core().is_complete()) {
+            Some(reason) => answer(reply, reason),
+            None if self.close_waiters.len() < CLOSE_WAITERS_MAX => self.close_waiters.push(reply),
+            None => debug!("too many callers wait for the end"),
         }
     }
 
@@ -471,10 +473,14 @@ impl State {
         let reason = reason.unwrap_or(CloseReason::Local { code: CloseCode::DROPPED });
         let sent = stats(self.core()).sent;
         info!(%reason, ?sent, "closed");
+        self.tell_waiters(&reason);
+        finish(&self.myself);
+    }
+
+    fn tell_waiters(&mut self, reason: &CloseReason) {
         for waiter in self.close_waiters.drain(..) {
             answer(waiter, reason.clone());
         }
-        self.myself.stop(Some(DONE.to_owned()));
     }
 }
 
@@ -482,6 +488,9 @@ impl Drop for State {
     fn drop(&mut self) {
         // After an orderly end this changes nothing: the first reason wins.
         self.core().cut(CloseCode::ACTOR_FAILED);
+        if let Some(reason) = self.core().close_reason() {
+            self.tell_waiters(&reason);
+        }
     }
 }
 

@@ -6,11 +6,11 @@
 //!
 //! ```text
 //! Dialling ──ok──> Up ──lost──> Waiting ──time──> Dialling
-//!    └──failed──> Waiting | stopped          Up ──closed here──> stopped
+//!    └──failed──> Waiting | Done             Up ──closed here──> Done ─> stopped
 //! ```
 //!
-//! Invariants: every caller is answered once, also when the connector stops; a result or timer of
-//! an earlier generation changes nothing.
+//! Invariants: every caller is answered once: those of a connector that stops by the supervisor's
+//! next one; a result or timer of an earlier generation changes nothing.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,8 +20,9 @@ use tracing::{debug, info};
 
 use super::events::NodeEvent;
 use super::handle::ConnectionHandle;
+use super::supervisor::SupervisorMessage;
 use super::target::{Redial, Target};
-use super::{DONE, NodeShared, OwnedTask, connection};
+use super::{NodeShared, OwnedTask, connection, finish};
 use crate::error::{CloseCode, CloseReason, ConnectError};
 use crate::restart::BackoffState;
 use crate::transport::MsQuicNetConnection;
@@ -81,9 +82,18 @@ pub(crate) struct Arguments {
 pub(crate) struct ConnectorActor;
 
 enum Phase {
-    Dialling { _task: OwnedTask },
-    Up { epoch: u64, since: Instant },
-    Waiting { _timer: OwnedTask },
+    Dialling {
+        _task: OwnedTask,
+    },
+    Up {
+        epoch: u64,
+        since: Instant,
+    },
+    Waiting {
+        _timer: OwnedTask,
+    },
+    /// Its work is done; what is still in the mailbox is handled.
+    Done,
 }
 
 pub(crate) struct State {
@@ -165,8 +175,21 @@ impl State {
             (Phase::Up { .. }, Some(handle)) if handle.close_reason().is_none() => {
                 caller.answer(Ok(handle));
             }
+            (Phase::Done, _) => self.ask_another(caller),
             _ if self.callers.len() < CALLERS_MAX => self.callers.push(caller),
             _ => caller.answer(Err(ConnectError::Stopped)),
+        }
+    }
+
+    /// For a caller that came between the end of the work and the end of the actor.
+    fn ask_another(&self, caller: Caller) {
+        let target = Target { redial: caller.redial, ..self.arguments.target.clone() };
+        let supervisor = ActorRef::<SupervisorMessage>::from(self.arguments.supervisor.clone());
+        let again = SupervisorMessage::Connect { target, reply: caller.reply };
+        if let Err(ractor::MessagingErr::SendErr(SupervisorMessage::Connect { reply, .. })) =
+            supervisor.cast(again)
+        {
+            drop(reply.send(Err(ConnectError::Stopped)));
         }
     }
 
@@ -250,8 +273,10 @@ impl State {
         }
     }
 
-    fn stop(&self) {
-        self.myself.stop(Some(DONE.to_owned()));
+    fn stop(&mut self) {
+        self.generation += 1;
+        self.phase = Phase::Done;
+        finish(&self.myself);
     }
 }
 

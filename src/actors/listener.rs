@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use tracing::{debug, info};
 
 use super::events::NodeEvent;
-use super::{DONE, NodeShared, OwnedTask, connection};
+use super::{NodeShared, OwnedTask, connection, finish};
 use crate::error::{AcceptError, ListenError};
 use crate::transport::{MsQuicListener, MsQuicNetConnection};
 
@@ -93,7 +93,7 @@ impl Actor for ListenerActor {
                 connection::spawn(&state.arguments.shared, established, supervisor).await;
             }
             ListenerMessage::Failed { remote, error } => state.on_failed(remote, error),
-            ListenerMessage::Stop => state.myself.stop(Some(DONE.to_owned())),
+            ListenerMessage::Stop => finish(&state.myself),
             #[cfg(test)]
             ListenerMessage::Panic => panic!("asked to by a test"),
         }
@@ -122,7 +122,7 @@ impl State {
             }
             (Err(error), Some(reply)) => {
                 drop(reply.send(Err(error)));
-                self.myself.stop(Some(DONE.to_owned()));
+                finish(&self.myself);
                 Ok(())
             }
             // A restart that could not bind counts as one more failure.

@@ -38,8 +38,15 @@ use crate::transport::MsQuicTransport;
 use events::NodeEvent;
 use handle::ConnectionHandle;
 
-/// The reason a child gives when it stops because its work is done: no restart.
-pub(crate) const DONE: &str = "done";
+/// What a supervisor is told of a child that drained its mailbox and stopped ([`finish`]).
+pub(crate) const DRAINED: &str = "Drained";
+
+/// Stops an actor whose work is done. What is in its mailbox is still handled, and a message that
+/// comes later goes back to its sender: nobody's question is lost.
+pub(crate) fn finish<M: ractor::Message>(actor: &ractor::ActorRef<M>) {
+    // It fails for an actor that has stopped: then there is nothing to do.
+    drop(actor.drain());
+}
 
 /// Events kept for a subscriber that lags: enough for a burst of connections.
 const EVENTS_KEPT: usize = 1024;

@@ -17,10 +17,6 @@ use crate::error::{CloseCode, ConnectError, ListenError, NodeError};
 use crate::identity::CertHash;
 use crate::transport::MsQuicTransport;
 
-/// How often a question that fell between two connectors is asked again. Each stops within
-/// microseconds, so one repetition is nearly always enough.
-const CONNECT_ATTEMPTS: usize = 1000;
-
 /// How long the registration may take to close once its last handle is gone.
 const REGISTRATION_CLOSE_MAX: Duration = Duration::from_secs(5);
 
@@ -141,17 +137,8 @@ impl Node {
         target: impl Into<Target>,
     ) -> Result<ConnectionHandle, ConnectError> {
         let target = target.into();
-        for _ in 0..CONNECT_ATTEMPTS {
-            let target = target.clone();
-            let ask = |reply| SupervisorMessage::Connect { target, reply };
-            match self.ask(ask).await {
-                Some(result) => return result,
-                // A connector that was about to stop got the question: the next one answers.
-                None if !self.shared().is_stopping() => tokio::task::yield_now().await,
-                None => break,
-            }
-        }
-        Err(ConnectError::Stopped)
+        let ask = |reply| SupervisorMessage::Connect { target, reply };
+        self.ask(ask).await.unwrap_or(Err(ConnectError::Stopped))
     }
 
     /// Stops keeping `target` connected; an open connection lives on.

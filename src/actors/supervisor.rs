@@ -26,7 +26,7 @@ use super::connector::{self, Caller, ConnectReply, ConnectorActor, ConnectorMess
 use super::events::NodeEvent;
 use super::listener::{self, ListenerActor};
 use super::target::{Redial, Target};
-use super::{DONE, NodeShared, OwnedTask};
+use super::{DRAINED, NodeShared, OwnedTask, finish};
 use crate::error::{CloseCode, ConnectError, ListenError};
 use crate::restart::{RestartDecision, RestartState};
 use crate::transport::MsQuicListener;
@@ -151,7 +151,7 @@ impl Actor for Supervisor {
     ) -> Result<(), ActorProcessingErr> {
         match event {
             SupervisionEvent::ActorTerminated(child, _, reason) => {
-                let done = reason.as_deref() == Some(DONE);
+                let done = reason.as_deref() == Some(DRAINED);
                 state.on_ended(child.get_id(), done, reason.as_deref().unwrap_or("stopped"))
             }
             SupervisionEvent::ActorFailed(child, cause) => {
@@ -193,33 +193,37 @@ impl State {
             drop(reply.send(Err(ConnectError::Stopped)));
             return;
         }
-        if let Some(child) = self.connector_of(&target) {
-            if let Kind::Connector { target: kept, .. } = &mut child.kind
-                && target.redial == Redial::Always
-            {
-                kept.redial = Redial::Always;
-            }
-            let caller = Caller { reply, redial: target.redial };
-            match &child.running {
-                // If it stops before it reads this, the port is dropped and the caller asks again.
-                Some(Running::Connector(actor)) => {
-                    drop(actor.cast(ConnectorMessage::Connect(caller)));
-                }
-                // It comes back after its wait and answers then.
-                _ if child.callers.len() < connector::CALLERS_MAX => child.callers.push(caller),
-                _ => caller.answer(Err(ConnectError::Stopped)),
-            }
-            return;
-        }
+        let caller = Caller { reply, redial: target.redial };
+        let Err(caller) = self.ask_connector(&target, caller) else { return };
         let current = connector::Current::default();
         let kind = Kind::Connector { target: target.clone(), current: Arc::clone(&current) };
         match self.add(kind) {
-            Some(key) => {
-                let callers = vec![Caller { reply, redial: target.redial }];
-                drop(self.start_connector(key, target, current, callers).await);
-            }
-            None => drop(reply.send(Err(ConnectError::Stopped))),
+            Some(key) => drop(self.start_connector(key, target, current, vec![caller]).await),
+            None => caller.answer(Err(ConnectError::Stopped)),
         }
+    }
+
+    /// Gives `caller` to the connector that keeps `target`; back if there is none.
+    fn ask_connector(&mut self, target: &Target, caller: Caller) -> Result<(), Caller> {
+        let Some(child) = self.connector_of(target) else { return Err(caller) };
+        if let Kind::Connector { target: kept, .. } = &mut child.kind
+            && target.redial == Redial::Always
+        {
+            kept.redial = Redial::Always;
+        }
+        let message = ConnectorMessage::Connect(caller);
+        let unread = match &child.running {
+            Some(Running::Connector(actor)) => match actor.cast(message) {
+                Err(ractor::MessagingErr::SendErr(unread)) => unread,
+                _ => return Ok(()),
+            },
+            _ => message,
+        };
+        // It has ended or waits for its restart: the next one answers.
+        if let ConnectorMessage::Connect(caller) = unread {
+            child.wait_for_next(caller);
+        }
+        Ok(())
     }
 
     /// The connector that keeps `target`, if calls for it share a connection.
@@ -336,7 +340,9 @@ impl State {
             return Ok(());
         };
         if done || child.kind.ends_with_failure() || self.shared.is_stopping() {
-            self.children.remove(&key);
+            if let Some(child) = self.children.remove(&key) {
+                self.pass_on(child);
+            }
             return Ok(());
         }
         child.running = None;
@@ -358,6 +364,17 @@ impl State {
                 error!(child = %child.kind, cause, "a child fails again and again: the node ends");
                 Err(format!("{} fails again and again: {cause}", child.kind).into())
             }
+        }
+    }
+
+    /// Callers that came when the connector had just ended get another one.
+    fn pass_on(&self, ended: Child) {
+        let Kind::Connector { target, .. } = ended.kind else { return };
+        for caller in ended.callers {
+            let target = Target { redial: caller.redial, ..target.clone() };
+            let again = SupervisorMessage::Connect { target, reply: caller.reply };
+            // Sent to itself; at the end of the node the port is dropped.
+            drop(self.myself.cast(again));
         }
     }
 
@@ -397,6 +414,8 @@ impl State {
         let (shared, myself) = (Arc::clone(&self.shared), self.myself.clone());
         let wait = OwnedTask::spawn(async move {
             let cut = drain(&shared, grace).await;
+            // Those who asked the connections something are answered before the end kills them.
+            myself.drain_children_and_wait(Some(CUT_TIME_MAX)).await;
             let event = Event::Drained { cut };
             drop(myself.cast(SupervisorMessage::Internal(Internal(event))));
         });
@@ -407,7 +426,7 @@ impl State {
         if let Some((reply, _)) = self.draining.take() {
             drop(reply.send(cut));
         }
-        self.myself.stop(Some(DONE.to_owned()));
+        finish(&self.myself);
     }
 }
 

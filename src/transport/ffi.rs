@@ -280,6 +280,8 @@ impl Configuration {
             Role::Client => CredentialFlags::CLIENT,
             Role::Server => CredentialFlags::REQUIRE_CLIENT_AUTHENTICATION,
         };
+        let aborted = LibraryError { status: status::ABORTED };
+        let _loading = exit_guard::loading().ok_or(aborted)?;
         let (der, password) = pkcs12.into_parts();
         let invalid = |_| LibraryError { status: status::INVALID_STATE };
         let password = std::ffi::CString::new(password).map_err(invalid)?;
@@ -307,6 +309,7 @@ impl Configuration {
 
 impl Drop for Configuration {
     fn drop(&mut self) {
+        let _freeing = exit_guard::freeing();
         // SAFETY: closed once; connections that use it hold references of their own
         // (ConfigurationClose).
         unsafe { call!(ConfigurationClose)(self.0.as_ptr()) }

@@ -2,8 +2,9 @@
 //!
 //! The C library frees its memory pools in a destructor that runs at exit. A connection that is
 //! still open, or a registration that is being closed, then uses them from another thread, and
-//! the process aborts. So at exit, before that destructor, every open registration is shut down
-//! and given a moment to finish.
+//! the process aborts. Likewise OpenSSL frees its tables under a thread that loads a credential or
+//! frees one. So at exit, before that, those are awaited, every open registration is shut down and
+//! given a moment to finish.
 
 use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex, MutexGuard, Once, PoisonError};
@@ -23,10 +24,14 @@ const EXIT_STEP: Duration = Duration::from_millis(5);
 struct Registrations {
     open: Vec<RawHandle>,
     closing: usize,
+    /// Threads that load or free a credential.
+    credentials: usize,
+    /// The process is at its exit.
+    ending: bool,
 }
 
 static REGISTRATIONS: Mutex<Registrations> =
-    Mutex::new(Registrations { open: Vec::new(), closing: 0 });
+    Mutex::new(Registrations { open: Vec::new(), closing: 0, credentials: 0, ending: false });
 
 /// The handles of connections that are open in the library, by their addresses.
 static CONNECTIONS: Mutex<BTreeSet<usize>> = Mutex::new(BTreeSet::new());
@@ -79,9 +84,40 @@ pub(super) fn closed() {
     CLOSED.notify_all();
 }
 
+/// A credential is being loaded or freed, until this is dropped: the exit waits for it.
+pub(super) struct AtCredential(());
+
+/// Begins to load a credential; `None` if the process is at its exit.
+pub(super) fn loading() -> Option<AtCredential> {
+    let mut registrations = registrations();
+    if registrations.ending {
+        return None;
+    }
+    registrations.credentials += 1;
+    Some(AtCredential(()))
+}
+
+/// Begins to free a credential.
+pub(super) fn freeing() -> AtCredential {
+    registrations().credentials += 1;
+    AtCredential(())
+}
+
+impl Drop for AtCredential {
+    fn drop(&mut self) {
+        registrations().credentials -= 1;
+        CLOSED.notify_all();
+    }
+}
+
 extern "C" fn end_all() {
     let deadline = Instant::now() + EXIT_TIME_MAX;
     let mut registrations = registrations();
+    registrations.ending = true;
+    while registrations.credentials > 0 {
+        let Some(waited) = wait(registrations, deadline) else { return };
+        registrations = waited;
+    }
     for registration in &registrations.open {
         // SAFETY: in the list it is open; the call only queues (RegistrationShutdown).
         unsafe {
@@ -117,7 +153,7 @@ extern "C" fn end_all() {
             return;
         }
     }
-    while registrations.closing > 0 {
+    while registrations.closing > 0 || registrations.credentials > 0 {
         let Some(waited) = wait(registrations, deadline) else { return };
         registrations = waited;
     }
