@@ -17,6 +17,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tracing::debug;
 
+use super::dial_port::Dial;
 use super::ffi::ConnectionSlot;
 use super::inbound::Inbound;
 use super::lane::Lane;
@@ -98,6 +99,8 @@ pub(crate) struct ConnectionCore {
     rtt_us: AtomicU32,
     /// Milliseconds after `started` of the last look at the statistics.
     sampled_ms: AtomicU64,
+    /// Of a connection that was dialled, while its handle is open.
+    dial: Mutex<Option<Dial>>,
     live: LiveHandle,
 }
 
@@ -147,6 +150,7 @@ impl ConnectionCore {
                 started: Instant::now(),
                 rtt_us: AtomicU32::new(0),
                 sampled_ms: AtomicU64::new(0),
+                dial: Mutex::new(None),
                 live,
             }
         })
@@ -206,6 +210,17 @@ impl ConnectionCore {
 
     pub(super) fn set_remote_addr(&self, address: SocketAddr) {
         self.remote_addr.get_or_init(|| address);
+    }
+
+    pub(super) fn set_dial(&self, dial: Dial) {
+        *lock(&self.dial) = Some(dial);
+    }
+
+    /// The handle is there. A cut that came before could not reach it.
+    pub(super) fn opened(&self) {
+        if self.is_over() {
+            self.slot.shutdown(true, CloseCode::DROPPED.value());
+        }
     }
 
     pub(crate) fn rtt(&self) -> Duration {

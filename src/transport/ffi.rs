@@ -28,7 +28,7 @@ use std::ffi::c_void;
 use std::fmt;
 use std::net::SocketAddr;
 use std::ptr::NonNull;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use msquic::ffi::{HQUIC, QUIC_API_TABLE, QUIC_BUFFER, QUIC_HANDLE};
 
@@ -163,7 +163,11 @@ fn with_buffers<R>(names: &[String], call: impl FnOnce(*const QUIC_BUFFER, u32) 
 }
 
 /// An execution context of the library; closes on drop, which waits for its workers.
-pub(super) struct Registration(RawHandle);
+pub(super) struct Registration {
+    handle: RawHandle,
+    /// Read while a connection is opened; a shutdown waits for that.
+    opening: RwLock<()>,
+}
 
 // SAFETY: registration calls are thread-safe (MsQuic docs/api/RegistrationOpen.md).
 unsafe impl Sync for Registration {}
@@ -186,11 +190,16 @@ impl Registration {
         check(unsafe { call!(RegistrationOpen)(&raw const config, &raw mut handle) })?;
         let handle = RawHandle::new(handle).ok_or(CLOSED)?;
         exit_guard::opened(handle);
-        Ok(Self(handle))
+        Ok(Self { handle, opening: RwLock::default() })
+    }
+
+    /// While this is held, the registration is not shut down.
+    fn opening(&self) -> RwLockReadGuard<'_, ()> {
+        self.opening.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks every connection and listener of the registration to shut down; `silent` tells no
-    /// peer. Does not wait.
+    /// peer. Waits for connections that are being opened, for nothing else.
     pub(super) fn shutdown(&self, silent: bool, code: u64) {
         use msquic::ffi as q;
         let flags = if silent {
@@ -198,9 +207,10 @@ impl Registration {
         } else {
             q::QUIC_CONNECTION_SHUTDOWN_FLAGS_QUIC_CONNECTION_SHUTDOWN_FLAG_NONE
         };
+        let _opened = self.opening.write().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: the handle is open while `self` lives; the call only queues work.
         unsafe {
-            call!(RegistrationShutdown)(self.0.as_ptr(), flags, code);
+            call!(RegistrationShutdown)(self.handle.as_ptr(), flags, code);
         }
     }
 }
@@ -212,9 +222,9 @@ impl Registration {
     /// Shuts the registration down. The drop of what is returned closes it, which waits for its
     /// workers. `None` if the process is at its exit, which does both.
     pub(super) fn begin_close(self, code: u64) -> Option<ClosingRegistration> {
-        exit_guard::closing(self.0).then(|| {
+        exit_guard::closing(self.handle).then(|| {
             self.shutdown(false, code);
-            ClosingRegistration(self.0)
+            ClosingRegistration(self.handle)
         })
     }
 }
@@ -258,7 +268,7 @@ impl Configuration {
             // SAFETY: names and settings outlive the call, which copies them (ConfigurationOpen).
             unsafe {
                 call!(ConfigurationOpen)(
-                    registration.0.as_ptr(),
+                    registration.handle.as_ptr(),
                     buffers,
                     count,
                     settings.as_ptr(),
@@ -281,7 +291,7 @@ impl Configuration {
             Role::Server => CredentialFlags::REQUIRE_CLIENT_AUTHENTICATION,
         };
         let aborted = LibraryError { status: status::ABORTED };
-        let _loading = exit_guard::loading().ok_or(aborted)?;
+        let _exit_waits = exit_guard::begin().ok_or(aborted)?;
         let (der, password) = pkcs12.into_parts();
         let invalid = |_| LibraryError { status: status::INVALID_STATE };
         let password = std::ffi::CString::new(password).map_err(invalid)?;
@@ -309,7 +319,7 @@ impl Configuration {
 
 impl Drop for Configuration {
     fn drop(&mut self) {
-        let _freeing = exit_guard::freeing();
+        let _exit_waits = exit_guard::begin_anyway();
         // SAFETY: closed once; connections that use it hold references of their own
         // (ConfigurationClose).
         unsafe { call!(ConfigurationClose)(self.0.as_ptr()) }

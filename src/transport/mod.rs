@@ -10,6 +10,7 @@
 //! ├── inbound.rs  frames in: bounded queue, readers, backpressure
 //! └── stream.rs, stream_pool.rs   streams of MsQuic, and framing over them
 //! callback.rs, refusal.rs          the guard around callbacks; who refused whom
+//! dial_port.rs                     local ports that dialled connections share
 //! ffi.rs, ffi/                     all `unsafe`
 //! ```
 //!
@@ -19,6 +20,7 @@
 mod callback;
 mod connection;
 pub(crate) mod core;
+mod dial_port;
 mod ffi;
 pub(crate) mod inbound;
 pub(crate) mod lane;
@@ -45,10 +47,13 @@ pub use stream_pool::StreamPool;
 pub use traits::{NetConnection, NetIncomingRequest, NetListener, NetTransport};
 
 use self::core::ConnectionCore;
+use dial_port::DialPorts;
 use ffi::Role;
 use listener::CutOnDrop;
 use registration::LiveHandle;
 use settings::{ConfigFactory, ConfigurationError};
+
+use tokio::task::spawn_blocking;
 
 use crate::config::{ConfigError, Limits, validate_alpns};
 use crate::error::{CloseReason, ConnectError, LibraryError, ListenError};
@@ -160,6 +165,7 @@ struct Inner {
     limits: Arc<Limits>,
     // Before the registration: configurations are closed first.
     factory: Arc<ConfigFactory>,
+    dial_ports: Arc<DialPorts>,
     registration: OnceLock<Result<Arc<RegistrationWrapper>, LibraryError>>,
 }
 
@@ -328,9 +334,20 @@ impl MsQuicTransport {
             limits,
         );
         core.set_remote_addr(peer);
-        let raw = registration.raw().map_err(library("open a connection"))?;
-        ffi::ConnectionSlot::open(raw, &core).map_err(library("open a connection"))?;
+        let dial = self.inner.dial_ports.begin(peer);
+        let shared = dial.shared();
+        core.set_dial(dial);
         let guard = CutOnDrop::new(core);
+        let opened = match shared {
+            None => open(&registration, guard.core(), None),
+            Some(_) => {
+                let core = Arc::clone(guard.core());
+                // It waits for a worker of the library.
+                let opened = spawn_blocking(move || open(&registration, &core, shared));
+                opened.await.unwrap_or(Err(LibraryError { status: ffi::status::ABORTED }))
+            }
+        };
+        opened.map_err(library("open a connection"))?;
         guard
             .core()
             .slot_for_streams()
@@ -338,6 +355,16 @@ impl MsQuicTransport {
             .map_err(library("start a connection"))?;
         Ok(guard)
     }
+}
+
+fn open(
+    registration: &RegistrationWrapper,
+    core: &Arc<ConnectionCore>,
+    shared: Option<SocketAddr>,
+) -> Result<(), LibraryError> {
+    ffi::ConnectionSlot::open(registration.raw()?, core, shared)?;
+    core.opened();
+    Ok(())
 }
 
 fn listen_error(address: SocketAddr, action: &'static str, source: LibraryError) -> ListenError {

@@ -10,6 +10,7 @@ use super::{ConnectionCore, Notice, PeerCertificate};
 use crate::error::{CertificateRefused, CloseCode, CloseReason};
 use crate::identity::key_prefixes;
 use crate::transport::ffi::{ConnectionCallbacks, ConnectionSlot, PeerStream};
+use crate::transport::lock;
 use crate::transport::refusal;
 use crate::transport::stream::ReadStream;
 
@@ -28,6 +29,9 @@ impl ConnectionCallbacks for ConnectionCore {
             let _ = self.remote_addr.set(remote);
         }
         self.sample();
+        if let Some(dial) = &mut *lock(&self.dial) {
+            dial.established();
+        }
         self.connected.store(true, Ordering::Release);
         self.changed.notify_waiters();
     }
@@ -81,6 +85,7 @@ impl ConnectionCallbacks for ConnectionCore {
     }
 
     fn released(&self) {
+        drop(lock(&self.dial).take());
         self.live.release();
     }
 

@@ -44,18 +44,24 @@ pub(in crate::transport) struct RawStatistics {
 }
 
 impl ConnectionSlot {
-    /// Opens a handle for dialling, with `context` behind its callbacks.
+    /// Opens a handle for dialling, with `context` behind its callbacks. With `shared` its sockets
+    /// are shared with the others that name this local address, and the call waits for a worker.
     pub(in crate::transport) fn open<C: ConnectionCallbacks>(
         registration: &Registration,
         context: &Arc<C>,
+        shared: Option<SocketAddr>,
     ) -> Result<(), LibraryError> {
+        let aborted = LibraryError { status: status::ABORTED };
+        let _exit_waits = exit_guard::begin().ok_or(aborted)?;
+        // Nothing shuts the handle down before it is in its slot.
+        let _shutdown_waits = registration.opening();
         let raw_context = Arc::into_raw(Arc::clone(context));
         let mut handle: HQUIC = std::ptr::null_mut();
         // SAFETY: `raw_context` is a strong count that now belongs to MsQuic's callbacks and is
         // released after ConnectionClose (ConnectionOpen).
         let opened = check(unsafe {
             call!(ConnectionOpen)(
-                registration.0.as_ptr(),
+                registration.handle.as_ptr(),
                 Some(connection_callback::<C>),
                 raw_context.cast_mut().cast::<c_void>(),
                 &raw mut handle,
@@ -63,6 +69,11 @@ impl ConnectionSlot {
         });
         match (opened, RawHandle::new(handle)) {
             (Ok(()), Some(handle)) => {
+                if let Some(local) = shared
+                    && let Err(error) = share_sockets(handle, local)
+                {
+                    tracing::debug!(%error, %local, "sockets are not shared");
+                }
                 exit_guard::connection_opened(handle);
                 context.slot().0.fill(handle);
                 Ok(())
@@ -190,6 +201,31 @@ impl ConnectionSlot {
         // SAFETY: the handle is this event's connection; the library references the configuration.
         check(unsafe { call!(ConnectionSetConfiguration)(handle.as_ptr(), configuration.as_ptr()) })
     }
+}
+
+/// Binds a connection that is not started to `local`, together with others. Waits for the worker:
+/// the handle must be in no slot yet.
+fn share_sockets(handle: RawHandle, local: SocketAddr) -> Result<(), LibraryError> {
+    use msquic::ffi::{QUIC_PARAM_CONN_LOCAL_ADDRESS, QUIC_PARAM_CONN_SHARE_UDP_BINDING};
+    let local = msquic::Addr::from(local);
+    set_parameter(handle, QUIC_PARAM_CONN_SHARE_UDP_BINDING, &1u8)?;
+    set_parameter(handle, QUIC_PARAM_CONN_LOCAL_ADDRESS, &local)
+}
+
+fn set_parameter<T>(handle: RawHandle, parameter: u32, value: &T) -> Result<(), LibraryError> {
+    let length = u32::try_from(size_of::<T>()).unwrap_or(0);
+    // Before whatever the worker has queued for this connection.
+    let parameter = parameter | msquic::ffi::QUIC_PARAM_HIGH_PRIORITY;
+    // SAFETY: `value` is a plain C value of `length` bytes that outlives the call, which waits
+    // until it was read; nobody else has the handle, so it stays open (SetParam).
+    check(unsafe {
+        call!(SetParam)(
+            handle.as_ptr(),
+            parameter,
+            length,
+            std::ptr::from_ref(value).cast::<c_void>(),
+        )
+    })
 }
 
 /// The callback of every connection.

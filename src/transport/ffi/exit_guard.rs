@@ -3,8 +3,8 @@
 //! The C library frees its memory pools in a destructor that runs at exit. A connection that is
 //! still open, or a registration that is being closed, then uses them from another thread, and
 //! the process aborts. Likewise OpenSSL frees its tables under a thread that loads a credential or
-//! frees one. So at exit, before that, those are awaited, every open registration is shut down and
-//! given a moment to finish.
+//! frees one. So at exit, before that, such calls are awaited, every open registration is shut down
+//! and given a moment to finish.
 
 use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex, MutexGuard, Once, PoisonError};
@@ -24,14 +24,14 @@ const EXIT_STEP: Duration = Duration::from_millis(5);
 struct Registrations {
     open: Vec<RawHandle>,
     closing: usize,
-    /// Threads that load or free a credential.
-    credentials: usize,
+    /// Calls that must not meet the exit.
+    calls: usize,
     /// The process is at its exit.
     ending: bool,
 }
 
 static REGISTRATIONS: Mutex<Registrations> =
-    Mutex::new(Registrations { open: Vec::new(), closing: 0, credentials: 0, ending: false });
+    Mutex::new(Registrations { open: Vec::new(), closing: 0, calls: 0, ending: false });
 
 /// The handles of connections that are open in the library, by their addresses.
 static CONNECTIONS: Mutex<BTreeSet<usize>> = Mutex::new(BTreeSet::new());
@@ -84,28 +84,28 @@ pub(super) fn closed() {
     CLOSED.notify_all();
 }
 
-/// A credential is being loaded or freed, until this is dropped: the exit waits for it.
-pub(super) struct AtCredential(());
+/// The exit waits until this is dropped.
+pub(super) struct ExitWaits(());
 
-/// Begins to load a credential; `None` if the process is at its exit.
-pub(super) fn loading() -> Option<AtCredential> {
+/// Begins a call that must not meet the exit; `None` if the process is at it.
+pub(super) fn begin() -> Option<ExitWaits> {
     let mut registrations = registrations();
     if registrations.ending {
         return None;
     }
-    registrations.credentials += 1;
-    Some(AtCredential(()))
+    registrations.calls += 1;
+    Some(ExitWaits(()))
 }
 
-/// Begins to free a credential.
-pub(super) fn freeing() -> AtCredential {
-    registrations().credentials += 1;
-    AtCredential(())
+/// As [`begin`], for a call that the exit itself may need.
+pub(super) fn begin_anyway() -> ExitWaits {
+    registrations().calls += 1;
+    ExitWaits(())
 }
 
-impl Drop for AtCredential {
+impl Drop for ExitWaits {
     fn drop(&mut self) {
-        registrations().credentials -= 1;
+        registrations().calls -= 1;
         CLOSED.notify_all();
     }
 }
@@ -114,7 +114,7 @@ extern "C" fn end_all() {
     let deadline = Instant::now() + EXIT_TIME_MAX;
     let mut registrations = registrations();
     registrations.ending = true;
-    while registrations.credentials > 0 {
+    while registrations.calls > 0 {
         let Some(waited) = wait(registrations, deadline) else { return };
         registrations = waited;
     }
@@ -153,7 +153,7 @@ extern "C" fn end_all() {
             return;
         }
     }
-    while registrations.closing > 0 || registrations.credentials > 0 {
+    while registrations.closing > 0 || registrations.calls > 0 {
         let Some(waited) = wait(registrations, deadline) else { return };
         registrations = waited;
     }

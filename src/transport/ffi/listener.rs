@@ -43,7 +43,7 @@ impl ListenerSlot {
         // released after ListenerClose (ListenerOpen).
         let opened = check(unsafe {
             call!(ListenerOpen)(
-                registration.0.as_ptr(),
+                registration.handle.as_ptr(),
                 Some(listener_callback::<L>),
                 raw_context.cast_mut().cast::<c_void>(),
                 &raw mut handle,
