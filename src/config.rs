@@ -30,9 +30,15 @@ pub struct Limits {
     /// Bytes that a lane holds for callers, admitted and unfinished (default 4 MiB): more than a
     /// bandwidth-delay product of 10 Gbit/s × 3 ms. One frame larger than this is admitted alone.
     pub lane_bytes_max: usize,
+    /// Bytes that all lanes of a node hold together (default 16 MiB): those that are busy get equal
+    /// shares, none less than 256 KiB or its largest frame.
+    pub node_send_bytes_max: usize,
     /// Bytes that wait for `recv` on one connection (default 4 MiB). One frame larger than this is
     /// still received when nothing else waits.
     pub inbound_bytes_max: usize,
+    /// Bytes that wait for `recv` on all connections of a node together (default 64 MiB), shared as
+    /// `node_send_bytes_max` is.
+    pub node_receive_bytes_max: usize,
     /// Longest handshake, in both directions (default 10 s).
     pub handshake_time_max: Duration,
     /// Interval of keep-alives on a silent connection (default 500 ms).
@@ -60,7 +66,9 @@ impl Default for Limits {
             frame_time_max: STREAM_OP_TIMEOUT,
             stream_op_timeout: STREAM_OP_TIMEOUT,
             lane_bytes_max: 4 << 20,
+            node_send_bytes_max: 16 << 20,
             inbound_bytes_max: 4 << 20,
+            node_receive_bytes_max: 64 << 20,
             handshake_time_max: Duration::from_secs(10),
             keep_alive_interval: Duration::from_millis(500),
             idle_time_max: Duration::from_secs(3),
@@ -83,7 +91,9 @@ impl Limits {
         let bytes = [
             ("frame_bytes_max", self.frame_bytes_max, 1, 1 << 30),
             ("lane_bytes_max", self.lane_bytes_max, 1 << 10, 1 << 30),
+            ("node_send_bytes_max", self.node_send_bytes_max, 1 << 10, 1 << 40),
             ("inbound_bytes_max", self.inbound_bytes_max, 1 << 10, 1 << 30),
+            ("node_receive_bytes_max", self.node_receive_bytes_max, 1 << 10, 1 << 40),
             ("peer_streams_max", usize::from(self.peer_streams_max), 1, 1 << 10),
             ("connections_max", self.connections_max, 1, 1 << 20),
             ("handshakes_pending_max", self.handshakes_pending_max, 1, 1 << 16),

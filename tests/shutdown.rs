@@ -179,10 +179,10 @@ async fn a_shutdown_on_a_runtime_of_one_thread_ends_under_load() {
 async fn a_peer_that_never_reads_is_cut_at_the_grace() {
     let grace = Duration::from_secs(1);
     // The lane takes more than the other end can hold while nobody reads there.
-    let pair = Pair::with(|_| (), |config| config.limits.lane_bytes_max = 32 << 20).await;
+    let pair = Pair::with(|config| config.limits.inbound_bytes_max = 32 << 10, |_| ()).await;
     let sending = tokio::spawn(send_to_the_end(pair.at_client.clone()));
     within("more than the peer can hold", async {
-        while pair.at_client.stats().sent.accepted * 3000 < 20 << 20 {
+        while pair.at_client.stats().sent.accepted * 3000 < 200 << 10 {
             tokio::task::yield_now().await;
         }
     })

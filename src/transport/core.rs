@@ -17,6 +17,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tracing::debug;
 
+use super::bounds::{Bounds, Share};
 use super::dial_port::Dial;
 use super::ffi::ConnectionSlot;
 use super::inbound::Inbound;
@@ -113,8 +114,9 @@ impl ConnectionCore {
         direction: Direction,
         credential: NetCredential,
         expected: Option<CertHash>,
-        limits: Arc<Limits>,
+        bounds: &Bounds,
     ) -> Arc<Self> {
+        let limits = &bounds.limits;
         Arc::new_cyclic(|this: &std::sync::Weak<Self>| {
             let weak = this.clone();
             let on_end_taken = Box::new(move || {
@@ -128,9 +130,12 @@ impl ConnectionCore {
                 direction,
                 credential,
                 expected,
-                lane: Lane::new(limits.lane_bytes_max),
-                inbound: Inbound::new(limits.inbound_bytes_max, on_end_taken),
-                limits,
+                lane: Lane::new(Share::new(&bounds.sending, limits.lane_bytes_max)),
+                inbound: Inbound::new(
+                    Share::new(&bounds.receiving, limits.inbound_bytes_max),
+                    on_end_taken,
+                ),
+                limits: Arc::clone(limits),
                 certificate: OnceLock::new(),
                 refused: OnceLock::new(),
                 alpn: OnceLock::new(),

@@ -1,10 +1,10 @@
-//! The local ports of dialled connections.
+//! The workers and local ports of dialled connections.
 //!
 //! The library gives every dialled connection sockets of its own: on two cores four descriptors
 //! and about 100 KiB. Connections to one address can share them, if they name the same local
 //! address. But shared sockets tell nobody that a port is closed, so that a dial would wait for
 //! the whole handshake time: sockets are shared with a connection that stands, or when many dials
-//! are on their way.
+//! are on their way. One shared socket is served by one worker, so there are several of them.
 //!
 //! Invariants: a port that is shared is held by a socket of ours, so that the system gives it to
 //! nobody else; counts are given back when the connection's handle is closed.
@@ -12,15 +12,18 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockAddr, Socket, Type};
 use tracing::debug;
 
 use super::lock;
 
 /// Dials to one address that each get sockets of their own, while no connection stands there.
 const ALONE_MAX: usize = 16;
+
+/// Shared sockets for one address: enough to keep the workers of a machine busy evenly.
+const PORTS: usize = 8;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -30,7 +33,16 @@ pub(super) struct DialPorts(Mutex<State>);
 struct State {
     peers: HashMap<SocketAddr, Counts>,
     /// The sockets that hold the ports, by the local address they are for.
-    held: HashMap<IpAddr, Socket>,
+    held: HashMap<IpAddr, Held>,
+    /// Counts the dials.
+    turn: usize,
+}
+
+#[derive(Debug)]
+struct Held {
+    sockets: [Socket; PORTS],
+    /// Dials that use them.
+    dials: usize,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -45,7 +57,17 @@ pub(super) struct Dial {
     ports: Arc<DialPorts>,
     remote: SocketAddr,
     established: bool,
-    shared: Option<SocketAddr>,
+    place: Place,
+}
+
+/// Where a dialled connection runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    /// The number of its worker. A socket belongs to the worker of the connection that made it, and
+    /// those that share it follow: so a shared port always goes with the same worker.
+    pub(super) worker: u16,
+    /// The local address to name, if the connection shares its sockets.
+    pub(super) shared: Option<SocketAddr>,
 }
 
 impl DialPorts {
@@ -54,26 +76,51 @@ impl DialPorts {
         let counts = state.peers.entry(remote).or_default();
         let shares = counts.established > 0 || counts.dialling >= ALONE_MAX;
         counts.dialling += 1;
-        let shared = if shares { state.hold(remote) } else { None };
+        let turn = state.turn;
+        state.turn = turn.wrapping_add(1);
+        let shared = if shares { state.hold(remote, turn) } else { None };
         drop(state);
-        Dial { ports: Arc::clone(self), remote, established: false, shared }
+        let place = Place { worker: worker_of(turn), shared };
+        Dial { ports: Arc::clone(self), remote, established: false, place }
     }
 }
 
 impl State {
     /// The local address that connections to `remote` share, held from now on.
-    fn hold(&mut self, remote: SocketAddr) -> Option<SocketAddr> {
+    fn hold(&mut self, remote: SocketAddr, turn: usize) -> Option<SocketAddr> {
         if matches!(remote, SocketAddr::V6(v6) if v6.scope_id() != 0) {
             // Its local address is good on one interface only.
             return None;
         }
         let address = source_of(remote)
             .and_then(|ip| match self.held.entry(ip) {
-                Entry::Occupied(held) => held.get().local_addr(),
-                Entry::Vacant(free) => free.insert(hold_port(ip)?).local_addr(),
+                Entry::Occupied(held) => held.into_mut().take(turn),
+                Entry::Vacant(free) => free.insert(Held::new(ip)?).take(turn),
             })
             .inspect_err(|cause| debug!(%remote, %cause, "sockets cannot be shared"));
         address.ok()?.as_socket()
+    }
+}
+
+/// The worker for a dial: in turn, and the same for the same port. The library has one for each
+/// processor and would take that of the processor on which the caller happens to run.
+fn worker_of(turn: usize) -> u16 {
+    static WORKERS: OnceLock<usize> = OnceLock::new();
+    let processors = || std::thread::available_parallelism().map_or(1, usize::from);
+    u16::try_from(turn % PORTS % WORKERS.get_or_init(processors)).unwrap_or(0)
+}
+
+impl Held {
+    fn new(ip: IpAddr) -> std::io::Result<Self> {
+        let sockets = (0..PORTS).map(|_| hold_port(ip)).collect::<std::io::Result<Vec<_>>>()?;
+        let sockets = sockets.try_into().map_err(|_| std::io::ErrorKind::Other)?;
+        Ok(Self { sockets, dials: 0 })
+    }
+
+    fn take(&mut self, turn: usize) -> std::io::Result<SockAddr> {
+        let address = self.sockets[turn % PORTS].local_addr()?;
+        self.dials += 1;
+        Ok(address)
     }
 }
 
@@ -108,9 +155,8 @@ fn hold_port(_ip: IpAddr) -> std::io::Result<Socket> {
 }
 
 impl Dial {
-    /// The local address to name, if the connection shares its sockets.
-    pub(super) fn shared(&self) -> Option<SocketAddr> {
-        self.shared
+    pub(super) fn place(&self) -> Place {
+        self.place
     }
 
     /// The handshake is done: others may share.
@@ -135,11 +181,21 @@ impl Drop for Dial {
         if counts.established + counts.dialling == 0 {
             state.peers.remove(&self.remote);
         }
+        if let Some(shared) = self.place.shared
+            && let Entry::Occupied(mut held) = state.held.entry(shared.ip())
+        {
+            held.get_mut().dials -= 1;
+            if held.get().dials == 0 {
+                held.remove();
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     fn remote() -> SocketAddr {
@@ -147,24 +203,26 @@ mod tests {
     }
 
     #[test]
-    fn connections_share_one_port_once_one_stands() {
+    fn connections_share_ports_once_one_stands() {
         let ports = Arc::new(DialPorts::default());
         let mut first = ports.begin(remote());
         let second = ports.begin(remote());
-        assert_eq!((first.shared(), second.shared()), (None, None));
+        assert_eq!((first.place().shared, second.place().shared), (None, None));
         first.established();
-        let (third, fourth) = (ports.begin(remote()), ports.begin(remote()));
-        let address = third.shared().expect("a shared address");
-        assert_eq!((address.ip(), fourth.shared()), (remote().ip(), Some(address)));
+        let sharing: Vec<Dial> = (0..3 * PORTS).map(|_| ports.begin(remote())).collect();
+        let addresses: HashSet<SocketAddr> =
+            sharing.iter().filter_map(|dial| dial.place().shared).collect();
+        assert_eq!(addresses.len(), PORTS);
+        assert!(addresses.iter().all(|address| address.ip() == remote().ip()));
         let elsewhere = ports.begin(([127, 0, 0, 1], 4434).into());
-        assert_eq!(elsewhere.shared(), None);
+        assert_eq!(elsewhere.place().shared, None);
     }
 
     #[test]
     fn many_dials_at_once_share_too() {
         let ports = Arc::new(DialPorts::default());
         let dials: Vec<Dial> = (0..=ALONE_MAX).map(|_| ports.begin(remote())).collect();
-        let shared = dials.iter().filter(|dial| dial.shared().is_some()).count();
+        let shared = dials.iter().filter(|dial| dial.place().shared.is_some()).count();
         assert_eq!(shared, 1);
     }
 
@@ -173,18 +231,21 @@ mod tests {
         let ports = Arc::new(DialPorts::default());
         let mut dial = ports.begin(remote());
         dial.established();
-        drop((dial, ports.begin(remote())));
-        assert!(lock(&ports.0).peers.is_empty());
-        assert_eq!(ports.begin(remote()).shared(), None);
+        assert!(ports.begin(remote()).place().shared.is_some());
+        drop(dial);
+        let state = lock(&ports.0);
+        assert!(state.peers.is_empty() && state.held.is_empty());
+        drop(state);
+        assert_eq!(ports.begin(remote()).place().shared, None);
     }
 
     #[test]
     fn a_held_port_is_given_to_nobody_else() {
         let ports = Arc::new(DialPorts::default());
-        ports.begin(remote()).established();
         let mut stands = ports.begin(remote());
         stands.established();
-        let address = ports.begin(remote()).shared().expect("a shared address");
+        let sharing = ports.begin(remote());
+        let address = sharing.place().shared.expect("a shared address");
         let taken = std::net::UdpSocket::bind(address).expect_err("it is held");
         assert_eq!(taken.kind(), std::io::ErrorKind::AddrInUse);
     }

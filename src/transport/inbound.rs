@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 
 pub(crate) use self::delivery::Subscriber;
 use self::state::{Item, Queue, State};
+use super::bounds::Share;
 use super::lock;
 use super::stream::ReadStream;
 use crate::error::{CloseReason, RecvError};
@@ -28,7 +29,6 @@ pub(crate) struct Inbound {
     state: Mutex<State>,
     ready: Notify,
     waiting: AtomicUsize,
-    bytes_max: usize,
     on_end_taken: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -41,7 +41,7 @@ pub(crate) struct Partial {
 
 impl Inbound {
     /// `on_end_taken` is called once a reader has seen the end of a stream.
-    pub(super) fn new(bytes_max: usize, on_end_taken: Box<dyn Fn() + Send + Sync>) -> Self {
+    pub(super) fn new(share: Share, on_end_taken: Box<dyn Fn() + Send + Sync>) -> Self {
         Self {
             state: Mutex::new(State {
                 streams: VecDeque::new(),
@@ -58,10 +58,10 @@ impl Inbound {
                 closed: None,
                 frames: 0,
                 bytes: 0,
+                share,
             }),
             ready: Notify::new(),
             waiting: AtomicUsize::new(0),
-            bytes_max,
             on_end_taken,
         }
     }
@@ -97,8 +97,9 @@ impl Inbound {
     pub(super) fn budget(&self, id: u64, total: usize) -> usize {
         let mut state = lock(&self.state);
         let used = state.queued + state.held;
-        if used < self.bytes_max {
-            return total.min(self.bytes_max - used);
+        let bytes_max = state.share.bytes();
+        if used < bytes_max {
+            return total.min(bytes_max - used);
         }
         let may_pass = state.may_pass(id);
         let Some(queue) = state.queue(id) else { return total };
@@ -158,8 +159,9 @@ impl Inbound {
         if whole && state.beyond == Some(id) {
             state.beyond = None;
         }
+        state.settle();
         let mut resume = false;
-        if paused && state.may_go_on(id, self.bytes_max) {
+        if paused && state.may_go_on(id) {
             // A reader made room between `budget` and here: nobody else would resume.
             if let Some(queue) = state.queue(id) {
                 queue.paused = false;
@@ -190,6 +192,7 @@ impl Inbound {
         if state.beyond == Some(id) {
             state.beyond = None;
         }
+        state.settle();
         let last = state.streams.iter().all(|queue| queue.ended);
         self.deliver(state);
         self.wake();
@@ -212,6 +215,7 @@ impl Inbound {
         if state.beyond == Some(id) {
             state.beyond = None;
         }
+        state.settle();
         state.drop_empty();
     }
 
@@ -351,7 +355,8 @@ impl Inbound {
 
     /// Resumes paused streams if there is room, and passes the wake-up on if more is there.
     fn after_take(&self, mut state: MutexGuard<'_, State>) {
-        let resume = state.resumable(self.bytes_max);
+        state.settle();
+        let resume = state.resumable();
         let more = state.streams.iter().any(|queue| !queue.items.is_empty());
         let end_taken = std::mem::take(&mut state.end_taken);
         drop(state);

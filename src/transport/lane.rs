@@ -13,17 +13,21 @@
 //! admitted by itself); every accepted frame is counted by exactly one outcome; batches reach the
 //! stream in the order of admission; no callback of a caller runs under the lock.
 
+mod room;
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use tokio::sync::Semaphore;
 
+use super::bounds::Share;
 use super::ffi::{PARTS_MAX, SendRequest};
 use super::lock;
 use super::stream::SendStream;
 use crate::error::{CloseReason, Outcome};
 use crate::frame::{self, HEADER_BYTES};
+pub(super) use room::Admission;
+use room::{Limit, Room};
 
 /// Payloads up to this size are copied behind each other; larger ones are worth a part of their
 /// own.
@@ -31,7 +35,7 @@ const COPY_BYTES_MAX: usize = 8 * 1024;
 
 /// A batch is submitted on its own from this size on: enough to amortise a submission (2 to 3 µs),
 /// small enough to keep several on their way.
-const BATCH_BYTES: usize = 64 * 1024;
+const BATCH_BYTES: usize = 128 * 1024;
 
 /// Submissions in flight while there is enough on its way.
 const SUBMISSIONS: usize = 8;
@@ -148,6 +152,7 @@ struct State {
     stream: Option<Arc<SendStream>>,
     in_flight: usize,
     in_flight_bytes: usize,
+    limit: Limit,
     /// Admission of finished frames, given back in larger steps so that waiting senders wake
     /// seldom.
     freed: usize,
@@ -164,7 +169,7 @@ struct State {
 /// See the module.
 pub(crate) struct Lane {
     state: Mutex<State>,
-    room: Semaphore,
+    room: Room,
     bytes_max: usize,
 }
 
@@ -178,13 +183,16 @@ pub(super) enum Step {
 }
 
 impl Lane {
-    pub(super) fn new(bytes_max: usize) -> Self {
+    pub(super) fn new(share: Share) -> Self {
+        let bytes_max = share.bytes_max();
+        let (room, limit) = Room::new(share);
         Self {
             state: Mutex::new(State {
                 queue: VecDeque::new(),
                 stream: None,
                 in_flight: 0,
                 in_flight_bytes: 0,
+                limit,
                 freed: 0,
                 submitting: false,
                 shut: None,
@@ -193,7 +201,7 @@ impl Lane {
                 counts: OutcomeCounts::default(),
                 bytes_sent: 0,
             }),
-            room: Semaphore::new(bytes_max),
+            room,
             bytes_max,
         }
     }
@@ -206,31 +214,24 @@ impl Lane {
     /// Reserves admission for one frame of `length` bytes without waiting.
     pub(super) fn try_admit(&self, length: usize) -> Admission {
         let cost = self.cost(length);
-        match self.room.try_acquire_many(u32::try_from(cost).unwrap_or(u32::MAX)) {
-            Ok(permit) => {
-                permit.forget();
-                Admission::Granted(cost)
+        match self.room.try_take(cost) {
+            Admission::Full if self.room.widen(&mut lock(&self.state).limit, cost) => {
+                self.room.try_take(cost)
             }
-            Err(tokio::sync::TryAcquireError::NoPermits) => Admission::Full,
-            Err(tokio::sync::TryAcquireError::Closed) => Admission::Shut,
+            admission => admission,
         }
     }
 
     /// Reserves admission for one frame, in the order of asking. Cancel safe.
     pub(super) async fn admit(&self, length: usize) -> Admission {
         let cost = self.cost(length);
-        match self.room.acquire_many(u32::try_from(cost).unwrap_or(u32::MAX)).await {
-            Ok(permit) => {
-                permit.forget();
-                Admission::Granted(cost)
-            }
-            Err(_) => Admission::Shut,
-        }
+        self.room.widen(&mut lock(&self.state).limit, cost);
+        self.room.take(cost).await
     }
 
     /// Gives admission back that was not used.
     pub(super) fn give_back(&self, cost: usize) {
-        self.room.add_permits(cost);
+        self.room.give_back(cost);
     }
 
     /// Takes over a frame for which `cost` was admitted. Returns whether the caller is to hand over
@@ -248,6 +249,7 @@ impl Lane {
             return Err(Rejected { frame, reason });
         }
         state.counts.accepted += 1;
+        state.limit.set_busy(true);
         match state.queue.back_mut() {
             Some(batch) if !batch.is_full() => batch.push(frame, cost, sink),
             _ => {
@@ -305,9 +307,15 @@ impl Lane {
         } else {
             state.counts.maybe_sent += sent.frames;
         }
-        let freed = state.free(sent.cost, self.bytes_max);
-        drop(state);
-        self.give_back(freed);
+        let freed = state.free(sent.cost);
+        if state.is_idle() {
+            self.give_back(freed);
+            self.room.rest(&mut state.limit);
+            drop(state);
+        } else {
+            drop(state);
+            self.give_back(freed);
+        }
         for (_, sink) in sent.sinks {
             sink(if acknowledged { Outcome::Completed } else { Outcome::MaybeSent });
         }
@@ -365,6 +373,7 @@ impl Lane {
         let mut state = lock(&self.state);
         state.abandoned = true;
         let queue = std::mem::take(&mut state.queue);
+        state.limit.set_busy(false);
         state.counts.not_sent += queue.iter().map(|batch| batch.sent.frames).sum::<u64>();
         drop(state);
         for (frame, sink) in queue.into_iter().flat_map(|batch| batch.sent.sinks) {
@@ -385,10 +394,18 @@ impl State {
     }
 
     /// Collects freed admission; returns what is to be given back by now.
-    fn free(&mut self, cost: usize, bytes_max: usize) -> usize {
+    fn free(&mut self, cost: usize) -> usize {
         self.freed += cost;
-        let idle = self.in_flight == 0 && self.queue.is_empty();
-        if idle || self.freed >= bytes_max / 8 { std::mem::take(&mut self.freed) } else { 0 }
+        if self.is_idle() || self.freed >= self.limit.now() / 8 {
+            let freed = std::mem::take(&mut self.freed);
+            self.limit.settle(freed)
+        } else {
+            0
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.in_flight == 0 && self.queue.is_empty()
     }
 }
 
@@ -401,15 +418,6 @@ impl std::fmt::Debug for Lane {
             .field("counts", &state.counts)
             .finish_non_exhaustive()
     }
-}
-
-/// The answer to a request for admission.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Admission {
-    /// So many bytes are reserved.
-    Granted(usize),
-    Full,
-    Shut,
 }
 
 #[cfg(test)]
@@ -438,14 +446,14 @@ mod tests {
 
     #[test]
     fn a_lone_frame_is_submitted_at_once() {
-        let lane = Lane::new(1 << 20);
+        let lane = Lane::new(Share::alone(1 << 20));
         push(&lane, 10);
         assert_eq!(submit(&lane).unwrap().batch.frames, 1);
     }
 
     #[test]
     fn frames_that_wait_become_one_submission() {
-        let lane = Lane::new(1 << 20);
+        let lane = Lane::new(Share::alone(1 << 20));
         for _ in 0..SUBMISSIONS {
             push(&lane, 1200);
             assert!(submit(&lane).is_some());
@@ -460,7 +468,7 @@ mod tests {
 
     #[test]
     fn a_few_small_frames_never_wait_for_an_acknowledgement() {
-        let lane = Lane::new(1 << 20);
+        let lane = Lane::new(Share::alone(1 << 20));
         for _ in 0..20 {
             push(&lane, 100);
             assert!(submit(&lane).is_some());
@@ -469,7 +477,7 @@ mod tests {
 
     #[test]
     fn admission_is_bounded_in_bytes_and_comes_back_with_completion() {
-        let lane = Lane::new(1024);
+        let lane = Lane::new(Share::alone(1024));
         push(&lane, 1000);
         assert_eq!(lane.try_admit(100), Admission::Full);
         let request = submit(&lane).unwrap();
@@ -479,14 +487,17 @@ mod tests {
 
     #[test]
     fn a_frame_larger_than_the_lane_is_admitted_alone() {
-        let lane = Lane::new(1024);
+        let lane = Lane::new(Share::alone(1024));
         push(&lane, 5000);
         assert_eq!(lane.try_admit(0), Admission::Full);
     }
 
     #[test]
     fn outcomes_balance_whatever_happens() {
-        let lane = Lane::new(1 << 20);
+        let lane = Lane::new(Share::alone(1 << 20));
+        // Wide enough for all of them.
+        let Admission::Granted(all) = lane.try_admit(1 << 20) else { panic!() };
+        lane.give_back(all);
         let told = Arc::new(AtomicUsize::new(0));
         for _ in 0..4 {
             let Admission::Granted(cost) = lane.try_admit(BATCH_BYTES) else { panic!() };
@@ -515,7 +526,7 @@ mod tests {
 
     #[test]
     fn a_submission_that_was_not_accepted_goes_first_again() {
-        let lane = Lane::new(1 << 20);
+        let lane = Lane::new(Share::alone(1 << 20));
         push(&lane, 10);
         let Step::Submit(request) = lane.next() else { panic!("nothing to submit") };
         push(&lane, 20);
@@ -526,7 +537,7 @@ mod tests {
 
     #[test]
     fn a_shut_lane_hands_frames_back_with_the_reason() {
-        let lane = Lane::new(1024);
+        let lane = Lane::new(Share::alone(1024));
         let Admission::Granted(cost) = lane.try_admit(3) else { panic!() };
         lane.shut(&REASON);
         assert_eq!(lane.try_admit(3), Admission::Shut);
@@ -536,7 +547,7 @@ mod tests {
 
     #[test]
     fn the_end_is_sent_after_everything_accepted() {
-        let lane = Lane::new(1 << 20);
+        let lane = Lane::new(Share::alone(1 << 20));
         push(&lane, 10);
         lane.finish();
         assert!(submit(&lane).is_some());

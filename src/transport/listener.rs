@@ -6,11 +6,11 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
 use tracing::{debug, warn};
 
+use super::bounds::Bounds;
 use super::connection::MsQuicNetConnection;
 use super::core::{ConnectionCore, Direction};
 use super::ffi::{self, ListenerCallbacks, ListenerSlot, NewConnection};
 use super::registration::{LiveHandle, RegistrationWrapper};
-use crate::config::Limits;
 use crate::error::{AcceptError, CloseCode, CloseReason, LibraryError};
 use crate::identity::NetCredential;
 
@@ -33,7 +33,7 @@ struct ListenerCore {
     slot: ListenerSlot,
     configuration: Arc<ffi::Configuration>,
     credential: NetCredential,
-    limits: Arc<Limits>,
+    bounds: Arc<Bounds>,
     /// Bounds `incoming`: one permit for each connection that is not accepted yet.
     pending: Arc<Semaphore>,
     incoming: OnceLock<mpsc::UnboundedSender<MsQuicNetIncomingRequest>>,
@@ -54,7 +54,7 @@ impl MsQuicListener {
         alpns: &[String],
         configuration: Arc<ffi::Configuration>,
         credential: NetCredential,
-        limits: Arc<Limits>,
+        bounds: Arc<Bounds>,
     ) -> Result<Self, LibraryError> {
         let address = free_address(address)?;
         let (sender, incoming) = mpsc::unbounded_channel();
@@ -62,8 +62,8 @@ impl MsQuicListener {
             slot: ListenerSlot::default(),
             configuration,
             credential,
-            pending: Arc::new(Semaphore::new(limits.handshakes_pending_max)),
-            limits,
+            pending: Arc::new(Semaphore::new(bounds.limits.handshakes_pending_max)),
+            bounds,
             incoming: OnceLock::from(sender),
             life: tokio::sync::watch::channel(Life::Listening).0,
             live: LiveHandle::new(registration),
@@ -167,7 +167,7 @@ impl ListenerCallbacks for ListenerCore {
             Direction::Inbound,
             self.credential.clone(),
             None,
-            Arc::clone(&self.limits),
+            &self.bounds,
         );
         core.set_remote_addr(remote_addr);
         new.accept(&core, &self.configuration);

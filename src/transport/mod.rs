@@ -11,12 +11,14 @@
 //! └── stream.rs, stream_pool.rs   streams of MsQuic, and framing over them
 //! callback.rs, refusal.rs          the guard around callbacks; who refused whom
 //! dial_port.rs                     local ports that dialled connections share
+//! bounds.rs                        what all connections may hold together
 //! ffi.rs, ffi/                     all `unsafe`
 //! ```
 //!
 //! Invariants: a child owns a share of its parent (stream → connection → registration); user code
 //! only asks for a shutdown; each handle is closed in its own last callback.
 
+mod bounds;
 mod callback;
 mod connection;
 pub(crate) mod core;
@@ -47,7 +49,8 @@ pub use stream_pool::StreamPool;
 pub use traits::{NetConnection, NetIncomingRequest, NetListener, NetTransport};
 
 use self::core::ConnectionCore;
-use dial_port::DialPorts;
+use bounds::Bounds;
+use dial_port::{DialPorts, Place};
 use ffi::Role;
 use listener::CutOnDrop;
 use registration::LiveHandle;
@@ -162,7 +165,7 @@ pub struct MsQuicTransport {
 
 #[derive(Debug, Default)]
 struct Inner {
-    limits: Arc<Limits>,
+    bounds: Arc<Bounds>,
     // Before the registration: configurations are closed first.
     factory: Arc<ConfigFactory>,
     dial_ports: Arc<DialPorts>,
@@ -183,14 +186,14 @@ impl MsQuicTransport {
     /// [`ConfigError`] if they cannot work.
     pub fn with_limits(limits: Limits) -> Result<Self, ConfigError> {
         limits.validate()?;
-        let inner = Inner { limits: Arc::new(limits), ..Inner::default() };
+        let inner = Inner { bounds: Arc::new(Bounds::new(limits)), ..Inner::default() };
         Ok(Self { inner: Arc::new(inner) })
     }
 
     /// The limits of everything made by this transport.
     #[must_use]
     pub fn limits(&self) -> &Limits {
-        &self.inner.limits
+        &self.inner.bounds.limits
     }
 
     /// The registration; the first call opens it.
@@ -222,11 +225,11 @@ impl MsQuicTransport {
         let library = |action| move |source| listen_error(address, action, source);
         let registration = self.registration().map_err(library("open a registration"))?;
         let alpns: Vec<String> = alpns.iter().map(|&alpn| alpn.to_owned()).collect();
-        let limits = Arc::clone(&self.inner.limits);
+        let limits = &self.inner.bounds.limits;
         let configuration = self
             .inner
             .factory
-            .configuration(&registration, Role::Server, &alpns, &credential, &limits)
+            .configuration(&registration, Role::Server, &alpns, &credential, limits)
             .await
             .map_err(|error| match error {
                 ConfigurationError::Credential(source) => {
@@ -236,7 +239,8 @@ impl MsQuicTransport {
                     listen_error(address, action, source)
                 }
             })?;
-        MsQuicListener::start(&registration, address, &alpns, configuration, credential, limits)
+        let bounds = Arc::clone(&self.inner.bounds);
+        MsQuicListener::start(&registration, address, &alpns, configuration, credential, bounds)
             .map_err(library("start a listener"))
     }
 
@@ -279,7 +283,7 @@ impl MsQuicTransport {
         expected: Option<CertHash>,
     ) -> Result<MsQuicNetConnection, ConnectError> {
         let remote: RemoteAddr = remote.into();
-        let limit = self.inner.limits.handshake_time_max;
+        let limit = self.inner.bounds.limits.handshake_time_max;
         let resolved = tokio::time::timeout(limit, remote.resolve()).await;
         let peer = resolved.unwrap_or_else(|_| {
             let problem = format!("the name did not resolve within {limit:?}");
@@ -312,11 +316,11 @@ impl MsQuicTransport {
             return Err(ConnectError::Address { given: peer.to_string(), problem });
         }
         let registration = self.registration().map_err(library("open a registration"))?;
-        let limits = Arc::clone(&self.inner.limits);
+        let limits = &self.inner.bounds.limits;
         let configuration = self
             .inner
             .factory
-            .configuration(&registration, Role::Client, alpns, &credential, &limits)
+            .configuration(&registration, Role::Client, alpns, &credential, limits)
             .await
             .map_err(|error| match error {
                 ConfigurationError::Credential(source) => {
@@ -331,19 +335,19 @@ impl MsQuicTransport {
             Direction::Outbound,
             credential,
             expected,
-            limits,
+            &self.inner.bounds,
         );
         core.set_remote_addr(peer);
         let dial = self.inner.dial_ports.begin(peer);
-        let shared = dial.shared();
+        let place = dial.place();
         core.set_dial(dial);
         let guard = CutOnDrop::new(core);
-        let opened = match shared {
-            None => open(&registration, guard.core(), None),
+        let opened = match place.shared {
+            None => open(&registration, guard.core(), place),
             Some(_) => {
                 let core = Arc::clone(guard.core());
                 // It waits for a worker of the library.
-                let opened = spawn_blocking(move || open(&registration, &core, shared));
+                let opened = spawn_blocking(move || open(&registration, &core, place));
                 opened.await.unwrap_or(Err(LibraryError { status: ffi::status::ABORTED }))
             }
         };
@@ -360,9 +364,9 @@ impl MsQuicTransport {
 fn open(
     registration: &RegistrationWrapper,
     core: &Arc<ConnectionCore>,
-    shared: Option<SocketAddr>,
+    place: Place,
 ) -> Result<(), LibraryError> {
-    ffi::ConnectionSlot::open(registration.raw()?, core, shared)?;
+    ffi::ConnectionSlot::open(registration.raw()?, core, place)?;
     core.opened();
     Ok(())
 }

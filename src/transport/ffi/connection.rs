@@ -11,6 +11,7 @@ use super::{
     check, exit_guard, status,
 };
 use crate::transport::callback::guard;
+use crate::transport::dial_port::Place;
 
 /// What a connection is told. All calls come from the connection's one worker, in order.
 pub(in crate::transport) trait ConnectionCallbacks:
@@ -44,12 +45,12 @@ pub(in crate::transport) struct RawStatistics {
 }
 
 impl ConnectionSlot {
-    /// Opens a handle for dialling, with `context` behind its callbacks. With `shared` its sockets
-    /// are shared with the others that name this local address, and the call waits for a worker.
+    /// Opens a handle for dialling, with `context` behind its callbacks. Where its sockets are
+    /// shared the call waits for a worker.
     pub(in crate::transport) fn open<C: ConnectionCallbacks>(
         registration: &Registration,
         context: &Arc<C>,
-        shared: Option<SocketAddr>,
+        place: Place,
     ) -> Result<(), LibraryError> {
         let aborted = LibraryError { status: status::ABORTED };
         let _exit_waits = exit_guard::begin().ok_or(aborted)?;
@@ -60,8 +61,9 @@ impl ConnectionSlot {
         // SAFETY: `raw_context` is a strong count that now belongs to MsQuic's callbacks and is
         // released after ConnectionClose (ConnectionOpen).
         let opened = check(unsafe {
-            call!(ConnectionOpen)(
+            call!(ConnectionOpenInPartition)(
                 registration.handle.as_ptr(),
+                place.worker,
                 Some(connection_callback::<C>),
                 raw_context.cast_mut().cast::<c_void>(),
                 &raw mut handle,
@@ -69,7 +71,7 @@ impl ConnectionSlot {
         });
         match (opened, RawHandle::new(handle)) {
             (Ok(()), Some(handle)) => {
-                if let Some(local) = shared
+                if let Some(local) = place.shared
                     && let Err(error) = share_sockets(handle, local)
                 {
                     tracing::debug!(%error, %local, "sockets are not shared");

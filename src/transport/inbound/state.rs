@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::delivery::{Deliver, Reader};
 use crate::error::{CloseReason, RecvError};
 use crate::frame::{HEADER_BYTES, Position, Run};
+use crate::transport::bounds::Share;
 use crate::transport::stream::ReadStream;
 
 pub(super) enum Item {
@@ -52,6 +53,7 @@ pub(super) struct State {
     pub(super) closed: Option<CloseReason>,
     pub(super) frames: u64,
     pub(super) bytes: u64,
+    pub(super) share: Share,
 }
 
 impl State {
@@ -65,10 +67,15 @@ impl State {
     }
 
     /// Whether `budget` would give this stream anything.
-    pub(super) fn may_go_on(&mut self, id: u64, bytes_max: usize) -> bool {
+    pub(super) fn may_go_on(&mut self, id: u64) -> bool {
         let inside = |queue: &mut Queue| queue.position != Position::Boundary;
-        self.queued + self.held < bytes_max
+        self.queued + self.held < self.share.bytes()
             || (self.may_pass(id) && self.queue(id).is_some_and(inside))
+    }
+
+    /// Takes part in the node's budget while anything is held.
+    pub(super) fn settle(&mut self) {
+        self.share.set_busy(self.queued + self.held > 0);
     }
 
     /// Why nobody may read here.
@@ -188,7 +195,8 @@ impl State {
         }
     }
 
-    pub(super) fn resumable(&mut self, bytes_max: usize) -> Vec<Arc<ReadStream>> {
+    pub(super) fn resumable(&mut self) -> Vec<Arc<ReadStream>> {
+        let bytes_max = self.share.bytes();
         let (queued, half_free) = (self.queued, self.queued + self.held <= bytes_max / 2);
         let beyond = self.beyond;
         let mut resume = Vec::new();

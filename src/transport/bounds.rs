@@ -1,0 +1,127 @@
+//! What the connections of one node may hold together.
+//!
+//! Each lane and each inbound queue has a bound of its own. Beside that all of a kind share a
+//! budget: one that is busy alone may use its whole bound, and many that are busy together get
+//! equal shares, none less than [`FLOOR`].
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::config::Limits;
+
+/// What a lane or queue may always hold: two submissions, or twice what one read of a socket
+/// brings.
+pub(super) const FLOOR: usize = 256 * 1024;
+
+/// The limits of a transport, and the budgets that come with them.
+#[derive(Debug, Default)]
+pub(super) struct Bounds {
+    pub(super) limits: Arc<Limits>,
+    pub(super) sending: Arc<Budget>,
+    pub(super) receiving: Arc<Budget>,
+}
+
+impl Bounds {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self {
+            sending: Arc::new(Budget::new(limits.node_send_bytes_max)),
+            receiving: Arc::new(Budget::new(limits.node_receive_bytes_max)),
+            limits: Arc::new(limits),
+        }
+    }
+}
+
+/// Bytes that are shared among those who are busy.
+#[derive(Debug, Default)]
+pub(super) struct Budget {
+    bytes: usize,
+    busy: AtomicUsize,
+}
+
+impl Budget {
+    fn new(bytes: usize) -> Self {
+        Self { bytes, busy: AtomicUsize::new(0) }
+    }
+
+    /// What each of those who are busy may hold.
+    fn share(&self) -> usize {
+        self.bytes / self.busy.load(Ordering::Relaxed).max(1)
+    }
+}
+
+/// One lane's or queue's part in a budget.
+#[derive(Debug)]
+pub(super) struct Share {
+    budget: Arc<Budget>,
+    bytes_max: usize,
+    busy: bool,
+}
+
+impl Share {
+    pub(super) fn new(budget: &Arc<Budget>, bytes_max: usize) -> Self {
+        Self { budget: Arc::clone(budget), bytes_max, busy: false }
+    }
+
+    /// What may be held at least.
+    pub(super) fn floor(&self) -> usize {
+        FLOOR.min(self.bytes_max)
+    }
+
+    /// What may be held now.
+    pub(super) fn bytes(&self) -> usize {
+        self.budget.share().clamp(self.floor(), self.bytes_max)
+    }
+
+    pub(super) fn bytes_max(&self) -> usize {
+        self.bytes_max
+    }
+
+    /// Whether anything is held: who holds nothing takes no part.
+    pub(super) fn set_busy(&mut self, busy: bool) {
+        if std::mem::replace(&mut self.busy, busy) != busy {
+            if busy {
+                self.budget.busy.fetch_add(1, Ordering::Relaxed);
+            } else {
+                self.budget.busy.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.set_busy(false);
+    }
+}
+
+#[cfg(test)]
+impl Share {
+    /// Alone in a budget that is always enough.
+    pub(super) fn alone(bytes_max: usize) -> Self {
+        Self::new(&Arc::new(Budget::new(usize::MAX)), bytes_max)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_busy_alone_has_its_bound_and_many_share() {
+        let budget = Arc::new(Budget::new(16 * FLOOR));
+        let mut shares: Vec<Share> = (0..32).map(|_| Share::new(&budget, 8 * FLOOR)).collect();
+        shares[0].set_busy(true);
+        assert_eq!(shares[0].bytes(), 8 * FLOOR);
+        shares[1..4].iter_mut().for_each(|share| share.set_busy(true));
+        assert_eq!(shares[0].bytes(), 4 * FLOOR);
+        shares.iter_mut().for_each(|share| share.set_busy(true));
+        assert_eq!(shares[0].bytes(), FLOOR, "never less than the floor");
+        shares.truncate(1);
+        assert_eq!(shares[0].bytes(), 8 * FLOOR, "who is gone takes no part");
+    }
+
+    #[test]
+    fn a_bound_below_the_floor_counts() {
+        assert_eq!((Share::alone(1024).floor(), Share::alone(1024).bytes()), (1024, 1024));
+    }
+}

@@ -1,0 +1,150 @@
+//! Room in a lane: admission in bytes, in the order of asking.
+//!
+//! The limit moves: a lane begins with little, grows with what its peer acknowledges up to its
+//! share of the node's budget, and falls back when it is idle. A large frame widens it at once.
+//!
+//! Invariants: permits in circulation and bytes admitted add up to the limit; the limit never
+//! falls below the largest frame that waited, so that everybody who waits is admitted at last.
+
+use tokio::sync::{Semaphore, TryAcquireError};
+
+use crate::transport::bounds::Share;
+
+/// The answer to a request for admission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::transport) enum Admission {
+    /// So many bytes are reserved.
+    Granted(usize),
+    Full,
+    Shut,
+}
+
+/// The permits of a lane. How many there are is decided under the lane's lock ([`Limit`]).
+pub(super) struct Room(Semaphore);
+
+/// How many permits a room has, taken or free.
+pub(super) struct Limit {
+    now: usize,
+    floor: usize,
+    share: Share,
+}
+
+impl Room {
+    pub(super) fn new(share: Share) -> (Self, Limit) {
+        let floor = share.floor();
+        (Self(Semaphore::new(floor)), Limit { now: floor, floor, share })
+    }
+
+    pub(super) fn try_take(&self, bytes: usize) -> Admission {
+        match self.0.try_acquire_many(u32::try_from(bytes).unwrap_or(u32::MAX)) {
+            Ok(permit) => {
+                permit.forget();
+                Admission::Granted(bytes)
+            }
+            Err(TryAcquireError::NoPermits) => Admission::Full,
+            Err(TryAcquireError::Closed) => Admission::Shut,
+        }
+    }
+
+    /// Cancel safe.
+    pub(super) async fn take(&self, bytes: usize) -> Admission {
+        match self.0.acquire_many(u32::try_from(bytes).unwrap_or(u32::MAX)).await {
+            Ok(permit) => {
+                permit.forget();
+                Admission::Granted(bytes)
+            }
+            Err(_) => Admission::Shut,
+        }
+    }
+
+    pub(super) fn give_back(&self, bytes: usize) {
+        self.0.add_permits(bytes);
+    }
+
+    pub(super) fn close(&self) {
+        self.0.close();
+    }
+
+    /// Makes room for one frame that needs `bytes`; returns whether anything changed.
+    pub(super) fn widen(&self, limit: &mut Limit, bytes: usize) -> bool {
+        limit.floor = limit.floor.max(bytes);
+        let more = limit.floor.saturating_sub(limit.now);
+        limit.now += more;
+        self.0.add_permits(more);
+        more > 0
+    }
+
+    /// Nothing is admitted any more: back to the least.
+    pub(super) fn rest(&self, limit: &mut Limit) {
+        limit.set_busy(false);
+        if limit.now > limit.floor {
+            limit.now -= self.0.forget_permits(limit.now - limit.floor);
+        }
+    }
+}
+
+impl Limit {
+    pub(super) fn now(&self) -> usize {
+        self.now
+    }
+
+    /// Whether anything is admitted: who holds nothing takes no part in the budget.
+    pub(super) fn set_busy(&mut self, busy: bool) {
+        self.share.set_busy(busy);
+    }
+
+    /// `freed` bytes were acknowledged or lost: how many permits to give back, so that the limit
+    /// moves towards the share.
+    pub(super) fn settle(&mut self, freed: usize) -> usize {
+        let target = self.share.bytes().max(self.floor);
+        if self.now > target {
+            let less = freed.min(self.now - target);
+            self.now -= less;
+            freed - less
+        } else {
+            let more = freed.min(target - self.now);
+            self.now += more;
+            freed + more
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::bounds::FLOOR;
+
+    fn take(room: &Room, bytes: usize) {
+        assert_eq!(room.try_take(bytes), Admission::Granted(bytes));
+    }
+
+    #[test]
+    fn the_limit_grows_with_what_is_acknowledged_and_falls_back_at_rest() {
+        let (room, mut limit) = Room::new(Share::alone(4 * FLOOR));
+        take(&room, FLOOR);
+        assert_eq!(room.try_take(1), Admission::Full);
+        room.give_back(limit.settle(FLOOR));
+        assert_eq!(limit.now(), 2 * FLOOR);
+        take(&room, 2 * FLOOR);
+        room.give_back(limit.settle(2 * FLOOR));
+        take(&room, 4 * FLOOR);
+        room.give_back(limit.settle(4 * FLOOR));
+        assert_eq!(limit.now(), 4 * FLOOR, "never beyond the bound");
+        room.rest(&mut limit);
+        assert_eq!(limit.now(), FLOOR);
+        take(&room, FLOOR);
+        assert_eq!(room.try_take(1), Admission::Full);
+    }
+
+    #[test]
+    fn a_large_frame_widens_the_room_for_good() {
+        let (room, mut limit) = Room::new(Share::alone(4 * FLOOR));
+        assert_eq!(room.try_take(3 * FLOOR), Admission::Full);
+        assert!(room.widen(&mut limit, 3 * FLOOR));
+        take(&room, 3 * FLOOR);
+        room.give_back(limit.settle(3 * FLOOR));
+        room.rest(&mut limit);
+        assert_eq!(limit.now(), 3 * FLOOR);
+        take(&room, 3 * FLOOR);
+    }
+}
