@@ -10,9 +10,9 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use tempfile::TempDir;
 
-use crate::arguments::{FigureArgs, PeerName, Workload, name};
+use crate::arguments::{FigureArgs, PeerName, Role, Workload, name};
 use crate::certificates::Certificates;
-use crate::far_end::{end_with_parent, wait_for_parent};
+use crate::far_end::{FarEnd, end_with_parent, wait_for_parent};
 use crate::figure::Figure;
 use crate::peer::Peer;
 use crate::peers::{MsQuicAsync, Quinn, TcpRustls};
@@ -55,33 +55,40 @@ async fn measure<P: Peer>(args: &FigureArgs) -> Result<Figure> {
     let folder = TempDir::new()?;
     let certificates = Certificates::write(folder.path())?;
     let peer = leaked(P::start(&certificates).await?);
-    let frames = |size| Frames { size, batched: args.batched };
+    let size = match args.workload {
+        Workload::Throughput => LARGE_BYTES,
+        Workload::Fanin => FANIN_BYTES,
+        Workload::Small | Workload::Pingpong | Workload::Connrate | Workload::Memory => SMALL_BYTES,
+    };
+    let frames = Frames { size, batched: args.batched };
+    let far_end = match (args.two_processes, args.workload) {
+        (false, _) => None,
+        (true, Workload::Throughput | Workload::Small) => Some(Role::Flood),
+        (true, Workload::Pingpong) => Some(Role::Echo),
+        (true, _) => bail!("--two-processes goes with throughput, small and pingpong"),
+    };
+    let far_end = match far_end {
+        Some(role) => Some(FarEnd::start(args.peer, role, frames, folder.path()).await?),
+        None => None,
+    };
+    // Read by all who need them: however this process ends, no key stays behind.
+    drop(folder);
     let limit = 6 * args.warm_up + args.seconds + OVERHEAD_TIME_MAX;
     let measuring = async {
-        match (args.workload, args.two_processes) {
-            (Workload::Throughput, false) => {
-                one_way::within_process(peer, 1, frames(LARGE_BYTES), args).await
+        match (args.workload, far_end) {
+            (Workload::Pingpong, None) => round_trips::within_process(peer, args).await,
+            (Workload::Pingpong, Some(far_end)) => {
+                round_trips::with_far_end(peer, far_end, args).await
             }
-            (Workload::Small, false) => {
-                one_way::within_process(peer, 1, frames(SMALL_BYTES), args).await
+            (Workload::Connrate, _) => connections::rate(peer, args).await,
+            (Workload::Memory, _) => connections::memory(peer, args).await,
+            (Workload::Throughput | Workload::Small | Workload::Fanin, None) => {
+                let fanin = args.workload == Workload::Fanin;
+                let connections = if fanin { FANIN_CONNECTIONS } else { 1 };
+                one_way::within_process(peer, connections, frames, args).await
             }
-            (Workload::Fanin, false) => {
-                one_way::within_process(peer, FANIN_CONNECTIONS, frames(FANIN_BYTES), args).await
-            }
-            (Workload::Throughput, true) => {
-                one_way::from_far_end(peer, frames(LARGE_BYTES), folder.path(), args).await
-            }
-            (Workload::Small, true) => {
-                one_way::from_far_end(peer, frames(SMALL_BYTES), folder.path(), args).await
-            }
-            (Workload::Pingpong, false) => round_trips::within_process(peer, args).await,
-            (Workload::Pingpong, true) => {
-                round_trips::with_far_end(peer, folder.path(), args).await
-            }
-            (Workload::Connrate, false) => connections::rate(peer, args).await,
-            (Workload::Memory, false) => connections::memory(peer, args).await,
-            (Workload::Connrate | Workload::Memory | Workload::Fanin, true) => {
-                bail!("--two-processes goes with throughput, small and pingpong")
+            (Workload::Throughput | Workload::Small | Workload::Fanin, Some(far_end)) => {
+                one_way::from_far_end(peer, far_end, frames, args).await
             }
         }
     };

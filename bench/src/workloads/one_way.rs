@@ -1,6 +1,5 @@
 //! `throughput`, `small` and `fanin`: frames one way, as fast as they go, counted where they arrive.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -9,7 +8,7 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 
 use super::{Frames, LARGE_BYTES};
-use crate::arguments::{FigureArgs, Role};
+use crate::arguments::FigureArgs;
 use crate::far_end::FarEnd;
 use crate::figure::Figure;
 use crate::peer::{Link, Peer, arrivals, connect, pair};
@@ -40,11 +39,10 @@ pub(super) async fn within_process<P: Peer>(
 /// The sender is a process of its own.
 pub(super) async fn from_far_end<P: Peer>(
     peer: &'static P,
+    mut far_end: FarEnd,
     frames: Frames,
-    certificates: &Path,
     args: &FigureArgs,
 ) -> Result<Figure> {
-    let mut far_end = FarEnd::start(args.peer, Role::Flood, frames, certificates).await?;
     let mut counting = Counting::new(frames.size);
     counting.count(connect(peer, far_end.address()).await?);
     let figure = counting.measure(far_end.id(), args).await;

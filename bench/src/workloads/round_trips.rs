@@ -1,13 +1,12 @@
 //! `pingpong`: one frame there and back, one at a time.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use bytes::Bytes;
 
-use super::{Frames, SMALL_BYTES};
-use crate::arguments::{FigureArgs, Role};
+use super::SMALL_BYTES;
+use crate::arguments::FigureArgs;
 use crate::far_end::FarEnd;
 use crate::figure::Figure;
 use crate::peer::{Link, Peer, arrivals, connect, pair};
@@ -25,11 +24,9 @@ pub(super) async fn within_process<P: Peer>(peer: &'static P, args: &FigureArgs)
 
 pub(super) async fn with_far_end<P: Peer>(
     peer: &'static P,
-    certificates: &Path,
+    mut far_end: FarEnd,
     args: &FigureArgs,
 ) -> Result<Figure> {
-    let frames = Frames { size: SMALL_BYTES, batched: false };
-    let mut far_end = FarEnd::start(args.peer, Role::Echo, frames, certificates).await?;
     let near = connect(peer, far_end.address()).await?;
     let figure = measure(near, far_end.id(), args).await;
     far_end.end().await?;
