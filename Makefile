@@ -48,7 +48,7 @@ test: deps ## formatting, lints, documentation and every test
 	fi
 	@echo "==> all good"
 
-bench: release ## compare with quinn, msquic-async, TCP: 15 minutes; BENCH_ARGS="--quick": 2
+bench: release ## compare with quinn, msquic-async, TCP: 12 minutes; BENCH_ARGS="--quick": 2
 	@echo "==> compare, release build (the first one takes a few minutes)"
 	@$(CARGO) build --release --locked -p moorline-bench
 	@echo "==> bench"

@@ -38,12 +38,12 @@ pub(crate) fn draw(summaries: &[Summary], note: &str) -> String {
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" \
          width=\"{WIDTH}\" height=\"{height}\" role=\"img\" aria-labelledby=\"title\">"
     ));
-    svg.line(format_args!("<title id=\"title\">moorline and others, ratios</title>"));
+    svg.line(format_args!("<title id=\"title\">moorline beside other transports</title>"));
     svg.line(format_args!("<style>{STYLE}</style>"));
     svg.line(format_args!(
         "<rect class=\"page\" x=\"0\" y=\"0\" width=\"{WIDTH}\" height=\"{height}\"/>"
     ));
-    svg.text(MARGIN, 30.0, "text head", "start", "How much better moorline is");
+    svg.text(MARGIN, 30.0, "text head", "start", "moorline beside other transports");
     let subtitle =
         "Ratio of medians, logarithmic: right of 1 moorline is better, left of 1 the other.";
     svg.text(MARGIN, 50.0, "faint", "start", &format!("{subtitle} {note}"));
@@ -63,11 +63,10 @@ fn group_height(summary: &Summary) -> f64 {
 
 fn draw_group(svg: &mut Svg, scale: &Scale, summary: &Summary, top: f64) {
     let right = WIDTH - MARGIN;
-    let better = if summary.comparison.lower_is_better() { " (less is better)" } else { "" };
-    let title = format!("{}{better}", summary.comparison.title());
-    svg.text(MARGIN, top + 18.0, "text group", "start", &title);
+    svg.text(MARGIN, top + 18.0, "text group", "start", summary.comparison.title());
     let ours = figure_text(&summary.moorline, summary.unit());
-    svg.text(right, top + 18.0, "text", "end", &format!("moorline {ours}"));
+    let better = if summary.comparison.lower_is_better() { ", less is better" } else { "" };
+    svg.text(right, top + 18.0, "text", "end", &format!("moorline {ours}{better}"));
     for (index, row) in summary.others.iter().enumerate() {
         let top = top + GROUP_HEADER + ROW * index as f64;
         let baseline = top + BAR - 1.0;
@@ -233,7 +232,7 @@ mod tests {
         let svg = draw(&summaries(), "Rounds: 3 & more.");
         expect_balanced(&svg);
         for comparison in Comparison::ALL {
-            assert!(svg.contains(&format!(">{}", comparison.title())), "{comparison:?}");
+            assert!(svg.contains(&format!(">{}<", comparison.title())), "{comparison:?}");
         }
         for text in [
             "moorline 4.00 M msg/s",

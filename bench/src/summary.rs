@@ -82,8 +82,8 @@ impl Comparison {
             Self::ThroughputTwo => "throughput, two processes",
             Self::Small => "small",
             Self::SmallTwo => "small, two processes",
-            Self::Pingpong => "pingpong, median",
-            Self::PingpongTwo => "pingpong, two processes, median",
+            Self::Pingpong => "pingpong p50",
+            Self::PingpongTwo => "pingpong p50, two processes",
             Self::Connrate => "connrate",
             Self::Memory => "memory",
             Self::Fanin => "fanin",
@@ -182,7 +182,7 @@ pub(crate) mod tests {
         let lines: Vec<_> =
             table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).collect();
         assert_eq!(lines.len(), 5, "{table}");
-        assert_eq!(lines[0].join(" "), "pingpong, two processes, median (us, less is better)");
+        assert_eq!(lines[0].join(" "), "pingpong p50, two processes (us, less is better)");
         assert_eq!(lines[2], ["moorline", "110.0", "[100.0-120.0]", "1.50", "-"]);
         assert_eq!(lines[3], ["quinn", "55.0", "[55.0-55.0]", "1.50", "-", "0.50"]);
         assert_eq!(lines[4], ["TCP", "+", "rustls", "no", "figure"]);
