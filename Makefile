@@ -3,18 +3,21 @@
 CARGO ?= cargo
 # Seconds that `make fuzz` runs for.
 FUZZ_SECONDS ?= 600
-# More arguments for `node demo` and `node bench`: make bench ARGS="--workload small"
+# More arguments for `node demo` and `node bench`: make bench-node ARGS="--workload small"
 ARGS ?=
+# More arguments for the comparison: make bench BENCH_ARGS="--workloads small --plot small.svg"
+BENCH_ARGS ?=
 
 TARGET_DIR := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 NODE := $(TARGET_DIR)/release/node
+COMPARE := $(TARGET_DIR)/release/compare
 
-.PHONY: help deps release demo test bench fuzz clean
+.PHONY: help deps release demo test bench bench-node fuzz clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 deps: ## find what the build needs, and install it where apt-get exists
 	@sh scripts/deps.sh
@@ -45,8 +48,14 @@ test: deps ## formatting, lints, documentation and every test
 	fi
 	@echo "==> all good"
 
-bench: release ## measure the release build: make bench ARGS="--workload small"
+bench: release ## compare with quinn, msquic-async, TCP: 12 minutes; BENCH_ARGS="--quick": 2
+	@echo "==> compare, release build (the first one takes a few minutes)"
+	@$(CARGO) build --release --locked -p moorline-bench
 	@echo "==> bench"
+	@$(COMPARE) --node $(NODE) $(BENCH_ARGS)
+
+bench-node: release ## measure moorline alone: make bench-node ARGS="--workload small"
+	@echo "==> bench-node"
 	@$(NODE) bench $(ARGS)
 
 # libFuzzer needs options that only an unstable compiler takes; RUSTC_BOOTSTRAP lets a stable one

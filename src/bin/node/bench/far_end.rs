@@ -59,7 +59,7 @@ impl FarEnd {
         Dialler::start(app, own, self.address, self.identity).await?.connect().await
     }
 
-    fn id(&self) -> u32 {
+    pub(super) fn id(&self) -> u32 {
         self.process.id()
     }
 }

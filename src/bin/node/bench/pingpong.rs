@@ -8,7 +8,7 @@ use moorline::ConnectionHandle;
 
 use super::Report;
 use super::far_end::FarEnd;
-use super::measure::Processes;
+use super::measure::{Processes, rss_kib};
 use super::pair::{Pair, check_length, new_credential};
 use crate::app::App;
 use crate::arguments::FarEndRole;
@@ -24,17 +24,21 @@ const TIME_MAX: Duration = Duration::from_secs(100);
 pub(super) async fn in_one_process(app: &App, size: usize) -> Result<Report> {
     let link = Pair::start(app).await?.link().await?;
     tokio::spawn(send_back(link.far));
-    measure(&link.near, size).await
+    measure(&link.near, size, Processes::THIS_ONE).await
 }
 
 pub(super) async fn with_far_end(app: &App, size: usize) -> Result<Report> {
     let credential = new_credential()?;
     let far_end = FarEnd::start(FarEndRole::Echo, size, credential.identity()).await?;
     let connection = far_end.connect(app, credential).await?;
-    measure(&connection, size).await
+    measure(&connection, size, Processes { far_end: Some(far_end.id()) }).await
 }
 
-async fn measure(connection: &ConnectionHandle, size: usize) -> Result<Report> {
+async fn measure(
+    connection: &ConnectionHandle,
+    size: usize,
+    processes: Processes,
+) -> Result<Report> {
     let payload = Bytes::from(vec![0x5a; size]);
     // One limit around it all: one around every frame would be measured with it.
     within(TIME_MAX, "the rounds to end", async {
@@ -42,7 +46,7 @@ async fn measure(connection: &ConnectionHandle, size: usize) -> Result<Report> {
         for _ in 0..ROUNDS_NOT_COUNTED {
             round(connection, &payload).await?;
         }
-        let started = Processes::THIS_ONE.start()?;
+        let started = processes.start()?;
         for _ in 0..ROUNDS {
             round_trips.push(round(connection, &payload).await?);
         }
@@ -54,6 +58,7 @@ async fn measure(connection: &ConnectionHandle, size: usize) -> Result<Report> {
             .with("p999", us.p999)
             .with("max", us.max)
             .with("cpu_cores", spent.cores())
+            .with("rss_mib", rss_kib()? / 1024.0)
             .with("cpu_us_per_round", spent.cpu_seconds * 1e6 / ROUNDS as f64))
     })
     .await?

@@ -1,0 +1,9 @@
+//! The transports that moorline is compared with, each as its users would drive it.
+
+mod msquic_async;
+mod quinn;
+mod tcp_rustls;
+
+pub(crate) use self::msquic_async::MsQuicAsync;
+pub(crate) use self::quinn::Quinn;
+pub(crate) use self::tcp_rustls::TcpRustls;
