@@ -30,8 +30,8 @@ pub struct Limits {
     /// Bytes that a lane holds for callers, admitted and unfinished (default 4 MiB): more than a
     /// bandwidth-delay product of 10 Gbit/s × 3 ms. One frame larger than this is admitted alone.
     pub lane_bytes_max: usize,
-    /// Bytes that all lanes of a node hold together (default 16 MiB): those that are busy get equal
-    /// shares, none less than 256 KiB or its largest frame.
+    /// Bytes that all lanes of a node hold together (default 12 MiB): those that are busy get equal
+    /// shares, none less than 192 KiB or its largest frame.
     pub node_send_bytes_max: usize,
     /// Bytes that wait for `recv` on one connection (default 4 MiB). One frame larger than this is
     /// still received when nothing else waits.
@@ -66,7 +66,7 @@ impl Default for Limits {
             frame_time_max: STREAM_OP_TIMEOUT,
             stream_op_timeout: STREAM_OP_TIMEOUT,
             lane_bytes_max: 4 << 20,
-            node_send_bytes_max: 16 << 20,
+            node_send_bytes_max: 12 << 20,
             inbound_bytes_max: 4 << 20,
             node_receive_bytes_max: 64 << 20,
             handshake_time_max: Duration::from_secs(10),

@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::config::Limits;
 
-/// What a lane or queue may always hold: two submissions, or twice what one read of a socket
-/// brings.
-pub(super) const FLOOR: usize = 256 * 1024;
+/// What a lane or queue may always hold: three reads of a socket. With less a sender waits for the
+/// late acknowledgements of an idle path.
+pub(super) const FLOOR: usize = 192 * 1024;
 
 /// The limits of a transport, and the budgets that come with them.
 #[derive(Debug, Default)]

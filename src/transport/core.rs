@@ -406,6 +406,7 @@ impl ConnectionCore {
         self.sampled_ms.store(now.max(1), Ordering::Relaxed);
         if let Some(statistics) = self.slot.statistics() {
             self.rtt_us.store(statistics.rtt_us, Ordering::Relaxed);
+            self.lane.set_round_trip(statistics.rtt_us);
         }
     }
 

@@ -44,6 +44,10 @@ const SUBMISSIONS: usize = 8;
 /// three packets may be acknowledged late (RFC 9000, section 13.2.1).
 const PROMPT_BYTES: usize = 3 * 1200;
 
+/// The fastest path that is kept busy: 1 GiB/s. With a round trip of 50 ms that are 50 MiB in flight,
+/// so that the limits of the lane decide.
+const BYTES_PER_MICROSECOND: usize = 1074;
+
 /// Submissions in flight at most: MsQuic walks a list of those it has not taken over yet.
 const SUBMISSIONS_MAX: usize = 64;
 
@@ -152,6 +156,8 @@ struct State {
     stream: Option<Arc<SendStream>>,
     in_flight: usize,
     in_flight_bytes: usize,
+    /// Bytes in flight up to which a full batch never waits.
+    enough: usize,
     limit: Limit,
     /// Admission of finished frames, given back in larger steps so that waiting senders wake
     /// seldom.
@@ -192,6 +198,7 @@ impl Lane {
                 stream: None,
                 in_flight: 0,
                 in_flight_bytes: 0,
+                enough: 0,
                 limit,
                 freed: 0,
                 submitting: false,
@@ -225,7 +232,11 @@ impl Lane {
     /// Reserves admission for one frame, in the order of asking. Cancel safe.
     pub(super) async fn admit(&self, length: usize) -> Admission {
         let cost = self.cost(length);
-        self.room.widen(&mut lock(&self.state).limit, cost);
+        {
+            let limit = &mut lock(&self.state).limit;
+            limit.was_short();
+            self.room.widen(limit, cost);
+        }
         self.room.take(cost).await
     }
 
@@ -321,6 +332,11 @@ impl Lane {
         }
     }
 
+    /// On a long path more batches are in flight.
+    pub(super) fn set_round_trip(&self, microseconds: u32) {
+        lock(&self.state).enough = microseconds as usize * BYTES_PER_MICROSECOND;
+    }
+
     /// The stream to send on, if there is one.
     pub(super) fn stream(&self) -> Option<Arc<SendStream>> {
         lock(&self.state).stream.clone()
@@ -389,8 +405,11 @@ impl Lane {
 
 impl State {
     fn may_submit(&self) -> bool {
+        let full = || self.queue.front().is_some_and(Batch::is_full);
         self.in_flight < SUBMISSIONS
-            || (self.in_flight_bytes < PROMPT_BYTES && self.in_flight < SUBMISSIONS_MAX)
+            || (self.in_flight < SUBMISSIONS_MAX
+                && (self.in_flight_bytes < PROMPT_BYTES
+                    || (self.in_flight_bytes < self.enough && full())))
     }
 
     /// Collects freed admission; returns what is to be given back by now.

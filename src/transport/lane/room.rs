@@ -1,7 +1,8 @@
 //! Room in a lane: admission in bytes, in the order of asking.
 //!
 //! The limit moves: a lane begins with little, grows with what its peer acknowledges up to its
-//! share of the node's budget, and falls back when it is idle. A large frame widens it at once.
+//! share of the node's budget, and falls back when it is idle and nobody had to wait. A large frame
+//! widens it at once.
 //!
 //! Invariants: permits in circulation and bytes admitted add up to the limit; the limit never
 //! falls below the largest frame that waited, so that everybody who waits is admitted at last.
@@ -26,13 +27,15 @@ pub(super) struct Room(Semaphore);
 pub(super) struct Limit {
     now: usize,
     floor: usize,
+    /// Somebody had to wait since the lane was idle.
+    short: bool,
     share: Share,
 }
 
 impl Room {
     pub(super) fn new(share: Share) -> (Self, Limit) {
         let floor = share.floor();
-        (Self(Semaphore::new(floor)), Limit { now: floor, floor, share })
+        (Self(Semaphore::new(floor)), Limit { now: floor, floor, short: false, share })
     }
 
     pub(super) fn try_take(&self, bytes: usize) -> Admission {
@@ -74,10 +77,11 @@ impl Room {
         more > 0
     }
 
-    /// Nothing is admitted any more: back to the least.
+    /// Nothing is admitted any more: back to the least, unless the room was too small. (A burst that
+    /// filled it and was acknowledged as a whole leaves the lane idle as well, for a moment.)
     pub(super) fn rest(&self, limit: &mut Limit) {
         limit.set_busy(false);
-        if limit.now > limit.floor {
+        if !std::mem::take(&mut limit.short) && limit.now > limit.floor {
             limit.now -= self.0.forget_permits(limit.now - limit.floor);
         }
     }
@@ -86,6 +90,11 @@ impl Room {
 impl Limit {
     pub(super) fn now(&self) -> usize {
         self.now
+    }
+
+    /// Somebody has to wait.
+    pub(super) fn was_short(&mut self) {
+        self.short = true;
     }
 
     /// Whether anything is admitted: who holds nothing takes no part in the budget.
@@ -130,6 +139,9 @@ mod tests {
         take(&room, 4 * FLOOR);
         room.give_back(limit.settle(4 * FLOOR));
         assert_eq!(limit.now(), 4 * FLOOR, "never beyond the bound");
+        limit.was_short();
+        room.rest(&mut limit);
+        assert_eq!(limit.now(), 4 * FLOOR, "it was used up");
         room.rest(&mut limit);
         assert_eq!(limit.now(), FLOOR);
         take(&room, FLOOR);
