@@ -264,6 +264,14 @@ pub enum NodeError {
     /// The configuration cannot work.
     #[error("the node cannot start: its configuration is wrong")]
     Config(#[from] ConfigError),
+    /// MsQuic refused a setting of the whole process.
+    #[error("the node cannot start: MsQuic refused to {action}")]
+    Library {
+        /// What was tried.
+        action: &'static str,
+        /// What MsQuic answered.
+        source: LibraryError,
+    },
     /// The supervisor actor could not be spawned.
     #[error("the node cannot start: its supervisor did not")]
     Spawn(#[source] ractor::SpawnErr),

@@ -73,13 +73,14 @@ mod registry;
 mod restart;
 mod transport;
 
+pub use actors::adapters::{FrameSink, FrameStream};
 pub use actors::connection::{ConnectionMessage, FrameBatch};
 pub use actors::events::{Events, NodeEvent};
 pub use actors::handle::{ConnectionHandle, ConnectionStats, Credit};
 pub use actors::node::Node;
 pub use actors::supervisor::SupervisorMessage;
 pub use actors::target::{Redial, Target};
-pub use config::{ConfigError, DEFAULT_ALPN, Limits, NodeConfig, STREAM_OP_TIMEOUT};
+pub use config::{ConfigError, DEFAULT_ALPN, Latency, Limits, NodeConfig, STREAM_OP_TIMEOUT};
 pub use error::{
     AcceptError, CertificateAlert, CertificateRefused, CloseCode, CloseReason, ConnectError,
     ErrorKind, LibraryError, ListenError, NodeError, Outcome, RecvError, SendError, Side,

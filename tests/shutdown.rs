@@ -182,7 +182,7 @@ async fn a_peer_that_never_reads_is_cut_at_the_grace() {
     let pair = Pair::with(|config| config.limits.inbound_bytes_max = 32 << 10, |_| ()).await;
     let sending = tokio::spawn(send_to_the_end(pair.at_client.clone()));
     within("more than the peer can hold", async {
-        while pair.at_client.stats().sent.accepted * 3000 < 200 << 10 {
+        while pair.at_client.stats().sent.accepted * 3000 < 150 << 10 {
             tokio::task::yield_now().await;
         }
     })

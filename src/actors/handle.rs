@@ -3,6 +3,7 @@
 //! Frames go past the mailbox: `send` writes into the lane that the connection's streams read,
 //! `recv` takes from the queue that they fill. The actor owns their life and every decision.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use ractor::ActorRef;
 
+use super::adapters::{FrameSink, FrameStream};
 use super::connection::ConnectionMessage;
 use crate::error::{CloseCode, CloseReason, Outcome, RecvError, SendError};
 use crate::identity::CertHash;
@@ -166,6 +168,22 @@ impl ConnectionHandle {
         Ok(())
     }
 
+    /// As [`send`](Self::send) for each of `frames`, from the front, at less cost a frame.
+    ///
+    /// A frame leaves `frames` when it is taken over, or in the error.
+    ///
+    /// # Errors
+    ///
+    /// As for [`send`](Self::send), for the frame at the front; those behind it are left in
+    /// `frames`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: what is still in `frames` was not taken over.
+    pub async fn send_many(&self, frames: &mut VecDeque<Bytes>) -> Result<(), SendError> {
+        self.core.send_many(frames).await
+    }
+
     /// As [`send`](Self::send), without waiting.
     ///
     /// # Errors
@@ -243,6 +261,19 @@ impl ConnectionHandle {
         let count = self.core.recv_many(into, max.max(1)).await?;
         tokio::task::consume_budget().await;
         Ok(count)
+    }
+
+    /// Sends whatever it is given: for code that is written against `futures::Sink`.
+    #[must_use]
+    pub fn sink(&self) -> FrameSink {
+        FrameSink::new(self.clone())
+    }
+
+    /// Gives whatever comes: for code that is written against `futures::Stream`. Frames go to
+    /// whoever asks first, this or another reader.
+    #[must_use]
+    pub fn stream(&self) -> FrameStream {
+        FrameStream::new(self.clone())
     }
 
     /// Accepts no more frames, sends those that were accepted, ends both directions and closes

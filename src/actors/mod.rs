@@ -13,6 +13,7 @@
 //! Invariants: no actor has a name; `handle` never waits for the network, a permit or another
 //! actor; native handles are released by `Drop`, because a killed actor runs no `post_stop`.
 
+pub(crate) mod adapters;
 mod child;
 pub(crate) mod connection;
 pub(crate) mod connector;

@@ -18,6 +18,7 @@
 
 mod connection;
 mod environment;
+mod execution;
 mod exit_guard;
 mod listener;
 mod settings;
@@ -34,6 +35,7 @@ use msquic::ffi::{HQUIC, QUIC_API_TABLE, QUIC_BUFFER, QUIC_HANDLE};
 
 pub(super) use connection::{ConnectionCallbacks, ConnectionSlot};
 pub use environment::skip_system_certificates;
+pub(crate) use execution::poll_when_idle;
 pub use exit_guard::exit_at_once;
 pub(super) use listener::{ListenerCallbacks, ListenerSlot, NewConnection};
 pub(super) use settings::QuicSettings;

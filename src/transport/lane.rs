@@ -37,6 +37,9 @@ const COPY_BYTES_MAX: usize = 8 * 1024;
 /// small enough to keep several on their way.
 const BATCH_BYTES: usize = 128 * 1024;
 
+/// Frames that are admitted together: less than the least room of a lane.
+const GROUP_BYTES: usize = 64 * 1024;
+
 /// Submissions in flight while there is enough on its way.
 const SUBMISSIONS: usize = 8;
 
@@ -259,15 +262,46 @@ impl Lane {
             self.give_back(cost);
             return Err(Rejected { frame, reason });
         }
-        state.counts.accepted += 1;
-        state.limit.set_busy(true);
-        match state.queue.back_mut() {
-            Some(batch) if !batch.is_full() => batch.push(frame, cost, sink),
-            _ => {
-                let mut batch = Batch::default();
-                batch.push(frame, cost, sink);
-                state.queue.push_back(batch);
+        state.push(frame, cost, sink);
+        Ok(!state.submitting && state.may_submit())
+    }
+
+    /// How many of the first frames may be admitted together, and what they cost.
+    pub(super) fn group(&self, frames: &VecDeque<Bytes>, length_max: usize) -> (usize, usize) {
+        let (mut count, mut total) = (0, 0);
+        for frame in frames {
+            let cost = self.cost(frame.len());
+            if frame.len() > length_max || total + cost > GROUP_BYTES.min(self.bytes_max) {
+                break;
             }
+            count += 1;
+            total += cost;
+        }
+        (count, total)
+    }
+
+    /// Reserves `cost` bytes without waiting.
+    pub(super) fn try_admit_group(&self, cost: usize) -> bool {
+        matches!(self.room.try_take(cost), Admission::Granted(_))
+    }
+
+    /// As [`Lane::push`] for the first `count` of `frames`, which cost `cost` together. They stay
+    /// where they are if the lane is shut.
+    pub(super) fn push_group(
+        &self,
+        frames: &mut VecDeque<Bytes>,
+        count: usize,
+        cost: usize,
+    ) -> Result<bool, CloseReason> {
+        let mut state = lock(&self.state);
+        if let Some(reason) = state.shut.clone() {
+            drop(state);
+            self.give_back(cost);
+            return Err(reason);
+        }
+        for frame in frames.drain(..count) {
+            let cost = self.cost(frame.len());
+            state.push(frame, cost, None);
         }
         Ok(!state.submitting && state.may_submit())
     }
@@ -404,6 +438,19 @@ impl Lane {
 }
 
 impl State {
+    fn push(&mut self, frame: Bytes, cost: usize, sink: Option<OutcomeSink>) {
+        self.counts.accepted += 1;
+        self.limit.set_busy(true);
+        match self.queue.back_mut() {
+            Some(batch) if !batch.is_full() => batch.push(frame, cost, sink),
+            _ => {
+                let mut batch = Batch::default();
+                batch.push(frame, cost, sink);
+                self.queue.push_back(batch);
+            }
+        }
+    }
+
     fn may_submit(&self) -> bool {
         let full = || self.queue.front().is_some_and(Batch::is_full);
         self.in_flight < SUBMISSIONS

@@ -39,6 +39,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 pub use connection::MsQuicNetConnection;
 pub use core::Direction;
+pub(crate) use ffi::poll_when_idle;
 pub use ffi::{exit_at_once, skip_system_certificates};
 pub use lane::OutcomeCounts;
 pub use listener::{MsQuicListener, MsQuicNetIncomingRequest};

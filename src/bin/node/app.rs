@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use moorline::{Node, NodeConfig, NodeError};
+use moorline::{Latency, Node, NodeConfig, NodeError};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Mutex;
 
@@ -26,12 +26,17 @@ const RUNTIME_GRACE: Duration = Duration::from_millis(500);
 pub(crate) struct App {
     pub out: Output,
     pub stop: Stop,
+    /// How long workers poll before they sleep.
+    pub poll_idle: Option<u32>,
     started: Arc<Mutex<Vec<Node>>>,
 }
 
 impl App {
     /// Starts a node that is shut down when the command ends, however it ends.
-    pub(crate) async fn start(&self, config: NodeConfig) -> Result<Node> {
+    pub(crate) async fn start(&self, mut config: NodeConfig) -> Result<Node> {
+        if let Some(idle_us) = self.poll_idle {
+            config.latency = Latency::Polling { idle_us };
+        }
         // Held meanwhile, so that no node can come to be behind the back of `shut_down`.
         let mut started = self.started.lock().await;
         let node = Node::spawn(config).await?;
@@ -67,7 +72,7 @@ pub(crate) fn execute(cli: Cli) -> Exit {
         Command::Keygen(args) => keys::keygen(out, &args),
         Command::Id { certificate } => keys::id(out, &certificate),
         Command::Version => keys::version(out),
-        command => in_runtime(out, command),
+        command => in_runtime(out, cli.poll_idle, command),
     };
     match done {
         Ok(()) => Exit::Done,
@@ -78,11 +83,12 @@ pub(crate) fn execute(cli: Cli) -> Exit {
     }
 }
 
-fn in_runtime(out: Output, command: Command) -> Result<()> {
+fn in_runtime(out: Output, poll_idle: Option<u32>, command: Command) -> Result<()> {
     let runtime = runtime_for(&command).context("cannot start the runtime")?;
     let app = App {
         out,
         stop: signals::listen().context("cannot listen for signals")?,
+        poll_idle,
         started: Arc::default(),
     };
     let done = runtime.block_on(async {

@@ -19,6 +19,10 @@ pub(crate) struct Cli {
     /// Answer with one JSON object a line
     #[arg(long, global = true)]
     pub json: bool,
+    /// Let MsQuic's workers poll this long before they sleep: less latency for some CPU
+    #[arg(long, global = true, value_name = "MICROSECONDS",
+          value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub poll_idle: Option<u32>,
     #[command(subcommand)]
     pub command: Command,
 }

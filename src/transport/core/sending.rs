@@ -1,5 +1,6 @@
 //! Frames out: admission, handing over, outcomes.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -92,15 +93,53 @@ impl ConnectionCore {
         let frame = self.check_length(frame)?;
         match self.admit(frame.len()).await {
             Ok(cost) => self.send_admitted(frame, cost, sink),
-            Err(AdmitError::TimedOut(after)) => {
-                Err(SendError::TimedOut { after, outcome: Outcome::NotSent(frame) })
-            }
-            Err(AdmitError::Shut) => Err(self.closed_error(frame)),
+            Err(error) => Err(self.not_admitted(error, frame)),
         }
     }
 
     pub(crate) async fn send(self: &Arc<Self>, frame: Bytes) -> Result<(), SendError> {
         self.send_with(frame, None).await
+    }
+
+    /// Takes frames over from the front; what is not taken over stays.
+    pub(crate) async fn send_many(
+        self: &Arc<Self>,
+        frames: &mut VecDeque<Bytes>,
+    ) -> Result<(), SendError> {
+        loop {
+            let (count, cost) = self.lane.group(frames, self.limits.frame_bytes_max);
+            if count > 1 && self.lane.try_admit_group(cost) {
+                match self.lane.push_group(frames, count, cost) {
+                    Ok(true) => self.pump(),
+                    Ok(false) => {}
+                    // Told below, with the frame at the front.
+                    Err(_) => continue,
+                }
+            } else if let Some(frame) = frames.front() {
+                let admitted = match frame.len() > self.limits.frame_bytes_max {
+                    true => Ok(0),
+                    false => self.admit(frame.len()).await,
+                };
+                // Only now: until here the caller may give up.
+                let frame = self.check_length(frames.pop_front().unwrap_or_default())?;
+                match admitted {
+                    Ok(cost) => self.send_admitted(frame, cost, None)?,
+                    Err(error) => return Err(self.not_admitted(error, frame)),
+                }
+            } else {
+                return Ok(());
+            }
+            tokio::task::consume_budget().await;
+        }
+    }
+
+    fn not_admitted(&self, error: AdmitError, frame: Bytes) -> SendError {
+        match error {
+            AdmitError::TimedOut(after) => {
+                SendError::TimedOut { after, outcome: Outcome::NotSent(frame) }
+            }
+            AdmitError::Shut => self.closed_error(frame),
+        }
     }
 
     /// Sends and waits for the outcome, within the limit for stream operations.

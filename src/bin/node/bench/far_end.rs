@@ -31,7 +31,12 @@ pub(super) struct FarEnd {
 
 impl FarEnd {
     /// Starts it, and waits until it listens.
-    pub(super) async fn start(role: FarEndRole, size: usize, trust: CertHash) -> Result<Self> {
+    pub(super) async fn start(
+        app: &App,
+        role: FarEndRole,
+        size: usize,
+        trust: CertHash,
+    ) -> Result<Self> {
         let role = match role {
             FarEndRole::Echo => "echo",
             FarEndRole::Flood => "flood",
@@ -40,6 +45,7 @@ impl FarEnd {
         let process = Command::new(program)
             .args(["bench-far-end", "--role", role, "--size", &size.to_string()])
             .args(["--trust", &trust.to_string()])
+            .args(app.poll_idle.map(|time| format!("--poll-idle={time}")))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -127,7 +133,7 @@ fn orphaned() -> Result<oneshot::Receiver<()>> {
 /// Counts what another process sends as fast as it can; the CPU time is that of both.
 pub(super) async fn drain(app: &App, size: usize, counted: Duration) -> Result<Report> {
     let credential = new_credential()?;
-    let far_end = FarEnd::start(FarEndRole::Flood, size, credential.identity()).await?;
+    let far_end = FarEnd::start(app, FarEndRole::Flood, size, credential.identity()).await?;
     let connection = far_end.connect(app, credential).await?;
     let processes = Processes { far_end: Some(far_end.id()) };
     let limit = WARM_UP + counted + STEP_TIME_MAX;

@@ -29,7 +29,7 @@ pub(super) async fn in_one_process(app: &App, size: usize) -> Result<Report> {
 
 pub(super) async fn with_far_end(app: &App, size: usize) -> Result<Report> {
     let credential = new_credential()?;
-    let far_end = FarEnd::start(FarEndRole::Echo, size, credential.identity()).await?;
+    let far_end = FarEnd::start(app, FarEndRole::Echo, size, credential.identity()).await?;
     let connection = far_end.connect(app, credential).await?;
     measure(&connection, size, Processes { far_end: Some(far_end.id()) }).await
 }
