@@ -137,6 +137,8 @@ impl State {
 #[derive(Debug)]
 pub struct FrameDecoder {
     frame_bytes_max: usize,
+    /// The largest body that came whole: what its sender has paid for is reserved at once again.
+    proven: usize,
     state: State,
 }
 
@@ -144,7 +146,7 @@ impl FrameDecoder {
     /// A decoder at the start of a stream that refuses payloads over `frame_bytes_max` bytes.
     #[must_use]
     pub fn new(frame_bytes_max: usize) -> Self {
-        Self { frame_bytes_max, state: State::BOUNDARY }
+        Self { frame_bytes_max, proven: 0, state: State::BOUNDARY }
     }
 
     /// Takes all of `input` and hands every frame that became whole to `sink`, in order.
@@ -209,16 +211,17 @@ impl FrameDecoder {
                 return Ok(input);
             }
             let announced = check(u32::from_be_bytes(*bytes), self.frame_bytes_max)?;
-            let body = BytesMut::with_capacity(announced.min(input.len()));
+            let body = BytesMut::new();
             self.state = State::Body { body, announced };
         }
         if let State::Body { body, announced } = &mut self.state {
             let take = (*announced - body.len()).min(input.len());
-            grow(body, take, *announced);
+            grow(body, take, *announced, self.proven);
             body.extend_from_slice(&input[..take]);
             input = &input[take..];
             if body.len() == *announced {
                 let frame = std::mem::take(body).freeze();
+                self.proven = self.proven.max(frame.len());
                 self.state = State::BOUNDARY;
                 sink(Piece::Frame(frame));
             }
@@ -273,12 +276,14 @@ fn check(announced: u32, limit: usize) -> Result<usize, FrameTooLarge> {
     Ok(length)
 }
 
-/// Makes room for `more` bytes: doubling, never beyond the announced length, and never by the
-/// announced length alone (a peer that announces much and sends little costs little).
-fn grow(body: &mut BytesMut, more: usize, announced: usize) {
+/// Makes room for `more` bytes: doubling, never beyond the announced length, and by the announced
+/// length alone only as far as the stream has brought a body of that size before. (A peer that
+/// announces much and sends little costs little.)
+fn grow(body: &mut BytesMut, more: usize, announced: usize, proven: usize) {
     let needed = body.len() + more;
     if needed > body.capacity() {
-        let target = needed.max(body.capacity() * 2).max(BODY_BYTES_INITIAL).min(announced);
+        let start = BODY_BYTES_INITIAL.max(proven);
+        let target = needed.max(body.capacity() * 2).max(start).min(announced);
         body.reserve(target - body.len());
     }
 }
@@ -363,6 +368,19 @@ mod tests {
         decoder.feed(b"x", &mut |_| ()).unwrap();
         let State::Body { body, .. } = &decoder.state else { panic!("not in a body") };
         assert!(body.capacity() <= BODY_BYTES_INITIAL, "reserved {}", body.capacity());
+    }
+
+    #[test]
+    fn a_size_that_came_whole_is_reserved_at_once_the_next_time() {
+        const LENGTH: usize = 1 << 20;
+        let mut decoder = FrameDecoder::new(1 << 30);
+        decoder.feed(&encode(&[vec![7; LENGTH]])[..100], &mut |_| ()).unwrap();
+        decoder.feed(&vec![7; LENGTH - 96], &mut |_| ()).unwrap();
+        assert_eq!(decoder.position(), Position::Boundary);
+        decoder.feed(&(2 * LENGTH as u32).to_be_bytes(), &mut |_| ()).unwrap();
+        decoder.feed(b"x", &mut |_| ()).unwrap();
+        let State::Body { body, .. } = &decoder.state else { panic!("not in a body") };
+        assert_eq!(body.capacity(), LENGTH, "what came before, not what is announced");
     }
 
     #[test]

@@ -1,0 +1,76 @@
+//! What a frame costs in allocations, counted over the whole process: both ends, every thread.
+
+mod common;
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use common::{Pair, within};
+use dhat::{HeapStats, Profiler};
+
+#[global_allocator]
+static ALLOCATOR: dhat::Alloc = dhat::Alloc;
+
+/// Blocks and bytes that were allocated since the profiler began.
+fn allocated() -> (u64, u64) {
+    let stats = HeapStats::get();
+    (stats.total_blocks, stats.total_bytes)
+}
+
+/// Sends `count` frames one by one and reads them all; returns blocks and bytes allocated meanwhile.
+async fn pass(pair: &Pair, payload: Bytes, count: usize) -> (f64, f64) {
+    let before = allocated();
+    let sender = pair.at_client.clone();
+    let sending = tokio::spawn(async move {
+        for _ in 0..count {
+            sender.send(payload.clone()).await.expect("taken over");
+        }
+    });
+    let mut frames = Vec::with_capacity(256);
+    let mut arrived = 0;
+    within("all frames", async {
+        while arrived < count {
+            arrived += pair.at_server.recv_many(&mut frames, 256).await.expect("frames");
+            frames.clear();
+        }
+    })
+    .await;
+    within("the sender", sending).await.expect("no panic");
+    let after = allocated();
+    let count = count as f64;
+    ((after.0 - before.0) as f64 / count, (after.1 - before.1) as f64 / count)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frame_costs_less_than_one_allocation_or_one_copy() {
+    let _profiler = Profiler::builder().testing().build();
+    let pair = Pair::new().await;
+    pass(&pair, vec![1; 128].into(), 1000).await;
+
+    // Both ends together, under load: batches on the one side, runs on the other.
+    let (blocks, _) = pass(&pair, vec![1; 128].into(), 50_000).await;
+    assert!(blocks <= 1.0, "{blocks} allocations a small frame");
+
+    // The sender copies nothing: all that is allocated is the receiver's one copy. The first frame
+    // of a size grows as it arrives.
+    let megabyte = 1 << 20;
+    pass(&pair, vec![1; megabyte].into(), 2).await;
+    let (_, bytes) = pass(&pair, vec![1; megabyte].into(), 64).await;
+    let copies = bytes / megabyte as f64;
+    assert!(copies <= 1.1, "{copies} times the payload was allocated");
+
+    // The same with many at once.
+    let mut frames: VecDeque<Bytes> = (0..10_000).map(|_| vec![1; 128].into()).collect();
+    let (before, _) = allocated();
+    pair.at_client.send_many(&mut frames).await.expect("taken over");
+    let mut arrived = Vec::with_capacity(10_000);
+    within("all frames", async {
+        while arrived.len() < 10_000 {
+            pair.at_server.recv_many(&mut arrived, 10_000).await.expect("frames");
+        }
+    })
+    .await;
+    let blocks = (allocated().0 - before) as f64 / 10_000.0;
+    assert!(blocks <= 0.2, "{blocks} allocations a frame of many");
+    pair.end().await;
+}
