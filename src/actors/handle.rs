@@ -162,10 +162,7 @@ impl ConnectionHandle {
     ///
     /// Cancel safe: the frame is taken over whole or not at all.
     pub async fn send(&self, frame: impl Into<Bytes>) -> Result<(), SendError> {
-        self.core.send(frame.into()).await?;
-        // A sender that never has to wait would keep its runtime thread for itself.
-        tokio::task::consume_budget().await;
-        Ok(())
+        self.core.send(frame.into()).await
     }
 
     /// As [`send`](Self::send) for each of `frames`, from the front, at less cost a frame.

@@ -265,15 +265,9 @@ impl Inbound {
         if let Some(error) = state.refusal() {
             return Some(Err(error));
         }
-        let mut count = 0;
-        while count < max && state.next_is_frame() {
-            let Some(Ok((frame, _))) = state.take() else { break };
-            into.push(frame);
-            count += 1;
-        }
-        let taken = match count {
+        let taken = match state.take_frames(into, max) {
             0 => state.take().or_else(|| state.over().map(Err)).map(|end| end.map(|_| 0)),
-            _ => Some(Ok(count)),
+            count => Some(Ok(count)),
         };
         self.after_take(state);
         taken

@@ -13,29 +13,27 @@
 //! admitted by itself); every accepted frame is counted by exactly one outcome; batches reach the
 //! stream in the order of admission; no callback of a caller runs under the lock.
 
+mod batch;
 mod room;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::bounds::Share;
-use super::ffi::{PARTS_MAX, SendRequest};
+use super::ffi::SendRequest;
 use super::lock;
 use super::stream::SendStream;
 use crate::error::{CloseReason, Outcome};
-use crate::frame::{self, HEADER_BYTES};
+use crate::frame::HEADER_BYTES;
+use batch::Batch;
+pub(super) use batch::Sent;
 pub(super) use room::Admission;
 use room::{Limit, Room};
 
-/// Payloads up to this size are copied behind each other; larger ones are worth a part of their
-/// own.
-const COPY_BYTES_MAX: usize = 8 * 1024;
-
-/// A batch is submitted on its own from this size on: enough to amortise a submission (2 to 3 µs),
-/// small enough to keep several on their way.
-const BATCH_BYTES: usize = 128 * 1024;
+/// Admission that is taken ahead for small frames.
+const POCKET_BYTES: usize = 8 * 1024;
 
 /// Frames that are admitted together: less than the least room of a lane.
 const GROUP_BYTES: usize = 64 * 1024;
@@ -77,75 +75,6 @@ pub(crate) struct Rejected {
     pub(crate) reason: CloseReason,
 }
 
-/// What a submission carries until it is acknowledged.
-#[derive(Default)]
-pub(super) struct Sent {
-    frames: u64,
-    /// Bytes on the wire.
-    bytes: usize,
-    /// Bytes of admission to give back.
-    cost: usize,
-    sinks: Vec<(Bytes, OutcomeSink)>,
-}
-
-/// Frames that will be one submission.
-#[derive(Default)]
-struct Batch {
-    parts: [Bytes; PARTS_MAX],
-    count: usize,
-    /// Small frames not closed into a part yet.
-    tail: BytesMut,
-    sent: Sent,
-}
-
-impl Batch {
-    fn is_full(&self) -> bool {
-        self.sent.bytes >= BATCH_BYTES || self.count + 2 >= PARTS_MAX
-    }
-
-    fn push(&mut self, frame: Bytes, cost: usize, sink: Option<OutcomeSink>) {
-        let wire = HEADER_BYTES + frame.len();
-        self.sent.frames += 1;
-        self.sent.bytes += wire;
-        self.sent.cost += cost;
-        let small = frame.len() <= COPY_BYTES_MAX;
-        self.tail.reserve(if small { wire } else { HEADER_BYTES });
-        self.tail.put_slice(&frame::header(frame.len()));
-        if let Some(sink) = sink {
-            self.sent.sinks.push((frame.clone(), sink));
-        }
-        if small {
-            self.tail.put_slice(&frame);
-        } else {
-            self.close_tail();
-            self.add_part(frame);
-        }
-    }
-
-    fn close_tail(&mut self) {
-        if !self.tail.is_empty() {
-            let tail = std::mem::take(&mut self.tail).freeze();
-            self.add_part(tail);
-        }
-    }
-
-    fn add_part(&mut self, part: Bytes) {
-        self.parts[self.count] = part;
-        self.count += 1;
-    }
-
-    fn into_request(mut self) -> Box<SendRequest<Sent>> {
-        self.close_tail();
-        SendRequest::new(self.parts, self.count, self.sent)
-    }
-
-    fn from_request(request: SendRequest<Sent>) -> Self {
-        let (parts, count, sent) = request.into_parts();
-        // Closed: nothing is added behind a batch that went out once.
-        Self { parts, count: count.max(PARTS_MAX - 1), tail: BytesMut::new(), sent }
-    }
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Finish {
     No,
@@ -162,6 +91,8 @@ struct State {
     /// Bytes in flight up to which a full batch never waits.
     enough: usize,
     limit: Limit,
+    /// Admission that was taken ahead for small frames, so that most of them cost one lock.
+    pocket: usize,
     /// Admission of finished frames, given back in larger steps so that waiting senders wake
     /// seldom.
     freed: usize,
@@ -203,6 +134,7 @@ impl Lane {
                 in_flight_bytes: 0,
                 enough: 0,
                 limit,
+                pocket: 0,
                 freed: 0,
                 submitting: false,
                 shut: None,
@@ -236,9 +168,13 @@ impl Lane {
     pub(super) async fn admit(&self, length: usize) -> Admission {
         let cost = self.cost(length);
         {
-            let limit = &mut lock(&self.state).limit;
+            let mut state = lock(&self.state);
+            let limit = &mut state.limit;
             limit.was_short();
             self.room.widen(limit, cost);
+            let pocket = std::mem::take(&mut state.pocket);
+            drop(state);
+            self.give_back(pocket);
         }
         self.room.take(cost).await
     }
@@ -264,6 +200,18 @@ impl Lane {
         }
         state.push(frame, cost, sink);
         Ok(!state.submitting && state.may_submit())
+    }
+
+    /// As [`Lane::try_admit`] and [`Lane::push`] in one. `Ok` tells whether the caller is to hand
+    /// over what is ready, and how many frames were taken over so far.
+    pub(super) fn offer(&self, frame: Bytes) -> Result<(bool, u64), Bytes> {
+        let cost = self.cost(frame.len());
+        let mut state = lock(&self.state);
+        if state.shut.is_some() || !state.pay(cost, &self.room) {
+            return Err(frame);
+        }
+        state.push(frame, cost, None);
+        Ok((!state.submitting && state.may_submit(), state.counts.accepted))
     }
 
     /// How many of the first frames may be admitted together, and what they cost.
@@ -352,15 +300,9 @@ impl Lane {
         } else {
             state.counts.maybe_sent += sent.frames;
         }
-        let freed = state.free(sent.cost);
-        if state.is_idle() {
-            self.give_back(freed);
-            self.room.rest(&mut state.limit);
-            drop(state);
-        } else {
-            drop(state);
-            self.give_back(freed);
-        }
+        let freed = state.free(sent.cost, &self.room);
+        drop(state);
+        self.give_back(freed);
         for (_, sink) in sent.sinks {
             sink(if acknowledged { Outcome::Completed } else { Outcome::MaybeSent });
         }
@@ -438,6 +380,20 @@ impl Lane {
 }
 
 impl State {
+    /// Takes `cost` out of the pocket or the room.
+    fn pay(&mut self, cost: usize, room: &Room) -> bool {
+        if self.pocket < cost {
+            let ahead = cost <= POCKET_BYTES / 4
+                && room.try_take(POCKET_BYTES) == Admission::Granted(POCKET_BYTES);
+            if !ahead {
+                return room.try_take(cost) == Admission::Granted(cost);
+            }
+            self.pocket += POCKET_BYTES;
+        }
+        self.pocket -= cost;
+        true
+    }
+
     fn push(&mut self, frame: Bytes, cost: usize, sink: Option<OutcomeSink>) {
         self.counts.accepted += 1;
         self.limit.set_busy(true);
@@ -460,18 +416,16 @@ impl State {
     }
 
     /// Collects freed admission; returns what is to be given back by now.
-    fn free(&mut self, cost: usize) -> usize {
+    fn free(&mut self, cost: usize, room: &Room) -> usize {
         self.freed += cost;
-        if self.is_idle() || self.freed >= self.limit.now() / 8 {
-            let freed = std::mem::take(&mut self.freed);
-            self.limit.settle(freed)
+        if self.in_flight == 0 && self.queue.is_empty() {
+            let freed = std::mem::take(&mut self.freed) + std::mem::take(&mut self.pocket);
+            room.rest(&mut self.limit, freed)
+        } else if self.freed >= self.limit.now() / 8 {
+            self.limit.settle(std::mem::take(&mut self.freed))
         } else {
             0
         }
-    }
-
-    fn is_idle(&self) -> bool {
-        self.in_flight == 0 && self.queue.is_empty()
     }
 }
 
@@ -490,6 +444,7 @@ impl std::fmt::Debug for Lane {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use super::batch::BATCH_BYTES;
     use super::*;
     use crate::error::CloseCode;
 

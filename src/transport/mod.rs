@@ -292,8 +292,12 @@ impl MsQuicTransport {
         })?;
         validate_alpns(alpns).map_err(|source| ConnectError::Config { peer, source })?;
         let alpns: Vec<String> = alpns.iter().map(|&alpn| alpn.to_owned()).collect();
-        let guard = self.begin_connect(peer, &alpns, credential, expected).await?;
         let failed = |reason| ConnectError::from_close(peer, reason, &alpns, limit);
+        let begin = self.begin_connect(peer, &alpns, credential, expected);
+        let guard = match tokio::time::timeout(limit, begin).await {
+            Ok(begun) => begun?,
+            Err(_) => return Err(failed(CloseReason::HandshakeTimedOut)),
+        };
         match tokio::time::timeout(limit, guard.core().connected()).await {
             Ok(Ok(())) => MsQuicNetConnection::new(guard.keep()).map_err(failed),
             Ok(Err(reason)) => Err(failed(reason)),

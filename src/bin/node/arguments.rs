@@ -186,6 +186,8 @@ pub(crate) enum Workload {
     Connrate,
     Memory,
     Fanin,
+    Actor,
+    Control,
     All,
 }
 

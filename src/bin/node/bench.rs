@@ -3,6 +3,8 @@
 //! Every workload starts its own two nodes, measures, and answers with one [`Report`]. What is
 //! counted is counted where it arrives, after a second that is not counted.
 
+#[path = "bench/actors.rs"]
+mod actors;
 #[path = "bench/connections.rs"]
 mod connections;
 #[path = "bench/far_end.rs"]
@@ -30,13 +32,15 @@ use crate::exit::Usage;
 pub(crate) use far_end::far_end;
 
 /// Memory comes first, while the allocator holds nothing that it could reuse unseen.
-const ALL: [Workload; 6] = [
+const ALL: [Workload; 8] = [
     Workload::Memory,
     Workload::Connrate,
     Workload::Pingpong,
     Workload::Small,
     Workload::Throughput,
     Workload::Fanin,
+    Workload::Actor,
+    Workload::Control,
 ];
 
 /// Frames taken at once where many wait.
@@ -89,6 +93,8 @@ async fn measure_one(app: &App, workload: Workload, args: &BenchArgs) -> Result<
         Workload::Throughput => streams::one_way(app, 1, LARGE_BYTES, counted).await,
         Workload::Small => streams::one_way(app, 1, SMALL_BYTES, counted).await,
         Workload::Fanin => streams::one_way(app, connections(64), 1024, counted).await,
+        Workload::Actor => actors::one_way(app, SMALL_BYTES, counted).await,
+        Workload::Control => actors::control(app, SMALL_BYTES).await,
         Workload::Pingpong => pingpong::in_one_process(app, SMALL_BYTES).await,
         Workload::Connrate => {
             connections::rate(app, args.seconds.unwrap_or(Duration::from_secs(4))).await
@@ -114,6 +120,8 @@ fn name(workload: Workload) -> &'static str {
         Workload::Connrate => "connrate",
         Workload::Memory => "memory",
         Workload::Fanin => "fanin",
+        Workload::Actor => "actor",
+        Workload::Control => "control",
         Workload::All => "all",
     }
 }

@@ -102,14 +102,6 @@ impl State {
         false
     }
 
-    pub(super) fn next_is_frame(&mut self) -> bool {
-        self.seek()
-            && !matches!(
-                self.streams.front().and_then(|queue| queue.items.front()),
-                None | Some(Item::End(_))
-            )
-    }
-
     pub(super) fn take(&mut self) -> Option<Result<(Bytes, Duration), RecvError>> {
         if !self.seek() {
             return None;
@@ -144,6 +136,43 @@ impl State {
         self.bytes += frame.len() as u64;
         self.drop_empty();
         Some(Ok((frame, took)))
+    }
+
+    /// Moves frames to `into` until there are `max` or an end comes first; returns how many.
+    pub(super) fn take_frames(&mut self, into: &mut Vec<Bytes>, max: usize) -> usize {
+        let mut count = 0;
+        while count < max && self.seek() {
+            let Some(queue) = self.streams.front_mut() else { break };
+            let (mut freed, mut bytes, before) = (0, 0, count);
+            match queue.items.front_mut() {
+                Some(Item::Run(run)) => {
+                    let encoded = run.encoded_bytes();
+                    for frame in run.by_ref().take(max - count) {
+                        bytes += frame.len();
+                        into.push(frame);
+                        count += 1;
+                    }
+                    freed += encoded - run.encoded_bytes();
+                    if run.encoded_bytes() == 0 {
+                        queue.items.pop_front();
+                    }
+                }
+                Some(Item::Frame(frame, _)) => {
+                    let frame = std::mem::take(frame);
+                    queue.items.pop_front();
+                    freed += HEADER_BYTES + frame.len();
+                    bytes += frame.len();
+                    into.push(frame);
+                    count += 1;
+                }
+                Some(Item::End(_)) | None => break,
+            }
+            self.queued -= freed;
+            self.frames += (count - before) as u64;
+            self.bytes += bytes as u64;
+        }
+        self.drop_empty();
+        count
     }
 
     /// Everything that waits, for a subscriber; its bytes stay counted until they are returned.

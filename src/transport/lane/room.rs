@@ -77,13 +77,18 @@ impl Room {
         more > 0
     }
 
-    /// Nothing is admitted any more: back to the least, unless the room was too small. (A burst that
-    /// filled it and was acknowledged as a whole leaves the lane idle as well, for a moment.)
-    pub(super) fn rest(&self, limit: &mut Limit) {
+    /// Nothing is admitted any more but `freed` bytes, which are to be given back: fewer, so that
+    /// the limit is at its least again, unless the room was too small. (A burst that filled it and
+    /// was acknowledged as a whole leaves the lane idle as well, for a moment.)
+    pub(super) fn rest(&self, limit: &mut Limit, freed: usize) -> usize {
         limit.set_busy(false);
-        if !std::mem::take(&mut limit.short) && limit.now > limit.floor {
-            limit.now -= self.0.forget_permits(limit.now - limit.floor);
+        if std::mem::take(&mut limit.short) {
+            return limit.settle(freed);
         }
+        let less = freed.min(limit.now - limit.floor);
+        limit.now -= less;
+        limit.now -= self.0.forget_permits(limit.now - limit.floor);
+        freed - less
     }
 }
 
@@ -137,12 +142,11 @@ mod tests {
         take(&room, 2 * FLOOR);
         room.give_back(limit.settle(2 * FLOOR));
         take(&room, 4 * FLOOR);
-        room.give_back(limit.settle(4 * FLOOR));
-        assert_eq!(limit.now(), 4 * FLOOR, "never beyond the bound");
         limit.was_short();
-        room.rest(&mut limit);
-        assert_eq!(limit.now(), 4 * FLOOR, "it was used up");
-        room.rest(&mut limit);
+        room.give_back(room.rest(&mut limit, 4 * FLOOR));
+        assert_eq!(limit.now(), 4 * FLOOR, "it was used up; never beyond the bound");
+        take(&room, FLOOR);
+        room.give_back(room.rest(&mut limit, FLOOR));
         assert_eq!(limit.now(), FLOOR);
         take(&room, FLOOR);
         assert_eq!(room.try_take(1), Admission::Full);
@@ -155,7 +159,7 @@ mod tests {
         assert!(room.widen(&mut limit, 3 * FLOOR));
         take(&room, 3 * FLOOR);
         room.give_back(limit.settle(3 * FLOOR));
-        room.rest(&mut limit);
+        assert_eq!(room.rest(&mut limit, 0), 0);
         assert_eq!(limit.now(), 3 * FLOOR);
         take(&room, 3 * FLOOR);
     }

@@ -1,0 +1,85 @@
+//! What goes out as one submission: small frames copied behind each other, large payloads as they
+//! are.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::OutcomeSink;
+use crate::frame::{self, HEADER_BYTES};
+use crate::transport::ffi::{PARTS_MAX, SendRequest};
+
+/// Payloads up to this size are copied behind each other; larger ones are worth a part of their
+/// own.
+const COPY_BYTES_MAX: usize = 8 * 1024;
+
+/// A batch is submitted on its own from this size on: enough to amortise a submission (2 to 3 µs),
+/// small enough to keep several on their way.
+pub(super) const BATCH_BYTES: usize = 128 * 1024;
+
+/// What a submission carries until it is acknowledged.
+#[derive(Default)]
+pub(in crate::transport) struct Sent {
+    pub(super) frames: u64,
+    /// Bytes on the wire.
+    pub(super) bytes: usize,
+    /// Bytes of admission to give back.
+    pub(super) cost: usize,
+    pub(super) sinks: Vec<(Bytes, OutcomeSink)>,
+}
+
+/// Frames that will be one submission.
+#[derive(Default)]
+pub(super) struct Batch {
+    parts: [Bytes; PARTS_MAX],
+    count: usize,
+    /// Small frames not closed into a part yet.
+    tail: BytesMut,
+    pub(super) sent: Sent,
+}
+
+impl Batch {
+    pub(super) fn is_full(&self) -> bool {
+        self.sent.bytes >= BATCH_BYTES || self.count + 2 >= PARTS_MAX
+    }
+
+    pub(super) fn push(&mut self, frame: Bytes, cost: usize, sink: Option<OutcomeSink>) {
+        let wire = HEADER_BYTES + frame.len();
+        self.sent.frames += 1;
+        self.sent.bytes += wire;
+        self.sent.cost += cost;
+        let small = frame.len() <= COPY_BYTES_MAX;
+        self.tail.reserve(if small { wire } else { HEADER_BYTES });
+        self.tail.put_slice(&frame::header(frame.len()));
+        if let Some(sink) = sink {
+            self.sent.sinks.push((frame.clone(), sink));
+        }
+        if small {
+            self.tail.put_slice(&frame);
+        } else {
+            self.close_tail();
+            self.add_part(frame);
+        }
+    }
+
+    fn close_tail(&mut self) {
+        if !self.tail.is_empty() {
+            let tail = std::mem::take(&mut self.tail).freeze();
+            self.add_part(tail);
+        }
+    }
+
+    fn add_part(&mut self, part: Bytes) {
+        self.parts[self.count] = part;
+        self.count += 1;
+    }
+
+    pub(super) fn into_request(mut self) -> Box<SendRequest<Sent>> {
+        self.close_tail();
+        SendRequest::new(self.parts, self.count, self.sent)
+    }
+
+    pub(super) fn from_request(request: SendRequest<Sent>) -> Self {
+        let (parts, count, sent) = request.into_parts();
+        // Closed: nothing is added behind a batch that went out once.
+        Self { parts, count: count.max(PARTS_MAX - 1), tail: BytesMut::new(), sent }
+    }
+}
