@@ -28,7 +28,8 @@ pub struct Limits {
     /// waited for (default [`STREAM_OP_TIMEOUT`]).
     pub stream_op_timeout: Duration,
     /// Bytes that a lane holds for callers, admitted and unfinished (default 4 MiB): more than a
-    /// bandwidth-delay product of 10 Gbit/s × 3 ms. One frame larger than this is admitted alone.
+    /// bandwidth-delay product of 10 Gbit/s × 3 ms. A lane starts with 192 KiB and grows up to this
+    /// as the peer acknowledges. One frame larger than this is admitted alone.
     pub lane_bytes_max: usize,
     /// Bytes that all lanes of a node hold together (default 12 MiB): those that are busy get equal
     /// shares, none less than 192 KiB or its largest frame.
