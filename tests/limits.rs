@@ -355,8 +355,12 @@ async fn a_select_over_recv_and_a_timer_loses_nothing_and_grows_nothing() {
         if iteration % 3 == 0 {
             // From below a packet to several of them.
             let frame = numbered(sent, [8, 100, 1_400, 5_000][sent % 4]);
-            pair.at_client.try_send(frame).expect("room: the reader keeps up");
-            sent += 1;
+            match pair.at_client.try_send(frame) {
+                Ok(()) => sent += 1,
+                // The reader is behind: it has enough to do.
+                Err(SendError::Full { .. }) => {}
+                Err(error) => panic!("{error:?}"),
+            }
         }
         let timer = async {
             match iteration % 10 {
