@@ -23,6 +23,7 @@ use ractor::{
 };
 use tracing::{Span, debug, info};
 
+use super::frame_batch::FrameBatch;
 use super::handle::{ConnectionHandle, ConnectionStats, Credit, stats};
 use super::{NodeShared, OwnedTask, finish};
 use crate::error::{CloseCode, CloseReason, Outcome, RecvError, SendError};
@@ -103,42 +104,6 @@ impl ConnectionMessage {
     #[cfg(test)]
     pub(super) fn panic() -> Self {
         Self::Internal(Internal(Event::Panic))
-    }
-}
-
-/// Frames for a subscriber. Dropping it tells the connection that they are dealt with.
-#[derive(Debug)]
-pub struct FrameBatch {
-    frames: Vec<Bytes>,
-    bytes: usize,
-    core: Arc<ConnectionCore>,
-}
-
-impl FrameBatch {
-    /// The frames, in order.
-    #[must_use]
-    pub fn frames(&self) -> &[Bytes] {
-        &self.frames
-    }
-
-    /// Takes the frames out; the window opens when the batch is dropped.
-    #[must_use]
-    pub fn take_frames(&mut self) -> Vec<Bytes> {
-        std::mem::take(&mut self.frames)
-    }
-
-    /// Nobody got it: the frames go back, and nothing is returned.
-    fn refuse(mut self) -> Vec<Bytes> {
-        self.bytes = 0;
-        std::mem::take(&mut self.frames)
-    }
-}
-
-impl Drop for FrameBatch {
-    fn drop(&mut self) {
-        if self.bytes > 0 {
-            self.core.inbound().return_credit(self.bytes);
-        }
     }
 }
 
@@ -336,7 +301,7 @@ impl State {
         });
         let deliver = Box::new(move |frames, bytes| {
             let Some(core) = core.upgrade() else { return Err(frames) };
-            match subscriber.send_message(FrameBatch { frames, bytes, core }) {
+            match subscriber.send_message(FrameBatch::new(frames, bytes, core)) {
                 Ok(()) => Ok(()),
                 Err(ractor::MessagingErr::SendErr(batch)) => Err(batch.refuse()),
                 // Dropped with its frames by a subscriber of the wrong type.

@@ -18,6 +18,7 @@ mod child;
 pub(crate) mod connection;
 pub(crate) mod connector;
 pub(crate) mod events;
+pub(crate) mod frame_batch;
 pub(crate) mod handle;
 pub(crate) mod listener;
 pub(crate) mod node;

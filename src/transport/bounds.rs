@@ -14,11 +14,17 @@ use crate::config::Limits;
 pub(super) const FLOOR: usize = 192 * 1024;
 
 /// The limits of a transport, and the budgets that come with them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Bounds {
     pub(super) limits: Arc<Limits>,
     pub(super) sending: Arc<Budget>,
     pub(super) receiving: Arc<Budget>,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self::new(Limits::default())
+    }
 }
 
 impl Bounds {
@@ -32,7 +38,7 @@ impl Bounds {
 }
 
 /// Bytes that are shared among those who are busy.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Budget {
     bytes: usize,
     busy: AtomicUsize,
@@ -118,6 +124,13 @@ mod tests {
         assert_eq!(shares[0].bytes(), FLOOR, "never less than the floor");
         shares.truncate(1);
         assert_eq!(shares[0].bytes(), 8 * FLOOR, "who is gone takes no part");
+    }
+
+    #[test]
+    fn the_default_has_the_budgets_of_the_default_limits() {
+        let (bounds, limits) = (Bounds::default(), Limits::default());
+        let budgets = (bounds.sending.bytes, bounds.receiving.bytes);
+        assert_eq!(budgets, (limits.node_send_bytes_max, limits.node_receive_bytes_max));
     }
 
     #[test]

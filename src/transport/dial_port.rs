@@ -3,7 +3,8 @@
 //! The library gives every dialled connection sockets of its own: on two cores four descriptors
 //! and about 100 KiB. Connections to one address can share them, if they name the same local
 //! address. But shared sockets tell nobody that a port is closed, so that a dial would wait for
-//! the whole handshake time: sockets are shared only where there are many connections. One shared socket is served by one worker, so there are several of them.
+//! the whole handshake time: sockets are shared only where there are many connections. One shared
+//! socket is served by one worker, so there are several of them.
 //!
 //! Invariants: a port that is shared is held by a socket of ours, so that the system gives it to
 //! nobody else; counts are given back when the connection's handle is closed.
@@ -31,7 +32,8 @@ pub(super) struct DialPorts(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    peers: HashMap<SocketAddr, Counts>,
+    /// Connections to each address, from their dial until their handle is closed.
+    peers: HashMap<SocketAddr, usize>,
     /// The sockets that hold the ports, by the local address they are for.
     held: HashMap<IpAddr, Held>,
     /// Counts the dials.
@@ -45,18 +47,11 @@ struct Held {
     dials: usize,
 }
 
-#[derive(Debug, Default, Clone, Copy)]
-struct Counts {
-    dialling: usize,
-    established: usize,
-}
-
 /// One dialled connection, from its dial until its handle is closed.
 #[derive(Debug)]
 pub(super) struct Dial {
     ports: Arc<DialPorts>,
     remote: SocketAddr,
-    established: bool,
     place: Place,
 }
 
@@ -73,15 +68,15 @@ pub(super) struct Place {
 impl DialPorts {
     pub(super) fn begin(self: &Arc<Self>, remote: SocketAddr) -> Dial {
         let mut state = lock(&self.0);
-        let counts = state.peers.entry(remote).or_default();
-        let shares = counts.established + counts.dialling >= ALONE_MAX;
-        counts.dialling += 1;
+        let count = state.peers.entry(remote).or_default();
+        *count += 1;
+        let shares = *count > ALONE_MAX;
         let turn = state.turn;
         state.turn = turn.wrapping_add(1);
         let shared = if shares { state.hold(remote, turn) } else { None };
         drop(state);
-        let place = Place { worker: worker_of(turn), shared };
-        Dial { ports: Arc::clone(self), remote, established: false, place }
+        let worker = worker_of(if shared.is_some() { turn % PORTS } else { turn });
+        Dial { ports: Arc::clone(self), remote, place: Place { worker, shared } }
     }
 }
 
@@ -102,12 +97,12 @@ impl State {
     }
 }
 
-/// The worker for a dial: in turn, and the same for the same port. The library has one for each
-/// processor and would take that of the processor on which the caller happens to run.
+/// The worker for a turn. The library has one for each processor and would take that of the
+/// processor on which the caller happens to run.
 fn worker_of(turn: usize) -> u16 {
     static WORKERS: OnceLock<usize> = OnceLock::new();
     let processors = || std::thread::available_parallelism().map_or(1, usize::from);
-    u16::try_from(turn % PORTS % WORKERS.get_or_init(processors)).unwrap_or(0)
+    u16::try_from(turn % WORKERS.get_or_init(processors)).unwrap_or(0)
 }
 
 impl Held {
@@ -158,28 +153,16 @@ impl Dial {
     pub(super) fn place(&self) -> Place {
         self.place
     }
-
-    /// The handshake is done: others may share.
-    pub(super) fn established(&mut self) {
-        if !std::mem::replace(&mut self.established, true) {
-            let mut state = lock(&self.ports.0);
-            let counts = state.peers.entry(self.remote).or_default();
-            counts.dialling -= 1;
-            counts.established += 1;
-        }
-    }
 }
 
 impl Drop for Dial {
     fn drop(&mut self) {
         let mut state = lock(&self.ports.0);
-        let counts = state.peers.entry(self.remote).or_default();
-        match self.established {
-            true => counts.established -= 1,
-            false => counts.dialling -= 1,
-        }
-        if counts.established + counts.dialling == 0 {
-            state.peers.remove(&self.remote);
+        if let Entry::Occupied(mut count) = state.peers.entry(self.remote) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
         }
         if let Some(shared) = self.place.shared
             && let Entry::Occupied(mut held) = state.held.entry(shared.ip())
@@ -213,8 +196,7 @@ mod tests {
     #[test]
     fn what_has_ended_is_forgotten() {
         let ports = Arc::new(DialPorts::default());
-        let mut dial = ports.begin(remote());
-        dial.established();
+        let dial = ports.begin(remote());
         let many: Vec<Dial> = (0..2 * ALONE_MAX).map(|_| ports.begin(remote())).collect();
         let addresses: HashSet<SocketAddr> =
             many.iter().filter_map(|dial| dial.place().shared).collect();

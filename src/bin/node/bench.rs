@@ -28,6 +28,7 @@ use serde::Serialize;
 use crate::app::App;
 use crate::arguments::{BenchArgs, Workload};
 use crate::exit::Usage;
+use crate::ping::Percentiles;
 
 pub(crate) use far_end::far_end;
 
@@ -142,6 +143,10 @@ impl Report {
         let value = (value * 100.0).round() / 100.0;
         let params = BTreeMap::new();
         Self { peer: "moorline", workload: "", metric, value, unit, params }
+    }
+
+    fn with_percentiles(self, us: &Percentiles) -> Self {
+        self.with("p50", us.p50).with("p99", us.p99).with("p999", us.p999).with("max", us.max)
     }
 
     fn with(mut self, name: &'static str, value: f64) -> Self {

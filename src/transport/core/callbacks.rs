@@ -29,9 +29,6 @@ impl ConnectionCallbacks for ConnectionCore {
             let _ = self.remote_addr.set(remote);
         }
         self.sample();
-        if let Some(dial) = &mut *lock(&self.dial) {
-            dial.established();
-        }
         self.connected.store(true, Ordering::Release);
         self.changed.notify_waiters();
     }

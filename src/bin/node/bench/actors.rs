@@ -110,10 +110,7 @@ pub(super) async fn control(app: &App, size: usize) -> Result<Report> {
         let spent = started.spent()?;
         let us = Percentiles::of(&mut answers).context("nothing was answered")?;
         Ok(Report::new("answer_p99", us.p99, "us")
-            .with("p50", us.p50)
-            .with("p99", us.p99)
-            .with("p999", us.p999)
-            .with("max", us.max)
+            .with_percentiles(&us)
             .with("cpu_cores", spent.cores())
             .with("rss_mib", rss_kib()? / 1024.0))
     };

@@ -53,10 +53,7 @@ async fn measure(
         let spent = started.spent()?;
         let us = Percentiles::of(&mut round_trips).context("no round was measured")?;
         Ok(Report::new("round_trip_p50", us.p50, "us")
-            .with("p50", us.p50)
-            .with("p99", us.p99)
-            .with("p999", us.p999)
-            .with("max", us.max)
+            .with_percentiles(&us)
             .with("cpu_cores", spent.cores())
             .with("rss_mib", rss_kib()? / 1024.0)
             .with("cpu_us_per_round", spent.cpu_seconds * 1e6 / ROUNDS as f64))
