@@ -46,8 +46,8 @@ pub struct Limits {
     pub keep_alive_interval: Duration,
     /// Silence after which a connection is over (default 3 s).
     pub idle_time_max: Duration,
-    /// Time without an acknowledgement after which the peer is taken for gone (default 1 s); with
-    /// the keep-alive this makes a killed peer known in about 1.5 s.
+    /// Time without an acknowledgement after which a connected peer is taken for gone (default 1 s,
+    /// at most 10 min); with the keep-alive this makes a killed peer known in about 1.5 s.
     pub disconnect_time_max: Duration,
     /// Unidirectional streams a peer may have open at once (default 16). Bidirectional ones: none.
     pub peer_streams_max: u16,
@@ -111,7 +111,8 @@ impl Limits {
             ("handshake_time_max", self.handshake_time_max, day),
             ("keep_alive_interval", self.keep_alive_interval, day),
             ("idle_time_max", self.idle_time_max, day),
-            ("disconnect_time_max", self.disconnect_time_max, day),
+            // The library takes no more.
+            ("disconnect_time_max", self.disconnect_time_max, Duration::from_secs(600)),
             ("close_time_max", self.close_time_max, day),
         ];
         for (field, value, max) in times {

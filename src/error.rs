@@ -96,7 +96,7 @@ pub enum ConnectError {
     TimedOut {
         /// The peer's address.
         peer: SocketAddr,
-        /// The limit.
+        /// How long this waited.
         after: Duration,
     },
     /// It ended during the handshake for another reason.
@@ -125,13 +125,13 @@ impl ConnectError {
         peer: SocketAddr,
         reason: CloseReason,
         alpns: &[String],
-        limit: Duration,
+        after: Duration,
     ) -> Self {
         match reason {
             CloseReason::Certificate(refused) => Self::CertificateRefused { peer, refused },
             CloseReason::AlpnMismatch => Self::AlpnMismatch { peer, offered: alpns.to_vec() },
             CloseReason::Unreachable => Self::Unreachable { peer },
-            CloseReason::HandshakeTimedOut => Self::TimedOut { peer, after: limit },
+            CloseReason::HandshakeTimedOut => Self::TimedOut { peer, after },
             reason => Self::Closed { peer, reason },
         }
     }

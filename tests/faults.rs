@@ -982,6 +982,30 @@ async fn a_network_that_goes_silent_is_noticed_at_both_ends() {
 }
 
 #[tokio::test]
+async fn a_dial_outlives_the_loss_of_its_first_packets() {
+    let (a, b) = friends();
+    let server = node(a).await;
+    let disconnect = Duration::from_millis(200);
+    let client = node_with(b, |config| config.limits.disconnect_time_max = disconnect).await;
+    let address = within("listening", server.listen(loopback())).await.expect("a listener");
+    let relay = Relay::start(address).await;
+    relay.lose_to_server(1);
+    let begun = Instant::now();
+    let connection = within("connecting", client.connect(relay.address())).await;
+    let connection = connection.expect("a packet that is lost is sent again");
+    assert_eq!(relay.left_to_lose(), 0);
+    assert!(begun.elapsed() > disconnect, "the loss took less than a disconnect");
+    // From here on the limit is that of a connection.
+    relay.cut();
+    let begun = Instant::now();
+    let outcome = within("the outcome", connection.send_acked("lost")).await;
+    let Err(SendError::Closed { reason, .. }) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(reason, CloseReason::TimedOut);
+    assert!(begun.elapsed() < Duration::from_secs(2), "took {:?}", begun.elapsed());
+    end([client, server]).await;
+}
+
+#[tokio::test]
 async fn a_frame_that_is_not_whole_in_time_closes_with_frame_timeout() {
     let limit = Duration::from_millis(300);
     let patient = |limits: &mut Limits| {

@@ -313,7 +313,7 @@ fn dial(arguments: &Arguments, owner: &ActorRef<ConnectorMessage>, generation: u
 }
 
 async fn attempt(shared: &NodeShared, target: Target) -> Result<MsQuicNetConnection, ConnectError> {
-    let config = &shared.config;
+    let (config, begun) = (&shared.config, Instant::now());
     let established = shared
         .transport
         .connect_expecting(
@@ -326,10 +326,7 @@ async fn attempt(shared: &NodeShared, target: Target) -> Result<MsQuicNetConnect
     let peer = established.remote_addr();
     match established.core().accepted().await {
         Ok(()) => Ok(established),
-        Err(reason) => {
-            let limit = config.limits.handshake_time_max;
-            Err(ConnectError::from_close(peer, reason, &config.alpns, limit))
-        }
+        Err(reason) => Err(ConnectError::from_close(peer, reason, &config.alpns, begun.elapsed())),
     }
 }
 

@@ -36,6 +36,7 @@ mod traits;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 pub use connection::MsQuicNetConnection;
 pub use core::Direction;
@@ -292,7 +293,9 @@ impl MsQuicTransport {
         })?;
         validate_alpns(alpns).map_err(|source| ConnectError::Config { peer, source })?;
         let alpns: Vec<String> = alpns.iter().map(|&alpn| alpn.to_owned()).collect();
-        let failed = |reason| ConnectError::from_close(peer, reason, &alpns, limit);
+        let begun = Instant::now();
+        let waited = || whole_milliseconds(begun.elapsed()).min(limit);
+        let failed = |reason| ConnectError::from_close(peer, reason, &alpns, waited());
         let begin = self.begin_connect(peer, &alpns, credential, expected);
         let guard = match tokio::time::timeout(limit, begin).await {
             Ok(begun) => begun?,
@@ -364,6 +367,11 @@ impl MsQuicTransport {
             .map_err(library("start a connection"))?;
         Ok(guard)
     }
+}
+
+/// For people to read.
+fn whole_milliseconds(time: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
 
 fn open(

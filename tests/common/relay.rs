@@ -15,6 +15,7 @@ pub(crate) struct Relay {
     address: SocketAddr,
     to_server: Arc<AtomicI64>,
     to_client: Arc<AtomicI64>,
+    to_lose: Arc<AtomicI64>,
     task: JoinHandle<()>,
 }
 
@@ -27,9 +28,10 @@ impl Relay {
         let address = front.local_addr().expect("a bound socket");
         let to_server = Arc::new(AtomicI64::new(OPEN));
         let to_client = Arc::new(AtomicI64::new(OPEN));
-        let budgets = (Arc::clone(&to_server), Arc::clone(&to_client));
+        let to_lose = Arc::new(AtomicI64::new(0));
+        let budgets = [&to_server, &to_client, &to_lose].map(Arc::clone);
         let task = tokio::spawn(relay(front, back, budgets));
-        Self { address, to_server, to_client, task }
+        Self { address, to_server, to_client, to_lose, task }
     }
 
     /// What the client dials.
@@ -47,6 +49,16 @@ impl Relay {
     pub(crate) fn let_through_to_server(&self, bytes: i64) {
         self.to_server.store(bytes, Ordering::Release);
     }
+
+    /// Loses the next `count` datagrams to the server.
+    pub(crate) fn lose_to_server(&self, count: i64) {
+        self.to_lose.store(count, Ordering::Release);
+    }
+
+    /// Datagrams that [`Relay::lose_to_server`] still waits for.
+    pub(crate) fn left_to_lose(&self) -> i64 {
+        self.to_lose.load(Ordering::Acquire)
+    }
 }
 
 impl Drop for Relay {
@@ -58,7 +70,7 @@ impl Drop for Relay {
 async fn relay(
     front: UdpSocket,
     back: UdpSocket,
-    (to_server, to_client): (Arc<AtomicI64>, Arc<AtomicI64>),
+    [to_server, to_client, to_lose]: [Arc<AtomicI64>; 3],
 ) {
     let mut client = None;
     let (mut up, mut down) = (vec![0; 65_536], vec![0; 65_536]);
@@ -67,7 +79,8 @@ async fn relay(
         tokio::select! {
             Ok((length, from)) = front.recv_from(&mut up) => {
                 client = Some(from);
-                if passes(&to_server, length) {
+                let lost = passes(&to_lose, 1);
+                if !lost && passes(&to_server, length) {
                     drop(back.send(&up[..length]).await);
                 }
             }

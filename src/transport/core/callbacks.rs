@@ -28,6 +28,7 @@ impl ConnectionCallbacks for ConnectionCore {
         if let Some(remote) = remote {
             let _ = self.remote_addr.set(remote);
         }
+        self.slot.set_disconnect_time(self.limits.disconnect_time_max);
         self.sample();
         self.connected.store(true, Ordering::Release);
         self.changed.notify_waiters();

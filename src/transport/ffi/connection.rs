@@ -3,12 +3,13 @@
 use std::ffi::{CString, c_void};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use msquic::ffi::{HQUIC, QUIC_CONNECTION_EVENT, QUIC_STATISTICS_V2, QUIC_STATUS};
 
 use super::{
-    Configuration, LibraryError, PeerStream, RawHandle, Registration, STATUS_SUCCESS, Slot, call,
-    check, exit_guard, status,
+    Configuration, LibraryError, PeerStream, QuicSettings, RawHandle, Registration, STATUS_SUCCESS,
+    Slot, call, check, exit_guard, status,
 };
 use crate::transport::callback::guard;
 use crate::transport::dial_port::Place;
@@ -157,6 +158,27 @@ impl ConnectionSlot {
         let mut statistics: QUIC_STATISTICS_V2 = unsafe { std::mem::zeroed() };
         self.parameter(msquic::ffi::QUIC_PARAM_CONN_STATISTICS_V2, &mut statistics)?;
         Some(RawStatistics { rtt_us: statistics.Rtt })
+    }
+
+    /// The time without an acknowledgement after which the peer is taken for gone, from here on.
+    /// Only from this connection's own callbacks.
+    pub(in crate::transport) fn set_disconnect_time(&self, time: Duration) {
+        let settings = QuicSettings::connected(time);
+        let set = self.0.with(|handle| {
+            // SAFETY: `settings` is a C struct of that size that outlives the call, which copies
+            // it; on the connection's own worker it is executed inline (SetParam).
+            check(unsafe {
+                call!(SetParam)(
+                    handle,
+                    msquic::ffi::QUIC_PARAM_CONN_SETTINGS,
+                    QuicSettings::SIZE,
+                    settings.as_ptr().cast::<c_void>(),
+                )
+            })
+        });
+        if let Some(Err(error)) = set {
+            tracing::debug!(%error, "the time for a disconnect stays that of the handshake");
+        }
     }
 
     fn parameter<T>(&self, parameter: u32, value: &mut T) -> Option<()> {

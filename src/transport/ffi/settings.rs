@@ -31,7 +31,9 @@ impl QuicSettings {
             milliseconds(limits.handshake_time_max)
         );
         set!(s, IdleTimeoutMs, set_IdleTimeoutMs, milliseconds(limits.idle_time_max));
-        set!(s, DisconnectTimeoutMs, set_DisconnectTimeoutMs, short(limits.disconnect_time_max));
+        // Until it is connected: the library would give a handshake up after one lost packet.
+        let patience = limits.handshake_time_max.max(limits.disconnect_time_max);
+        set!(s, DisconnectTimeoutMs, set_DisconnectTimeoutMs, disconnect(patience));
         set!(s, KeepAliveIntervalMs, set_KeepAliveIntervalMs, short(limits.keep_alive_interval));
         set!(s, PeerUnidiStreamCount, set_PeerUnidiStreamCount, limits.peer_streams_max);
         set!(s, PeerBidiStreamCount, set_PeerBidiStreamCount, 0);
@@ -53,6 +55,14 @@ impl QuicSettings {
         Self(s)
     }
 
+    /// What changes once a connection stands.
+    pub(super) fn connected(disconnect_time_max: Duration) -> Self {
+        // SAFETY: as in `new`.
+        let mut s: QUIC_SETTINGS = unsafe { std::mem::zeroed() };
+        set!(s, DisconnectTimeoutMs, set_DisconnectTimeoutMs, disconnect(disconnect_time_max));
+        Self(s)
+    }
+
     pub(super) fn as_ptr(&self) -> *const QUIC_SETTINGS {
         &raw const self.0
     }
@@ -60,6 +70,11 @@ impl QuicSettings {
 
 fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The library refuses more than ten minutes (`QUIC_MAX_DISCONNECT_TIMEOUT`).
+fn disconnect(time: Duration) -> u32 {
+    short(time.min(Duration::from_secs(600)))
 }
 
 fn short(time: Duration) -> u32 {
