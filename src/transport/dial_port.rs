@@ -20,7 +20,8 @@ use tracing::debug;
 use super::lock;
 
 /// Connections to one address that each get sockets of their own. A port that was just let go of may
-/// lose the first packets of the next connection, so few connections never share.
+/// lose the first packets of the next connection, which are sent again a second later: where few
+/// come and go, none share.
 const ALONE_MAX: usize = 16;
 
 /// Shared sockets for one address: enough to keep the workers of a machine busy evenly.
