@@ -201,7 +201,8 @@ impl Registration {
     }
 
     /// Asks every connection and listener of the registration to shut down; `silent` tells no
-    /// peer. Waits for connections that are being opened, for nothing else.
+    /// peer. Waits for connections that are being opened and listeners that are being stopped, so
+    /// it is nothing for a callback.
     pub(super) fn shutdown(&self, silent: bool, code: u64) {
         use msquic::ffi as q;
         let flags = if silent {
@@ -210,6 +211,7 @@ impl Registration {
             q::QUIC_CONNECTION_SHUTDOWN_FLAGS_QUIC_CONNECTION_SHUTDOWN_FLAG_NONE
         };
         let _opened = self.opening.write().unwrap_or_else(PoisonError::into_inner);
+        let _alone = listener::listeners();
         // SAFETY: the handle is open while `self` lives; the call only queues work.
         unsafe {
             call!(RegistrationShutdown)(self.handle.as_ptr(), flags, code);
@@ -221,13 +223,10 @@ impl Registration {
 pub(super) struct ClosingRegistration(RawHandle);
 
 impl Registration {
-    /// Shuts the registration down. The drop of what is returned closes it, which waits for its
-    /// workers. `None` if the process is at its exit, which does both.
-    pub(super) fn begin_close(self, code: u64) -> Option<ClosingRegistration> {
-        exit_guard::closing(self.handle).then(|| {
-            self.shutdown(false, code);
-            ClosingRegistration(self.handle)
-        })
+    /// The drop of what is returned closes the registration, which waits for its workers. `None`
+    /// if the process is at its exit, which closes it.
+    pub(super) fn begin_close(self) -> Option<ClosingRegistration> {
+        exit_guard::closing(self.handle).then(|| ClosingRegistration(self.handle))
     }
 }
 

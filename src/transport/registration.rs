@@ -17,7 +17,7 @@ use crate::error::{CloseCode, LibraryError};
 
 /// Owns the registration; everything that has a handle owns a share of it.
 ///
-/// Dropping the last share shuts the registration down and closes it.
+/// Dropping the last share closes the registration: no handle is left then.
 #[derive(Debug)]
 pub struct RegistrationWrapper {
     registration: Option<ffi::Registration>,
@@ -87,7 +87,7 @@ impl Drop for RegistrationWrapper {
     fn drop(&mut self) {
         let Some(registration) = self.registration.take() else { return };
         let closed = self.closed.clone();
-        let Some(closing) = registration.begin_close(CloseCode::DROPPED.value()) else { return };
+        let Some(closing) = registration.begin_close() else { return };
         let close = move || {
             drop(closing);
             debug!("registration closed");

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex, MutexGuard, Once, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::listener::listeners;
 use super::{RawHandle, call};
 
 /// How long an exit may take for that: a shutdown tells the peers and ends within milliseconds.
@@ -118,8 +119,15 @@ extern "C" fn end_all() {
         let Some(waited) = wait(registrations, deadline) else { return };
         registrations = waited;
     }
-    for registration in &registrations.open {
-        // SAFETY: in the list it is open; the call only queues (RegistrationShutdown).
+    // From here on nobody else closes them.
+    let open = std::mem::take(&mut registrations.open);
+    registrations.closing += open.len();
+    // A worker that is in a callback may need the lock, and a listener's stop may need the worker.
+    drop(registrations);
+    for registration in &open {
+        let _alone = listeners();
+        // SAFETY: taken from the list, it is open until it is closed below
+        // (RegistrationShutdown).
         unsafe {
             call!(RegistrationShutdown)(
                 registration.as_ptr(),
@@ -128,6 +136,7 @@ extern "C" fn end_all() {
             );
         }
     }
+    let mut registrations = self::registrations();
     let told = Instant::now() + PEERS_TOLD_MAX;
     let mut silenced = false;
     while !connections().is_empty() {
@@ -140,8 +149,6 @@ extern "C" fn end_all() {
     }
     // The last callback of a connection comes before the worker has let go of it: only the close
     // of its registration tells that.
-    let open = std::mem::take(&mut registrations.open);
-    registrations.closing += open.len();
     for registration in open {
         let close = move || {
             // SAFETY: taken from the list, it is closed by nobody else. The call waits for what

@@ -2,15 +2,25 @@
 
 use std::ffi::c_void;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use msquic::ffi::{HQUIC, QUIC_LISTENER_EVENT, QUIC_NEW_CONNECTION_INFO, QUIC_STATUS};
 
 use super::{
     Configuration, ConnectionCallbacks, ConnectionSlot, LibraryError, RawHandle, Registration,
-    STATUS_SUCCESS, Slot, call, check, socket_addr, status, with_buffers,
+    STATUS_SUCCESS, Slot, call, check, exit_guard, socket_addr, status, with_buffers,
 };
 use crate::transport::callback::guard;
+use crate::transport::lock;
+
+static LISTENERS: Mutex<()> = Mutex::new(());
+
+/// While this is held, nobody else opens, stops or closes a listener: a shutdown of their
+/// registration does that as well, and the library looks after none of it. Not to be waited for in
+/// a callback.
+pub(super) fn listeners() -> MutexGuard<'static, ()> {
+    lock(&LISTENERS)
+}
 
 /// What a listener is told, on any worker of its registration.
 pub(in crate::transport) trait ListenerCallbacks:
@@ -37,6 +47,9 @@ impl ListenerSlot {
         address: SocketAddr,
         alpns: &[String],
     ) -> Result<SocketAddr, LibraryError> {
+        let aborted = LibraryError { status: status::ABORTED };
+        let _exit_waits = exit_guard::begin().ok_or(aborted)?;
+        let _alone = listeners();
         let raw_context = Arc::into_raw(Arc::clone(context));
         let mut handle: HQUIC = std::ptr::null_mut();
         // SAFETY: `raw_context` is a strong count that now belongs to MsQuic's callbacks and is
@@ -71,10 +84,11 @@ impl ListenerSlot {
 
     /// Asks the listener to stop. Does not wait; only the first call does something.
     pub(in crate::transport) fn stop(&self) {
-        // Not under the lock: the end may come as STOP_COMPLETE inside the call.
+        let _alone = listeners();
+        // Not under the slot's lock: the end may come as STOP_COMPLETE inside the call.
         if let Some(handle) = self.0.take() {
-            // SAFETY: the handle is closed only after STOP_COMPLETE, which this call brings about
-            // once (ListenerStop).
+            // SAFETY: the handle was in its slot, so that STOP_COMPLETE had not come; whoever
+            // closes it then waits for `_alone` (ListenerStop).
             unsafe { call!(ListenerStop)(handle.as_ptr()) }
         }
     }
@@ -169,7 +183,11 @@ unsafe extern "C" fn listener_callback<L: ListenerCallbacks>(
             if taken { STATUS_SUCCESS } else { status::CONNECTION_REFUSED }
         }
         q::QUIC_LISTENER_EVENT_TYPE_QUIC_LISTENER_EVENT_STOP_COMPLETE => {
-            guard("listener", || listener.complete());
+            guard("listener", || {
+                // It may be the shutdown of the registration that ended it.
+                let _ = listener.slot().0.take();
+                listener.complete();
+            });
             // The library frees the listener only when this event has returned, and whoever waits
             // for the end wants it gone: so a thread of its own closes it.
             if let Some(handle) = RawHandle::new(handle) {
@@ -198,9 +216,11 @@ unsafe impl<L: ListenerCallbacks> Send for ListenerEnd<L> {}
 
 impl<L: ListenerCallbacks> ListenerEnd<L> {
     fn close(self) {
+        let alone = listeners();
         // SAFETY: the one close of a stopped listener. It waits for the end of STOP_COMPLETE,
         // which waits for nobody (ListenerClose).
         unsafe { call!(ListenerClose)(self.handle.as_ptr()) };
+        drop(alone);
         // SAFETY: the count that MsQuic owned; no callback follows Close.
         let listener = unsafe { Arc::from_raw(self.context) };
         guard("listener", move || listener.released());
