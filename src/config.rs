@@ -34,6 +34,9 @@ pub struct Limits {
     /// Bytes that all lanes of a node hold together (default 12 MiB): those that are busy get equal
     /// shares, none less than 192 KiB or its largest frame.
     pub node_send_bytes_max: usize,
+    /// Bytes that the control lane of a connection holds, and its largest frame (default 64 KiB):
+    /// its own, beside what the other lanes of the node hold.
+    pub control_lane_bytes_max: usize,
     /// Bytes that wait for `recv` on one connection (default 4 MiB). One frame larger than this is
     /// still received when nothing else waits.
     pub inbound_bytes_max: usize,
@@ -56,6 +59,10 @@ pub struct Limits {
     /// Inbound connections of one listener that are not accepted yet (default 256). A stranger's
     /// next one is refused before a certificate is read.
     pub handshakes_pending_max: usize,
+    /// How long a lane with frames on their way may stand still, without one of them being
+    /// acknowledged, before the connection is closed with `LANE_STALLED` (default 30 s): longer
+    /// than any frame takes, and than a sender waits. Noticed up to a quarter of it later.
+    pub lane_stall_time_max: Duration,
     /// How long a close may drain before it is cut (default 5 s).
     pub close_time_max: Duration,
 }
@@ -68,6 +75,7 @@ impl Default for Limits {
             stream_op_timeout: STREAM_OP_TIMEOUT,
             lane_bytes_max: 4 << 20,
             node_send_bytes_max: 12 << 20,
+            control_lane_bytes_max: 64 << 10,
             inbound_bytes_max: 4 << 20,
             node_receive_bytes_max: 64 << 20,
             handshake_time_max: Duration::from_secs(10),
@@ -77,6 +85,7 @@ impl Default for Limits {
             peer_streams_max: 16,
             connections_max: 16_384,
             handshakes_pending_max: 256,
+            lane_stall_time_max: Duration::from_secs(30),
             close_time_max: Duration::from_secs(5),
         }
     }
@@ -93,6 +102,7 @@ impl Limits {
             ("frame_bytes_max", self.frame_bytes_max, 1, 1 << 30),
             ("lane_bytes_max", self.lane_bytes_max, 1 << 10, 1 << 30),
             ("node_send_bytes_max", self.node_send_bytes_max, 1 << 10, 1 << 40),
+            ("control_lane_bytes_max", self.control_lane_bytes_max, 1 << 10, 1 << 30),
             ("inbound_bytes_max", self.inbound_bytes_max, 1 << 10, 1 << 30),
             ("node_receive_bytes_max", self.node_receive_bytes_max, 1 << 10, 1 << 40),
             ("peer_streams_max", usize::from(self.peer_streams_max), 1, 1 << 10),
@@ -113,6 +123,7 @@ impl Limits {
             ("idle_time_max", self.idle_time_max, day),
             // The library takes no more.
             ("disconnect_time_max", self.disconnect_time_max, Duration::from_secs(600)),
+            ("lane_stall_time_max", self.lane_stall_time_max, day),
             ("close_time_max", self.close_time_max, day),
         ];
         for (field, value, max) in times {

@@ -95,7 +95,7 @@ pub use identity::{
 };
 pub use restart::{BackoffSettings, InvalidRestartSetting, RestartPolicy};
 pub use transport::{
-    Direction, LINKAGE, LibraryVersion, MsQuicListener, MsQuicNetConnection,
+    Direction, LINKAGE, Lane, LibraryVersion, MsQuicListener, MsQuicNetConnection,
     MsQuicNetIncomingRequest, MsQuicTransport, NetConnection, NetIncomingRequest, NetListener,
     NetTransport, OutcomeCounts, ReadStream, RegistrationWrapper, RemoteAddr, SendStream,
     StreamPool, exit_at_once, read_message_from_stream, resolve_bad_certificate,

@@ -30,7 +30,7 @@ use crate::error::{CloseCode, CloseReason, Outcome, RecvError, SendError};
 use crate::transport::core::{ConnectionCore, Notice};
 use crate::transport::inbound::Subscriber;
 use crate::transport::lane::OutcomeSink;
-use crate::transport::{Direction, MsQuicNetConnection};
+use crate::transport::{Direction, Lane, MsQuicNetConnection};
 
 /// How long the end of the peer's frames waits for somebody to take the next frame: a reader that
 /// is at work comes back for more, and where nobody reads, the peer should not wait for long.
@@ -94,6 +94,7 @@ pub struct Internal(Event);
 enum Event {
     Transport(Notice),
     FrameDeadline,
+    LaneDeadline,
     ReadersGone,
     CloseDeadline,
     #[cfg(test)]
@@ -139,6 +140,8 @@ pub(crate) struct State {
     close_waiters: Vec<RpcReplyPort<CloseReason>>,
     /// The one timer of unfinished frames, while there is one.
     frame_timer: Option<OwnedTask>,
+    /// The one timer of lanes that stand still, while anything is on its way.
+    lane_timer: Option<OwnedTask>,
     span: Span,
 }
 
@@ -165,7 +168,7 @@ pub(crate) async fn spawn(
     }
     if core.direction() == Direction::Inbound {
         // The sign of acceptance that a dialling peer waits for.
-        drop(core.send_stream(true));
+        drop(core.send_stream(Lane::Data, true));
     }
     shared.emit(super::events::NodeEvent::Connected(handle.clone()));
     let watcher = Arc::downgrade(shared);
@@ -213,6 +216,7 @@ impl Actor for ConnectionActor {
             phase: Phase::Ready,
             close_waiters: Vec::new(),
             frame_timer: None,
+            lane_timer: None,
             span,
         })
     }
@@ -251,6 +255,7 @@ impl State {
         reply: Option<RpcReplyPort<Result<(), SendError>>>,
     ) {
         let core = self.core();
+        let lane = credit.lane();
         let (frame, cost) = match credit.spend(core, frame) {
             Ok(spent) => spent,
             Err(error) => {
@@ -258,7 +263,7 @@ impl State {
             }
         };
         let Some(reply) = reply else {
-            if let Err(error) = core.send_admitted(frame, cost, None) {
+            if let Err(error) = core.send_admitted(lane, frame, cost, None) {
                 debug!(%error, "a frame by message was not sent");
             }
             return;
@@ -274,7 +279,7 @@ impl State {
             };
             answer_once(&by_sink, result);
         });
-        if let Err(error) = core.send_admitted(frame, cost, Some(sink)) {
+        if let Err(error) = core.send_admitted(lane, frame, cost, Some(sink)) {
             answer_once(&reply, Err(error));
         }
     }
@@ -333,8 +338,9 @@ impl State {
         match event {
             Event::Transport(Notice::PeerFinished) => self.on_peer_finished(),
             Event::Transport(Notice::EndTaken) => self.on_end_taken(),
-            Event::Transport(Notice::LaneFinished) => self.end_if_finished(),
+            Event::Transport(Notice::LanesFinished) => self.end_if_finished(),
             Event::Transport(Notice::PartialBegan) | Event::FrameDeadline => self.watch_frames(),
+            Event::Transport(Notice::LaneBusy) | Event::LaneDeadline => self.watch_lanes(),
             Event::Transport(Notice::Over) => {}
             Event::Transport(Notice::Complete) => self.on_complete(),
             Event::ReadersGone => self.on_readers_gone(),
@@ -405,7 +411,7 @@ impl State {
         let core = self.core();
         if let Phase::Draining { code, began_here: true, .. } = self.phase
             && core.has_peer_finished()
-            && core.lane().is_finished()
+            && core.is_finished()
         {
             core.cut(code);
         }
@@ -430,6 +436,13 @@ impl State {
     fn watch_frames(&mut self) {
         self.frame_timer = self.core().check_partial().map(|deadline| {
             self.after(deadline.saturating_duration_since(Instant::now()), Event::FrameDeadline)
+        });
+    }
+
+    /// Ends the connection if a lane stands still; otherwise looks again while one is busy.
+    fn watch_lanes(&mut self) {
+        self.lane_timer = self.core().check_lanes().map(|next| {
+            self.after(next.saturating_duration_since(Instant::now()), Event::LaneDeadline)
         });
     }
 

@@ -3,6 +3,8 @@
 //! Frames go past the mailbox: `send` writes into the lane that the connection's streams read,
 //! `recv` takes from the queue that they fill. The actor owns their life and every decision.
 
+mod lanes;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,10 +15,10 @@ use ractor::ActorRef;
 
 use super::adapters::{FrameSink, FrameStream};
 use super::connection::ConnectionMessage;
-use crate::error::{CloseCode, CloseReason, Outcome, RecvError, SendError};
+use crate::error::{CloseCode, CloseReason, RecvError, SendError};
 use crate::identity::CertHash;
-use crate::transport::core::{AdmitError, ConnectionCore};
-use crate::transport::{Direction, OutcomeCounts};
+use crate::transport::core::ConnectionCore;
+use crate::transport::{Direction, Lane, OutcomeCounts};
 
 /// One connection of a node. Cheap to clone; dropping it changes nothing: the connection ends by
 /// [`close`](Self::close), by its peer, or with its node.
@@ -36,6 +38,8 @@ pub struct ConnectionHandle {
 pub struct ConnectionStats {
     /// What became of the frames that were accepted for sending.
     pub sent: OutcomeCounts,
+    /// The same, for each of [`Lane::ALL`].
+    pub sent_by_lane: [OutcomeCounts; 3],
     /// Bytes of the payloads of acknowledged frames.
     pub bytes_sent: u64,
     /// Frames that readers took.
@@ -53,6 +57,7 @@ pub struct ConnectionStats {
 #[derive(Debug)]
 pub struct Credit {
     core: Arc<ConnectionCore>,
+    lane: Lane,
     length: usize,
     cost: usize,
 }
@@ -62,6 +67,12 @@ impl Credit {
     #[must_use]
     pub fn length(&self) -> usize {
         self.length
+    }
+
+    /// The lane it is for.
+    #[must_use]
+    pub fn lane(&self) -> Lane {
+        self.lane
     }
 
     /// Uses it up for `frame`, if it covers it and is for `core`.
@@ -80,7 +91,7 @@ impl Credit {
 impl Drop for Credit {
     fn drop(&mut self) {
         if self.cost > 0 {
-            self.core.give_back(self.cost);
+            self.core.give_back(self.lane, self.cost);
         }
     }
 }
@@ -162,7 +173,7 @@ impl ConnectionHandle {
     ///
     /// Cancel safe: the frame is taken over whole or not at all.
     pub async fn send(&self, frame: impl Into<Bytes>) -> Result<(), SendError> {
-        self.core.send(frame.into()).await
+        self.send_on(Lane::Data, frame).await
     }
 
     /// As [`send`](Self::send) for each of `frames`, from the front, at less cost a frame.
@@ -178,7 +189,7 @@ impl ConnectionHandle {
     ///
     /// Cancel safe: what is still in `frames` was not taken over.
     pub async fn send_many(&self, frames: &mut VecDeque<Bytes>) -> Result<(), SendError> {
-        self.core.send_many(frames).await
+        self.send_many_on(Lane::Data, frames).await
     }
 
     /// As [`send`](Self::send), without waiting.
@@ -187,7 +198,7 @@ impl ConnectionHandle {
     ///
     /// [`SendError::Full`] hands the frame back if the lane has no room.
     pub fn try_send(&self, frame: impl Into<Bytes>) -> Result<(), SendError> {
-        self.core.try_send(frame.into(), None)
+        self.try_send_on(Lane::Data, frame)
     }
 
     /// Hands one frame over and waits until the peer's transport has acknowledged all of it: not
@@ -203,7 +214,7 @@ impl ConnectionHandle {
     /// Cancelled while it waits for room, nothing is sent; later, the frame goes its way and is
     /// counted.
     pub async fn send_acked(&self, frame: impl Into<Bytes>) -> Result<(), SendError> {
-        self.core.send_acked(frame.into()).await
+        self.send_acked_on(Lane::Data, frame).await
     }
 
     /// Room for one frame of up to `length` bytes, for a [`ConnectionMessage::Send`].
@@ -216,17 +227,7 @@ impl ConnectionHandle {
     ///
     /// Cancel safe.
     pub async fn reserve(&self, length: usize) -> Result<Credit, SendError> {
-        let (frame, limit) = (Bytes::new(), self.core.limits().frame_bytes_max);
-        if length > limit {
-            return Err(SendError::TooLarge { length, limit, frame });
-        }
-        match self.core.admit(length).await {
-            Ok(cost) => Ok(Credit { core: Arc::clone(&self.core), length, cost }),
-            Err(AdmitError::TimedOut(after)) => {
-                Err(SendError::TimedOut { after, outcome: Outcome::NotSent(frame) })
-            }
-            Err(AdmitError::Shut) => Err(self.core.closed_error(frame)),
-        }
+        self.reserve_on(Lane::Data, length).await
     }
 
     /// The next frame.
@@ -311,11 +312,14 @@ impl ConnectionHandle {
 }
 
 pub(super) fn stats(core: &ConnectionCore) -> ConnectionStats {
-    let (sent, bytes_sent) = core.lane().counts();
+    let by_lane = Lane::ALL.map(|lane| core.lane(lane).counts());
+    let mut sent = OutcomeCounts::default();
+    by_lane.iter().for_each(|(counts, _)| sent += *counts);
     let (frames_received, bytes_received) = core.inbound().counts();
     ConnectionStats {
         sent,
-        bytes_sent,
+        sent_by_lane: by_lane.map(|(counts, _)| counts),
+        bytes_sent: by_lane.iter().map(|(_, bytes)| bytes).sum(),
         frames_received,
         bytes_received,
         rtt: core.rtt(),

@@ -100,7 +100,6 @@ impl Drop for Share {
     }
 }
 
-#[cfg(test)]
 impl Share {
     /// Alone in a budget that is always enough.
     pub(super) fn alone(bytes_max: usize) -> Self {

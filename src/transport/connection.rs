@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::core::ConnectionCore;
+use super::lanes::Lane;
 use super::stream_pool::StreamPool;
 use crate::error::{CloseCode, CloseReason, RecvError, SendError};
 use crate::identity::CertHash;
@@ -90,7 +91,7 @@ impl MsQuicNetConnection {
     ///
     /// Cancel safe: the frame is taken over whole or not at all.
     pub async fn send(&self, frame: impl AsRef<[u8]>) -> Result<(), SendError> {
-        self.core.send(Bytes::copy_from_slice(frame.as_ref())).await
+        self.core.send(Lane::Data, Bytes::copy_from_slice(frame.as_ref())).await
     }
 
     /// As [`send`](Self::send), without a copy, and waits until the peer's transport has
@@ -104,7 +105,7 @@ impl MsQuicNetConnection {
     ///
     /// Cancelled while it waits for room, nothing is sent; later, the frame goes its way.
     pub async fn send_acked(&self, frame: impl Into<Bytes>) -> Result<(), SendError> {
-        self.core.send_acked(frame.into()).await
+        self.core.send_acked(Lane::Data, frame.into()).await
     }
 
     /// The next frame, and the time from its first byte to its last.
@@ -132,7 +133,7 @@ impl MsQuicNetConnection {
     pub async fn close(&self, code: CloseCode) -> CloseReason {
         self.core.begin_close(&CloseReason::Local { code });
         let drained = self.core.wait_for(|core| {
-            let both = core.lane().is_finished() && core.has_peer_finished();
+            let both = core.is_finished() && core.has_peer_finished();
             (both || core.is_over()).then_some(())
         });
         let _ = tokio::time::timeout(self.core.limits().close_time_max, drained).await;

@@ -7,6 +7,7 @@
 mod callbacks;
 mod receiving;
 mod sending;
+mod stall;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -21,7 +22,8 @@ use super::bounds::{Bounds, Share};
 use super::dial_port::Dial;
 use super::ffi::ConnectionSlot;
 use super::inbound::Inbound;
-use super::lane::Lane;
+use super::lane::SendLane;
+use super::lanes::{Lane, Lanes};
 use super::lock;
 use super::registration::LiveHandle;
 use crate::config::Limits;
@@ -47,8 +49,10 @@ pub(crate) enum Notice {
     PeerFinished,
     /// A reader has seen the end of the peer's frames.
     EndTaken,
-    /// Everything accepted was acknowledged, and the end of our stream as well.
-    LaneFinished,
+    /// Everything accepted was acknowledged, and the ends of our streams as well.
+    LanesFinished,
+    /// Frames are on their way: somebody must watch whether they arrive.
+    LaneBusy,
     /// A frame began that is not whole: somebody must watch its deadline.
     PartialBegan,
     /// The connection is over; the reason is published.
@@ -76,7 +80,8 @@ pub(crate) struct ConnectionCore {
     credential: NetCredential,
     expected: Option<CertHash>,
     limits: Arc<Limits>,
-    lane: Lane,
+    lanes: Lanes,
+    still: Mutex<stall::Still>,
     inbound: Inbound,
     certificate: OnceLock<PeerCertificate>,
     refused: OnceLock<(Refusal, Option<KeyPrefixes>)>,
@@ -93,6 +98,8 @@ pub(crate) struct ConnectionCore {
     shutdown_asked: AtomicBool,
     /// The owner has a timer for unfinished frames.
     frames_watched: AtomicBool,
+    /// The owner has a timer for lanes that stand still.
+    lanes_watched: AtomicBool,
     changed: Notify,
     hook: OnceLock<Hook>,
     on_over: Mutex<Vec<OnOver>>,
@@ -100,6 +107,9 @@ pub(crate) struct ConnectionCore {
     rtt_us: AtomicU32,
     /// Milliseconds after `started` of the last look at the statistics.
     sampled_ms: AtomicU64,
+    bulk_used: AtomicBool,
+    /// Milliseconds after `started` until which bulk gives way to the other lanes.
+    bulk_narrow_ms: AtomicU64,
     /// Of a connection that was dialled, while its handle is open.
     dial: Mutex<Option<Dial>>,
     live: LiveHandle,
@@ -130,7 +140,8 @@ impl ConnectionCore {
                 direction,
                 credential,
                 expected,
-                lane: Lane::new(Share::new(&bounds.sending, limits.lane_bytes_max)),
+                lanes: Lanes::new(bounds),
+                still: Mutex::default(),
                 inbound: Inbound::new(
                     Share::new(&bounds.receiving, limits.inbound_bytes_max),
                     on_end_taken,
@@ -149,12 +160,15 @@ impl ConnectionCore {
                 complete: AtomicBool::new(false),
                 shutdown_asked: AtomicBool::new(false),
                 frames_watched: AtomicBool::new(false),
+                lanes_watched: AtomicBool::new(false),
                 changed: Notify::new(),
                 hook: OnceLock::new(),
                 on_over: Mutex::new(Vec::new()),
                 started: Instant::now(),
                 rtt_us: AtomicU32::new(0),
                 sampled_ms: AtomicU64::new(0),
+                bulk_used: AtomicBool::new(false),
+                bulk_narrow_ms: AtomicU64::new(0),
                 dial: Mutex::new(None),
                 live,
             }
@@ -176,8 +190,8 @@ impl ConnectionCore {
         &self.limits
     }
 
-    pub(crate) fn lane(&self) -> &Lane {
-        &self.lane
+    pub(crate) fn lane(&self, lane: Lane) -> &SendLane {
+        self.lanes.get(lane)
     }
 
     pub(crate) fn inbound(&self) -> &Inbound {
@@ -230,6 +244,11 @@ impl ConnectionCore {
 
     pub(crate) fn rtt(&self) -> Duration {
         Duration::from_micros(u64::from(self.rtt_us.load(Ordering::Relaxed)))
+    }
+
+    /// Milliseconds since it was begun.
+    fn age_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     pub(crate) fn started(&self) -> Instant {
@@ -301,9 +320,32 @@ impl ConnectionCore {
     /// Accepts no more frames, and ends our direction behind what was accepted.
     /// Whoever comes too late is told `reason`.
     pub(crate) fn begin_close(self: &Arc<Self>, reason: &CloseReason) {
-        self.lane.shut(reason);
-        self.lane.finish();
-        self.pump();
+        self.lanes.iter().for_each(|lane| lane.shut(reason));
+        self.finish_lanes();
+    }
+
+    /// Ends the streams of the lanes, that of `Data` when the others have ended: the peer takes the
+    /// end of the last stream it knows for the end of all frames.
+    fn finish_lanes(self: &Arc<Self>) {
+        let mut finished = true;
+        for lane in [Lane::Control, Lane::Bulk] {
+            self.lanes.get(lane).finish_unused();
+            finished &= self.lanes.get(lane).is_finished();
+            self.finish_lane(lane);
+        }
+        if finished {
+            self.finish_lane(Lane::Data);
+        }
+    }
+
+    fn finish_lane(self: &Arc<Self>, lane: Lane) {
+        self.lanes.get(lane).finish();
+        self.pump(lane);
+    }
+
+    /// Whether everything accepted was acknowledged, and the ends of our streams as well.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.lanes.iter().all(SendLane::is_finished)
     }
 
     /// Ends the connection now and tells the peer `code`.
@@ -334,8 +376,8 @@ impl ConnectionCore {
         });
         if first {
             debug!(%reason, remote = ?self.remote_addr(), "connection over");
-            self.lane.shut(reason);
-            self.lane.abandon();
+            self.lanes.iter().for_each(|lane| lane.shut(reason));
+            self.lanes.iter().for_each(SendLane::abandon);
             self.inbound.close(reason);
             self.changed.notify_waiters();
             let callbacks = std::mem::take(&mut *lock(&self.on_over));
@@ -367,10 +409,14 @@ impl ConnectionCore {
         self.sample();
     }
 
-    pub(super) fn lane_finished(&self) {
-        self.lane.finished();
-        self.changed.notify_waiters();
-        self.notify(Notice::LaneFinished);
+    pub(super) fn lane_finished(self: &Arc<Self>, lane: Lane) {
+        self.lanes.get(lane).finished();
+        if lane == Lane::Data {
+            self.changed.notify_waiters();
+            self.notify(Notice::LanesFinished);
+        } else if !self.is_over() {
+            self.finish_lanes();
+        }
     }
 
     pub(super) fn stream_ended(&self, position: Position, last: bool) {
@@ -398,7 +444,7 @@ impl ConnectionCore {
 
     /// Looks at the round trip now and then. Only from this connection's callbacks.
     pub(super) fn sample(&self) {
-        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let now = self.age_ms();
         let last = self.sampled_ms.load(Ordering::Relaxed);
         if last != 0 && now < last + SAMPLE_INTERVAL_MS {
             return;
@@ -406,7 +452,8 @@ impl ConnectionCore {
         self.sampled_ms.store(now.max(1), Ordering::Relaxed);
         if let Some(statistics) = self.slot.statistics() {
             self.rtt_us.store(statistics.rtt_us, Ordering::Relaxed);
-            self.lane.set_round_trip(statistics.rtt_us);
+            let (rtt, least) = (statistics.rtt_us, statistics.least_rtt_us);
+            self.lanes.iter().for_each(|lane| lane.set_round_trip(rtt, least));
         }
     }
 
@@ -421,6 +468,7 @@ impl ConnectionCore {
             (self.has_peer_finished(), Notice::PeerFinished),
             (self.is_end_taken(), Notice::EndTaken),
             (self.inbound.oldest_partial().is_some(), Notice::PartialBegan),
+            (self.is_lane_busy(), Notice::LaneBusy),
             (self.is_over(), Notice::Over),
             (self.is_complete(), Notice::Complete),
         ];

@@ -46,6 +46,8 @@ impl Inbound {
             state: Mutex::new(State {
                 streams: VecDeque::new(),
                 next_id: 0,
+                taken_from: 0,
+                turn: 0,
                 queued: 0,
                 held: 0,
                 beyond: None,
@@ -73,16 +75,7 @@ impl Inbound {
         let mut state = lock(&self.state);
         let id = state.next_id;
         state.next_id += 1;
-        state.streams.push_back(Queue {
-            id,
-            stream: None,
-            items: VecDeque::new(),
-            ended: false,
-            paused: false,
-            held: 0,
-            partial_since: None,
-            position: Position::Boundary,
-        });
+        state.streams.push_back(Queue::new(id));
         id
     }
 
@@ -96,21 +89,12 @@ impl Inbound {
     /// How many of `total` bytes the stream may take over.
     pub(super) fn budget(&self, id: u64, total: usize) -> usize {
         let mut state = lock(&self.state);
-        let used = state.queued + state.held;
-        let bytes_max = state.share.bytes();
-        if used < bytes_max {
-            return total.min(bytes_max - used);
+        let room = state.room(id);
+        let full = state.queued + state.held >= state.share.bytes();
+        if full && room > 0 && state.queue(id).is_some_and(|queue| queue.is_in_body()) {
+            state.beyond = Some(id);
         }
-        let may_pass = state.may_pass(id);
-        let Some(queue) = state.queue(id) else { return total };
-        match queue.position {
-            Position::InBody { received, announced } if may_pass => {
-                state.beyond = Some(id);
-                total.min(announced - received)
-            }
-            Position::InLength { received } if may_pass => total.min(HEADER_BYTES - received),
-            _ => 0,
-        }
+        total.min(room)
     }
 
     /// Stores what the stream's decoder cut; `paused` if it left bytes behind. Returns whether
@@ -145,6 +129,7 @@ impl Inbound {
                 }
             });
         }
+        queue.queued += added;
         let freed = std::mem::replace(&mut queue.held, held);
         queue.position = position;
         let began =
@@ -161,7 +146,7 @@ impl Inbound {
         }
         state.settle();
         let mut resume = false;
-        if paused && state.may_go_on(id) {
+        if paused && state.room(id) > 0 {
             // A reader made room between `budget` and here: nobody else would resume.
             if let Some(queue) = state.queue(id) {
                 queue.paused = false;
@@ -282,6 +267,7 @@ impl Inbound {
                 .unwrap_or(RecvError::EndOfStream { position: Position::Boundary })));
         };
         state.streams.rotate_left(at);
+        state.turn = 0;
         let ready = state.streams.front().is_some_and(|queue| !queue.items.is_empty());
         let taken = match state.refusal() {
             Some(error) => Some(Err(error)),

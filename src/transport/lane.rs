@@ -49,6 +49,9 @@ const PROMPT_BYTES: usize = 3 * 1200;
 /// so that the limits of the lane decide.
 const BYTES_PER_MICROSECOND: usize = 1074;
 
+/// What a narrow lane keeps in flight besides one batch: 0.2 ms at 1 GiB/s.
+const NARROW_BYTES: usize = 64 * 1024;
+
 /// Submissions in flight at most: MsQuic walks a list of those it has not taken over yet.
 const SUBMISSIONS_MAX: usize = 64;
 
@@ -64,6 +67,15 @@ pub struct OutcomeCounts {
     pub not_sent: u64,
     /// Frames handed to the transport and never acknowledged.
     pub maybe_sent: u64,
+}
+
+impl std::ops::AddAssign for OutcomeCounts {
+    fn add_assign(&mut self, other: Self) {
+        self.accepted += other.accepted;
+        self.completed += other.completed;
+        self.not_sent += other.not_sent;
+        self.maybe_sent += other.maybe_sent;
+    }
 }
 
 /// Told once what became of a frame.
@@ -90,6 +102,10 @@ struct State {
     in_flight_bytes: usize,
     /// Bytes in flight up to which a full batch never waits.
     enough: usize,
+    /// The same without what queues on the path add.
+    enough_at_least: usize,
+    /// The lane gives way to others: what is on its way delays them.
+    narrow: bool,
     limit: Limit,
     /// Admission that was taken ahead for small frames, so that most of them cost one lock.
     pocket: usize,
@@ -107,7 +123,7 @@ struct State {
 }
 
 /// See the module.
-pub(crate) struct Lane {
+pub(crate) struct SendLane {
     state: Mutex<State>,
     room: Room,
     bytes_max: usize,
@@ -116,13 +132,13 @@ pub(crate) struct Lane {
 /// What to do next, decided under the lock and done outside it.
 pub(super) enum Step {
     Nothing,
-    /// Hand this over; [`Lane::submitted`] must follow.
+    /// Hand this over; [`SendLane::submitted`] must follow.
     Submit(Box<SendRequest<Sent>>),
     /// Everything was handed over: end the stream.
     Finish,
 }
 
-impl Lane {
+impl SendLane {
     pub(super) fn new(share: Share) -> Self {
         let bytes_max = share.bytes_max();
         let (room, limit) = Room::new(share);
@@ -133,6 +149,8 @@ impl Lane {
                 in_flight: 0,
                 in_flight_bytes: 0,
                 enough: 0,
+                enough_at_least: 0,
+                narrow: false,
                 limit,
                 pocket: 0,
                 freed: 0,
@@ -202,7 +220,7 @@ impl Lane {
         Ok(!state.submitting && state.may_submit())
     }
 
-    /// As [`Lane::try_admit`] and [`Lane::push`] in one. `Ok` tells whether the caller is to hand
+    /// As [`SendLane::try_admit`] and [`SendLane::push`] in one. `Ok` tells whether the caller is to hand
     /// over what is ready, and how many frames were taken over so far.
     pub(super) fn offer(&self, frame: Bytes) -> Result<(bool, u64), Bytes> {
         let cost = self.cost(frame.len());
@@ -233,7 +251,7 @@ impl Lane {
         matches!(self.room.try_take(cost), Admission::Granted(_))
     }
 
-    /// As [`Lane::push`] for the first `count` of `frames`, which cost `cost` together. They stay
+    /// As [`SendLane::push`] for the first `count` of `frames`, which cost `cost` together. They stay
     /// where they are if the lane is shut.
     pub(super) fn push_group(
         &self,
@@ -308,9 +326,16 @@ impl Lane {
         }
     }
 
-    /// On a long path more batches are in flight.
-    pub(super) fn set_round_trip(&self, microseconds: u32) {
-        lock(&self.state).enough = microseconds as usize * BYTES_PER_MICROSECOND;
+    /// On a long path more batches are in flight. `least` is the round trip of an empty path.
+    pub(super) fn set_round_trip(&self, microseconds: u32, least: u32) {
+        let mut state = lock(&self.state);
+        state.enough = microseconds as usize * BYTES_PER_MICROSECOND;
+        state.enough_at_least = least as usize * BYTES_PER_MICROSECOND;
+    }
+
+    /// Whether to keep no more on its way than keeps the path busy.
+    pub(super) fn set_narrow(&self, narrow: bool) {
+        lock(&self.state).narrow = narrow;
     }
 
     /// The stream to send on, if there is one.
@@ -350,12 +375,20 @@ impl Lane {
         }
     }
 
+    /// As [`SendLane::finish`] for a lane that nothing was sent on: it has finished.
+    pub(super) fn finish_unused(&self) {
+        let mut state = lock(&self.state);
+        if state.stream.is_none() && state.counts.accepted == 0 {
+            state.finish = Finish::Done;
+        }
+    }
+
     /// The end of the stream was acknowledged, or will never be.
     pub(super) fn finished(&self) {
         lock(&self.state).finish = Finish::Done;
     }
 
-    /// Whether [`Lane::finish`] was asked for and has come true.
+    /// Whether [`SendLane::finish`] was asked for and has come true.
     pub(crate) fn is_finished(&self) -> bool {
         lock(&self.state).finish == Finish::Done
     }
@@ -376,6 +409,12 @@ impl Lane {
     pub(crate) fn counts(&self) -> (OutcomeCounts, u64) {
         let state = lock(&self.state);
         (state.counts, state.bytes_sent)
+    }
+
+    /// Whether anything is on its way, and how many frames have met their end so far.
+    pub(super) fn progress(&self) -> (bool, u64) {
+        let state = lock(&self.state);
+        (state.in_flight > 0, state.counts.completed + state.counts.maybe_sent)
     }
 }
 
@@ -408,6 +447,9 @@ impl State {
     }
 
     fn may_submit(&self) -> bool {
+        if self.narrow {
+            return self.in_flight_bytes < NARROW_BYTES.max(self.enough_at_least);
+        }
         let full = || self.queue.front().is_some_and(Batch::is_full);
         self.in_flight < SUBMISSIONS
             || (self.in_flight < SUBMISSIONS_MAX
@@ -429,10 +471,10 @@ impl State {
     }
 }
 
-impl std::fmt::Debug for Lane {
+impl std::fmt::Debug for SendLane {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let state = lock(&self.state);
-        f.debug_struct("Lane")
+        f.debug_struct("SendLane")
             .field("queued", &state.queue.len())
             .field("in_flight", &state.in_flight)
             .field("counts", &state.counts)
@@ -450,12 +492,12 @@ mod tests {
 
     const REASON: CloseReason = CloseReason::Local { code: CloseCode::NORMAL };
 
-    fn push(lane: &Lane, length: usize) {
+    fn push(lane: &SendLane, length: usize) {
         let Admission::Granted(cost) = lane.try_admit(length) else { panic!("not admitted") };
         assert!(lane.push(Bytes::from(vec![1; length]), cost, None).is_ok());
     }
 
-    fn submit(lane: &Lane) -> Option<SendRequest<Sent>> {
+    fn submit(lane: &SendLane) -> Option<SendRequest<Sent>> {
         match lane.next() {
             Step::Submit(request) => {
                 lane.submitted(Ok(()));
@@ -467,14 +509,14 @@ mod tests {
 
     #[test]
     fn a_lone_frame_is_submitted_at_once() {
-        let lane = Lane::new(Share::alone(1 << 20));
+        let lane = SendLane::new(Share::alone(1 << 20));
         push(&lane, 10);
         assert_eq!(submit(&lane).unwrap().batch.frames, 1);
     }
 
     #[test]
     fn frames_that_wait_become_one_submission() {
-        let lane = Lane::new(Share::alone(1 << 20));
+        let lane = SendLane::new(Share::alone(1 << 20));
         for _ in 0..SUBMISSIONS {
             push(&lane, 1200);
             assert!(submit(&lane).is_some());
@@ -489,7 +531,7 @@ mod tests {
 
     #[test]
     fn a_few_small_frames_never_wait_for_an_acknowledgement() {
-        let lane = Lane::new(Share::alone(1 << 20));
+        let lane = SendLane::new(Share::alone(1 << 20));
         for _ in 0..20 {
             push(&lane, 100);
             assert!(submit(&lane).is_some());
@@ -498,7 +540,7 @@ mod tests {
 
     #[test]
     fn admission_is_bounded_in_bytes_and_comes_back_with_completion() {
-        let lane = Lane::new(Share::alone(1024));
+        let lane = SendLane::new(Share::alone(1024));
         push(&lane, 1000);
         assert_eq!(lane.try_admit(100), Admission::Full);
         let request = submit(&lane).unwrap();
@@ -508,14 +550,14 @@ mod tests {
 
     #[test]
     fn a_frame_larger_than_the_lane_is_admitted_alone() {
-        let lane = Lane::new(Share::alone(1024));
+        let lane = SendLane::new(Share::alone(1024));
         push(&lane, 5000);
         assert_eq!(lane.try_admit(0), Admission::Full);
     }
 
     #[test]
     fn outcomes_balance_whatever_happens() {
-        let lane = Lane::new(Share::alone(1 << 20));
+        let lane = SendLane::new(Share::alone(1 << 20));
         // Wide enough for all of them.
         let Admission::Granted(all) = lane.try_admit(1 << 20) else { panic!() };
         lane.give_back(all);
@@ -547,7 +589,7 @@ mod tests {
 
     #[test]
     fn a_submission_that_was_not_accepted_goes_first_again() {
-        let lane = Lane::new(Share::alone(1 << 20));
+        let lane = SendLane::new(Share::alone(1 << 20));
         push(&lane, 10);
         let Step::Submit(request) = lane.next() else { panic!("nothing to submit") };
         push(&lane, 20);
@@ -558,7 +600,7 @@ mod tests {
 
     #[test]
     fn a_shut_lane_hands_frames_back_with_the_reason() {
-        let lane = Lane::new(Share::alone(1024));
+        let lane = SendLane::new(Share::alone(1024));
         let Admission::Granted(cost) = lane.try_admit(3) else { panic!() };
         lane.shut(&REASON);
         assert_eq!(lane.try_admit(3), Admission::Shut);
@@ -568,7 +610,7 @@ mod tests {
 
     #[test]
     fn the_end_is_sent_after_everything_accepted() {
-        let lane = Lane::new(Share::alone(1 << 20));
+        let lane = SendLane::new(Share::alone(1 << 20));
         push(&lane, 10);
         lane.finish();
         assert!(submit(&lane).is_some());

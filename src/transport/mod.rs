@@ -7,6 +7,7 @@
 //!                                                                        MsQuicNetConnection
 //! core.rs         what a connection's handle, streams and callbacks share
 //! ├── lane.rs     frames out: admission, coalescing, outcomes
+//! ├── lanes.rs    control, data and bulk
 //! ├── inbound.rs  frames in: bounded queue, readers, backpressure
 //! └── stream.rs, stream_pool.rs   streams of MsQuic, and framing over them
 //! callback.rs, refusal.rs          the guard around callbacks; who refused whom
@@ -26,6 +27,7 @@ mod dial_port;
 mod ffi;
 pub(crate) mod inbound;
 pub(crate) mod lane;
+mod lanes;
 mod listener;
 mod refusal;
 mod registration;
@@ -43,6 +45,7 @@ pub use core::Direction;
 pub(crate) use ffi::poll_when_idle;
 pub use ffi::{exit_at_once, skip_system_certificates};
 pub use lane::OutcomeCounts;
+pub use lanes::Lane;
 pub use listener::{MsQuicListener, MsQuicNetIncomingRequest};
 pub use refusal::resolve_bad_certificate;
 pub use registration::RegistrationWrapper;

@@ -14,6 +14,7 @@ use tracing::debug;
 use super::core::ConnectionCore;
 use super::ffi::{self, PeerStream, Received, SendRequest, StreamSlot};
 use super::lane::Sent;
+use super::lanes::Lane;
 use super::lock;
 use super::registration::LiveHandle;
 use crate::error::{CloseCode, LibraryError, RecvError, SendError};
@@ -22,6 +23,7 @@ use crate::frame::{FrameDecoder, Piece, Position};
 /// A unidirectional stream of ours.
 pub struct SendStream {
     slot: StreamSlot,
+    lane: Lane,
     started: AtomicBool,
     failed: AtomicBool,
     connection: Arc<ConnectionCore>,
@@ -32,11 +34,13 @@ impl SendStream {
     /// Opens a stream; with `announce` the peer learns of it before the first byte.
     pub(super) fn open(
         connection: &Arc<ConnectionCore>,
+        lane: Lane,
         announce: bool,
     ) -> Result<Arc<Self>, LibraryError> {
         let live = connection.live_handle().ok_or(ffi::CLOSED)?;
         let stream = Arc::new(Self {
             slot: StreamSlot::default(),
+            lane,
             started: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             connection: Arc::clone(connection),
@@ -77,7 +81,7 @@ impl SendStream {
 
     fn fail(&self) {
         self.failed.store(true, Ordering::Release);
-        self.connection.lane().discard_stream(self);
+        self.connection.lane(self.lane).discard_stream(self);
     }
 }
 
@@ -96,7 +100,10 @@ impl ffi::StreamCallbacks for SendStream {
 
     fn started(&self, result: Result<(), LibraryError>) {
         match result {
-            Ok(()) => self.started.store(true, Ordering::Release),
+            Ok(()) => {
+                self.slot.set_priority(self.lane.priority());
+                self.started.store(true, Ordering::Release);
+            }
             Err(error) => {
                 debug!(%error, "a stream did not start");
                 self.fail();
@@ -120,24 +127,24 @@ impl ffi::StreamCallbacks for SendStream {
     }
 
     fn sent(&self, batch: Sent, acknowledged: bool) {
-        self.connection.lane().completed(batch, acknowledged);
+        self.connection.lane(self.lane).completed(batch, acknowledged);
         if acknowledged {
             self.connection.peer_has_spoken();
         }
-        self.connection.pump();
+        self.connection.pump(self.lane);
     }
 
     fn send_finished(&self, graceful: bool) {
         self.fail();
         if !self.failed_before_finish(graceful) {
-            self.connection.lane_finished();
+            self.connection.lane_finished(self.lane);
         }
     }
 
     fn complete(&self) {
         self.fail();
         // What still waits goes out on another stream, if the connection lives.
-        self.connection.pump();
+        self.connection.pump(self.lane);
     }
 
     fn released(&self) {
@@ -316,7 +323,7 @@ pub async fn write_buffer_to_stream(
     stream: &SendStream,
     buffer: impl Into<Bytes>,
 ) -> Result<(), SendError> {
-    stream.connection.send(buffer.into()).await
+    stream.connection.send(stream.lane, buffer.into()).await
 }
 
 /// The next frame of `stream` alone, and how long it took from its first byte to its last.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::core::ConnectionCore;
+use super::lanes::Lane;
 use super::stream::{ReadStream, SendStream};
 use crate::error::{CloseCode, CloseReason, StreamError};
 
@@ -30,7 +31,7 @@ impl StreamPool {
     /// Cancel safe: a stream that was opened meanwhile stays in the pool.
     pub async fn acquire_send(&self) -> Result<Arc<SendStream>, StreamError> {
         let connection = &self.connection;
-        let stream = connection.send_stream(false).map_err(|_| self.closed())?;
+        let stream = connection.send_stream(Lane::Data, false).map_err(|_| self.closed())?;
         let started = connection.wait_for(|connection| {
             let over = connection.close_reason().map(|reason| Err(StreamError::Closed { reason }));
             let started = |started: bool| started.then_some(()).ok_or_else(|| self.closed());

@@ -188,6 +188,7 @@ pub(crate) enum Workload {
     Fanin,
     Actor,
     Control,
+    Lanes,
     All,
 }
 

@@ -9,6 +9,8 @@ mod actors;
 mod connections;
 #[path = "bench/far_end.rs"]
 mod far_end;
+#[path = "bench/lanes.rs"]
+mod lanes;
 #[path = "bench/measure.rs"]
 mod measure;
 #[path = "bench/pair.rs"]
@@ -33,7 +35,7 @@ use crate::ping::Percentiles;
 pub(crate) use far_end::far_end;
 
 /// Memory comes first, while the allocator holds nothing that it could reuse unseen.
-const ALL: [Workload; 8] = [
+const ALL: [Workload; 9] = [
     Workload::Memory,
     Workload::Connrate,
     Workload::Pingpong,
@@ -42,6 +44,7 @@ const ALL: [Workload; 8] = [
     Workload::Fanin,
     Workload::Actor,
     Workload::Control,
+    Workload::Lanes,
 ];
 
 /// Frames taken at once where many wait.
@@ -96,6 +99,7 @@ async fn measure_one(app: &App, workload: Workload, args: &BenchArgs) -> Result<
         Workload::Fanin => streams::one_way(app, connections(64), 1024, counted).await,
         Workload::Actor => actors::one_way(app, SMALL_BYTES, counted).await,
         Workload::Control => actors::control(app, SMALL_BYTES).await,
+        Workload::Lanes => lanes::delay(app, SMALL_BYTES).await,
         Workload::Pingpong => pingpong::in_one_process(app, SMALL_BYTES).await,
         Workload::Connrate => {
             connections::rate(app, args.seconds.unwrap_or(Duration::from_secs(4))).await
@@ -123,6 +127,7 @@ fn name(workload: Workload) -> &'static str {
         Workload::Fanin => "fanin",
         Workload::Actor => "actor",
         Workload::Control => "control",
+        Workload::Lanes => "lanes",
         Workload::All => "all",
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,6 +10,7 @@ use bytes::Bytes;
 use super::ConnectionCore;
 use crate::error::{CloseCode, CloseReason, LibraryError, Outcome, SendError};
 use crate::transport::lane::{Admission, OutcomeSink, Step};
+use crate::transport::lanes::Lane;
 use crate::transport::stream::SendStream;
 
 /// Why a frame was not admitted.
@@ -22,32 +24,49 @@ pub(crate) enum AdmitError {
 /// 50 to 100 ns, so a task that only sends gives way within a millisecond.
 const FRAMES_A_TURN: u64 = 16;
 
+/// For how long bulk gives way after a frame on another lane.
+const BULK_NARROW_MS: u64 = 1_000;
+
 impl ConnectionCore {
     pub(crate) fn closed_error(&self, frame: Bytes) -> SendError {
-        let reason = self.close_reason().or_else(|| self.lane.shut_reason());
+        let reason = self.close_reason().or_else(|| self.shut_reason());
         let reason = reason.unwrap_or(CloseReason::Local { code: CloseCode::NORMAL });
         SendError::Closed { reason, outcome: Outcome::NotSent(frame) }
     }
 
-    fn check_length(&self, frame: Bytes) -> Result<Bytes, SendError> {
-        let (length, limit) = (frame.len(), self.limits.frame_bytes_max);
+    /// Why no frame is accepted any more.
+    fn shut_reason(&self) -> Option<CloseReason> {
+        self.lanes.get(Lane::Data).shut_reason()
+    }
+
+    /// The largest payload that may go out on `lane`.
+    pub(crate) fn frame_bytes_max(&self, lane: Lane) -> usize {
+        match lane {
+            Lane::Control => self.limits.frame_bytes_max.min(self.limits.control_lane_bytes_max),
+            Lane::Data | Lane::Bulk => self.limits.frame_bytes_max,
+        }
+    }
+
+    fn check_length(&self, lane: Lane, frame: Bytes) -> Result<Bytes, SendError> {
+        let (length, limit) = (frame.len(), self.frame_bytes_max(lane));
         if length > limit { Err(SendError::TooLarge { length, limit, frame }) } else { Ok(frame) }
     }
 
     /// Gives admission back that was not used.
-    pub(crate) fn give_back(&self, cost: usize) {
-        self.lane.give_back(cost);
+    pub(crate) fn give_back(&self, lane: Lane, cost: usize) {
+        self.lanes.get(lane).give_back(cost);
     }
 
     /// Takes over a frame for which `cost` was admitted.
     pub(crate) fn send_admitted(
         self: &Arc<Self>,
+        lane: Lane,
         frame: Bytes,
         cost: usize,
         sink: Option<OutcomeSink>,
     ) -> Result<(), SendError> {
-        match self.lane.push(frame, cost, sink) {
-            Ok(true) => self.pump(),
+        match self.lanes.get(lane).push(frame, cost, sink) {
+            Ok(true) => self.pump(lane),
             Ok(false) => {}
             Err(rejected) => {
                 let reason = self.close_reason().unwrap_or(rejected.reason);
@@ -58,25 +77,22 @@ impl ConnectionCore {
         Ok(())
     }
 
-    pub(crate) fn try_send(
-        self: &Arc<Self>,
-        frame: Bytes,
-        sink: Option<OutcomeSink>,
-    ) -> Result<(), SendError> {
-        let frame = self.check_length(frame)?;
-        match self.lane.try_admit(frame.len()) {
-            Admission::Granted(cost) => self.send_admitted(frame, cost, sink),
+    pub(crate) fn try_send(self: &Arc<Self>, lane: Lane, frame: Bytes) -> Result<(), SendError> {
+        let frame = self.check_length(lane, frame)?;
+        match self.lanes.get(lane).try_admit(frame.len()) {
+            Admission::Granted(cost) => self.send_admitted(lane, frame, cost, None),
             Admission::Full => Err(SendError::Full { frame }),
             Admission::Shut => Err(self.closed_error(frame)),
         }
     }
 
     /// Waits for admission of `length` bytes, within the limit for stream operations.
-    pub(crate) async fn admit(&self, length: usize) -> Result<usize, AdmitError> {
-        let admission = match self.lane.try_admit(length) {
+    pub(crate) async fn admit(&self, lane: Lane, length: usize) -> Result<usize, AdmitError> {
+        let lane = self.lanes.get(lane);
+        let admission = match lane.try_admit(length) {
             Admission::Full => {
                 let limit = self.limits.stream_op_timeout;
-                match tokio::time::timeout(limit, self.lane.admit(length)).await {
+                match tokio::time::timeout(limit, lane.admit(length)).await {
                     Ok(admission) => admission,
                     Err(_) => return Err(AdmitError::TimedOut(limit)),
                 }
@@ -91,22 +107,23 @@ impl ConnectionCore {
 
     pub(crate) async fn send_with(
         self: &Arc<Self>,
+        lane: Lane,
         frame: Bytes,
         sink: Option<OutcomeSink>,
     ) -> Result<(), SendError> {
-        let frame = self.check_length(frame)?;
-        match self.admit(frame.len()).await {
-            Ok(cost) => self.send_admitted(frame, cost, sink),
+        let frame = self.check_length(lane, frame)?;
+        match self.admit(lane, frame.len()).await {
+            Ok(cost) => self.send_admitted(lane, frame, cost, sink),
             Err(error) => Err(self.not_admitted(error, frame)),
         }
     }
 
-    pub(crate) async fn send(self: &Arc<Self>, frame: Bytes) -> Result<(), SendError> {
-        let frame = self.check_length(frame)?;
-        match self.lane.offer(frame) {
+    pub(crate) async fn send(self: &Arc<Self>, lane: Lane, frame: Bytes) -> Result<(), SendError> {
+        let frame = self.check_length(lane, frame)?;
+        match self.lanes.get(lane).offer(frame) {
             Ok((pump, accepted)) => {
                 if pump {
-                    self.pump();
+                    self.pump(lane);
                 }
                 // A sender that never has to wait would keep its runtime's thread for itself.
                 if accepted.is_multiple_of(FRAMES_A_TURN) {
@@ -114,33 +131,35 @@ impl ConnectionCore {
                 }
                 Ok(())
             }
-            Err(frame) => self.send_with(frame, None).await,
+            Err(frame) => self.send_with(lane, frame, None).await,
         }
     }
 
     /// Takes frames over from the front; what is not taken over stays.
     pub(crate) async fn send_many(
         self: &Arc<Self>,
+        lane: Lane,
         frames: &mut VecDeque<Bytes>,
     ) -> Result<(), SendError> {
+        let (queue, length_max) = (self.lanes.get(lane), self.frame_bytes_max(lane));
         loop {
-            let (count, cost) = self.lane.group(frames, self.limits.frame_bytes_max);
-            if count > 1 && self.lane.try_admit_group(cost) {
-                match self.lane.push_group(frames, count, cost) {
-                    Ok(true) => self.pump(),
+            let (count, cost) = queue.group(frames, length_max);
+            if count > 1 && queue.try_admit_group(cost) {
+                match queue.push_group(frames, count, cost) {
+                    Ok(true) => self.pump(lane),
                     Ok(false) => {}
                     // Told below, with the frame at the front.
                     Err(_) => continue,
                 }
             } else if let Some(frame) = frames.front() {
-                let admitted = match frame.len() > self.limits.frame_bytes_max {
+                let admitted = match frame.len() > length_max {
                     true => Ok(0),
-                    false => self.admit(frame.len()).await,
+                    false => self.admit(lane, frame.len()).await,
                 };
                 // Only now: until here the caller may give up.
-                let frame = self.check_length(frames.pop_front().unwrap_or_default())?;
+                let frame = self.check_length(lane, frames.pop_front().unwrap_or_default())?;
                 match admitted {
-                    Ok(cost) => self.send_admitted(frame, cost, None)?,
+                    Ok(cost) => self.send_admitted(lane, frame, cost, None)?,
                     Err(error) => return Err(self.not_admitted(error, frame)),
                 }
             } else {
@@ -160,10 +179,14 @@ impl ConnectionCore {
     }
 
     /// Sends and waits for the outcome, within the limit for stream operations.
-    pub(crate) async fn send_acked(self: &Arc<Self>, frame: Bytes) -> Result<(), SendError> {
+    pub(crate) async fn send_acked(
+        self: &Arc<Self>,
+        lane: Lane,
+        frame: Bytes,
+    ) -> Result<(), SendError> {
         let (tell, told) = tokio::sync::oneshot::channel();
         let sink: OutcomeSink = Box::new(move |outcome| drop(tell.send(outcome)));
-        self.send_with(frame, Some(sink)).await?;
+        self.send_with(lane, frame, Some(sink)).await?;
         let after = self.limits.stream_op_timeout;
         match tokio::time::timeout(after, told).await {
             Ok(Ok(Outcome::Completed)) => Ok(()),
@@ -174,49 +197,70 @@ impl ConnectionCore {
 
     /// The error for a frame with another outcome than `Completed`.
     pub(crate) fn not_completed(&self, outcome: Outcome) -> SendError {
-        match self.close_reason().or_else(|| self.lane.shut_reason()) {
+        match self.close_reason().or_else(|| self.shut_reason()) {
             Some(reason) => SendError::Closed { reason, outcome },
             None => SendError::StreamLost { outcome },
         }
     }
 
     /// Hands over what the lane has ready, if nobody else is at it.
-    pub(crate) fn pump(self: &Arc<Self>) {
+    pub(crate) fn pump(self: &Arc<Self>, lane: Lane) {
+        let queue = self.lanes.get(lane);
+        self.give_way(lane);
         // One retry on another stream: if that fails as well, the connection is ending.
         let mut retry = true;
         loop {
-            match self.lane.next() {
+            match queue.next() {
                 Step::Nothing => return,
-                Step::Finish => match self.send_stream(false) {
+                Step::Finish => match self.send_stream(lane, false) {
                     Ok(stream) => stream.finish(),
                     Err(_) => return,
                 },
                 Step::Submit(request) => {
-                    let result = match self.send_stream(false) {
+                    let result = match self.send_stream(lane, false) {
                         Ok(stream) => stream.send(request).inspect_err(|_| {
-                            self.lane.discard_stream(&stream);
+                            queue.discard_stream(&stream);
                         }),
                         Err(_) => Err(request),
                     };
                     let failed = result.is_err();
-                    self.lane.submitted(result);
+                    queue.submitted(result);
                     if failed && (self.is_over() || !std::mem::take(&mut retry)) {
                         return;
                     }
+                    self.lane_is_busy();
                 }
             }
         }
     }
 
-    /// The stream frames go out on; opens one if there is none.
+    /// While the other lanes are in use bulk keeps little on its way: what was handed over goes
+    /// before anything that comes later, whatever its lane.
+    fn give_way(&self, lane: Lane) {
+        match lane {
+            Lane::Bulk => {
+                self.bulk_used.store(true, Ordering::Relaxed);
+                let until = self.bulk_narrow_ms.load(Ordering::Relaxed);
+                self.lanes.get(lane).set_narrow(until > 0 && self.age_ms() < until);
+            }
+            Lane::Control | Lane::Data if self.bulk_used.load(Ordering::Relaxed) => {
+                let until = self.age_ms() + BULK_NARROW_MS;
+                self.bulk_narrow_ms.store(until, Ordering::Relaxed);
+            }
+            Lane::Control | Lane::Data => {}
+        }
+    }
+
+    /// The stream that the frames of `lane` go out on; opens one if there is none.
     pub(crate) fn send_stream(
         self: &Arc<Self>,
+        lane: Lane,
         announce: bool,
     ) -> Result<Arc<SendStream>, LibraryError> {
-        if let Some(stream) = self.lane.stream() {
+        if let Some(stream) = self.lanes.get(lane).stream() {
             return Ok(stream);
         }
-        let stream = SendStream::open(self, announce)?;
-        Ok(self.lane.keep_stream(stream))
+        let stream = SendStream::open(self, lane, announce)?;
+        Ok(self.lanes.get(lane).keep_stream(stream))
     }
 }

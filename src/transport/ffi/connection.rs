@@ -43,6 +43,7 @@ pub(in crate::transport) struct ConnectionSlot(pub(super) Slot);
 #[derive(Debug, Clone, Copy, Default)]
 pub(in crate::transport) struct RawStatistics {
     pub(in crate::transport) rtt_us: u32,
+    pub(in crate::transport) least_rtt_us: u32,
 }
 
 impl ConnectionSlot {
@@ -157,7 +158,7 @@ impl ConnectionSlot {
         // SAFETY: a plain C struct of integers; all zero is valid.
         let mut statistics: QUIC_STATISTICS_V2 = unsafe { std::mem::zeroed() };
         self.parameter(msquic::ffi::QUIC_PARAM_CONN_STATISTICS_V2, &mut statistics)?;
-        Some(RawStatistics { rtt_us: statistics.Rtt })
+        Some(RawStatistics { rtt_us: statistics.Rtt, least_rtt_us: statistics.MinRtt })
     }
 
     /// The time without an acknowledgement after which the peer is taken for gone, from here on.

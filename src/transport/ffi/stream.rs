@@ -189,6 +189,26 @@ impl StreamSlot {
         });
     }
 
+    /// What goes first among the streams of a connection: the larger number. Only from the
+    /// connection's own callbacks: elsewhere the library would wait for the worker.
+    pub(in crate::transport) fn set_priority(&self, priority: u16) {
+        let set = self.0.with(|handle| {
+            // SAFETY: a u16 that outlives the call; on the connection's own worker it is executed
+            // inline (SetParam).
+            check(unsafe {
+                call!(SetParam)(
+                    handle,
+                    msquic::ffi::QUIC_PARAM_STREAM_PRIORITY,
+                    size_of::<u16>() as u32,
+                    (&raw const priority).cast::<c_void>(),
+                )
+            })
+        });
+        if let Some(Err(error)) = set {
+            tracing::debug!(%error, "a stream keeps the usual priority");
+        }
+    }
+
     /// Lets receive events come again after a partial consumption.
     pub(in crate::transport) fn resume_receive(&self) {
         self.0.with(|handle| {

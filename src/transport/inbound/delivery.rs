@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Inbound;
-use super::state::{Item, State};
+use super::state::{Item, Queue, State};
 use crate::error::RecvError;
 use crate::frame::HEADER_BYTES;
 use crate::transport::lock;
@@ -71,22 +71,20 @@ impl Inbound {
         self.after_take(state);
     }
 
-    /// Puts a frame back that was taken and could not be passed on: it comes first again.
-    fn put_back(&self, frame: Bytes) {
+    /// Puts a frame back that was taken from stream `id` and could not be passed on: it comes first
+    /// again.
+    fn put_back(&self, id: u64, frame: Bytes) {
         let mut state = lock(&self.state);
-        state.queued += HEADER_BYTES + frame.len();
+        let cost = HEADER_BYTES + frame.len();
+        state.queued += cost;
         state.frames -= 1;
         state.bytes -= frame.len() as u64;
-        if state.streams.is_empty() {
-            drop(state);
-            let id = self.add_stream();
-            state = lock(&self.state);
-            if let Some(queue) = state.queue(id) {
-                queue.ended = true;
-            }
+        if state.queue(id).is_none() {
+            state.streams.push_front(Queue { ended: true, ..Queue::new(id) });
         }
-        if let Some(first) = state.streams.front_mut() {
-            first.items.push_front(Item::Frame(frame, Duration::ZERO));
+        if let Some(queue) = state.queue(id) {
+            queue.queued += cost;
+            queue.items.push_front(Item::Frame(frame, Duration::ZERO));
         }
         drop(state);
         self.wake();
@@ -123,9 +121,10 @@ impl Inbound {
                 let taken = state.take().or_else(|| state.over().map(Err));
                 let Some(taken) = taken else { break };
                 let Some(reader) = state.readers.pop_front() else { break };
+                let from = state.taken_from;
                 drop(state);
                 if let Err(frame) = reader(taken.map(|(frame, _)| frame)) {
-                    self.put_back(frame);
+                    self.put_back(from, frame);
                 }
                 state = lock(&self.state);
             } else {

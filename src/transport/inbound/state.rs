@@ -12,6 +12,9 @@ use crate::frame::{HEADER_BYTES, Position, Run};
 use crate::transport::bounds::Share;
 use crate::transport::stream::ReadStream;
 
+/// What one stream gives before the others have their turn.
+const TURN_BYTES: usize = 16 * 1024;
+
 pub(super) enum Item {
     Run(Run),
     Frame(Bytes, Duration),
@@ -26,14 +29,54 @@ pub(super) struct Queue {
     /// No more bytes will come.
     pub(super) ended: bool,
     pub(super) paused: bool,
+    /// Bytes of its whole frames that wait.
+    pub(super) queued: usize,
+    /// Bytes of its frame that is not whole.
     pub(super) held: usize,
     pub(super) partial_since: Option<Instant>,
     pub(super) position: Position,
 }
 
+impl Queue {
+    pub(super) fn new(id: u64) -> Self {
+        Self {
+            id,
+            stream: None,
+            items: VecDeque::new(),
+            ended: false,
+            paused: false,
+            queued: 0,
+            held: 0,
+            partial_since: None,
+            position: Position::Boundary,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.queued + self.held
+    }
+
+    pub(super) fn is_in_body(&self) -> bool {
+        matches!(self.position, Position::InBody { .. })
+    }
+
+    /// Bytes up to the next end of a length or a frame, inside of one.
+    fn rest(&self) -> usize {
+        match self.position {
+            Position::Boundary => 0,
+            Position::InLength { received } => HEADER_BYTES - received,
+            Position::InBody { received, announced } => announced - received,
+        }
+    }
+}
+
 pub(super) struct State {
     pub(super) streams: VecDeque<Queue>,
     pub(super) next_id: u64,
+    /// The stream of the last frame that was taken.
+    pub(super) taken_from: u64,
+    /// Bytes that the first stream gave in its turn.
+    pub(super) turn: usize,
     /// Bytes of whole frames that wait, and of those lent to a subscriber.
     pub(super) queued: usize,
     /// Bytes of frames that are not whole.
@@ -66,11 +109,29 @@ impl State {
         self.queued == 0 && self.beyond.is_none_or(|owner| owner == id)
     }
 
-    /// Whether `budget` would give this stream anything.
-    pub(super) fn may_go_on(&mut self, id: u64) -> bool {
-        let inside = |queue: &mut Queue| queue.position != Position::Boundary;
-        self.queued + self.held < self.share.bytes()
-            || (self.may_pass(id) && self.queue(id).is_some_and(inside))
+    /// What one stream may hold: a flood on one leaves room for the others, if there are any.
+    fn share_of_one(&self) -> usize {
+        let bytes_max = self.share.bytes();
+        if self.streams.iter().filter(|queue| !queue.ended).nth(1).is_none() {
+            return bytes_max;
+        }
+        let busy = self.streams.iter().filter(|queue| queue.bytes() > 0).count();
+        bytes_max / (busy.max(1) + 1)
+    }
+
+    /// How many more bytes the stream may take over.
+    pub(super) fn room(&self, id: u64) -> usize {
+        let Some(queue) = self.streams.iter().find(|queue| queue.id == id) else {
+            return usize::MAX;
+        };
+        let total = self.share.bytes().saturating_sub(self.queued + self.held);
+        let own = self.share_of_one().saturating_sub(queue.bytes());
+        match (total.min(own), queue.rest()) {
+            // A frame must come to its end, if nothing stands before it.
+            (0, rest) if total > 0 && queue.queued == 0 => rest.min(total),
+            (0, rest) if self.may_pass(id) => rest,
+            (free, _) => free,
+        }
     }
 
     /// Takes part in the node's budget while anything is held.
@@ -91,13 +152,18 @@ impl State {
         self.closed.clone().map(|reason| RecvError::Closed { reason })
     }
 
-    /// Brings a stream that has something to the front.
+    /// Brings the stream whose turn it is, and that has something, to the front.
     pub(super) fn seek(&mut self) -> bool {
+        if self.turn >= TURN_BYTES && self.streams.len() > 1 {
+            self.streams.rotate_left(1);
+            self.turn = 0;
+        }
         for _ in 0..self.streams.len() {
             if self.streams.front().is_some_and(|queue| !queue.items.is_empty()) {
                 return true;
             }
             self.streams.rotate_left(1);
+            self.turn = 0;
         }
         false
     }
@@ -107,6 +173,7 @@ impl State {
             return None;
         }
         let queue = self.streams.front_mut()?;
+        self.taken_from = queue.id;
         let (frame, took, freed) = match queue.items.front_mut()? {
             Item::Run(run) => {
                 let before = run.encoded_bytes();
@@ -131,6 +198,8 @@ impl State {
                 return Some(Err(error));
             }
         };
+        queue.queued -= freed;
+        self.turn += freed;
         self.queued -= freed;
         self.frames += 1;
         self.bytes += frame.len() as u64;
@@ -167,6 +236,8 @@ impl State {
                 }
                 Some(Item::End(_)) | None => break,
             }
+            queue.queued -= freed;
+            self.turn += freed;
             self.queued -= freed;
             self.frames += (count - before) as u64;
             self.bytes += bytes as u64;
@@ -205,14 +276,10 @@ impl State {
         let id = self.next_id;
         self.next_id += 1;
         self.streams.push_front(Queue {
-            id,
-            stream: None,
             items: frames.into_iter().map(|f| Item::Frame(f, Duration::ZERO)).collect(),
             ended: true,
-            paused: false,
-            held: 0,
-            partial_since: None,
-            position: Position::Boundary,
+            queued: cost,
+            ..Queue::new(id)
         });
     }
 
@@ -225,18 +292,25 @@ impl State {
     }
 
     pub(super) fn resumable(&mut self) -> Vec<Arc<ReadStream>> {
-        let bytes_max = self.share.bytes();
-        let (queued, half_free) = (self.queued, self.queued + self.held <= bytes_max / 2);
-        let beyond = self.beyond;
-        let mut resume = Vec::new();
-        for queue in self.streams.iter_mut().filter(|queue| queue.paused) {
-            let may_pass = queued == 0
-                && queue.position != Position::Boundary
-                && beyond.is_none_or(|owner| owner == queue.id);
-            if half_free || may_pass {
-                queue.paused = false;
-                resume.extend(queue.stream.clone());
-            }
+        if !self.streams.iter().any(|queue| queue.paused) {
+            return Vec::new();
+        }
+        let half_free = self.queued + self.held <= self.share.bytes() / 2;
+        let half_of_one = self.share_of_one() / 2;
+        let go_on = |queue: &Queue| {
+            let has_room = half_free && queue.bytes() <= half_of_one;
+            has_room || (queue.queued == 0 && queue.rest() > 0 && self.room(queue.id) > 0)
+        };
+        let ids: Vec<u64> = self
+            .streams
+            .iter()
+            .filter(|queue| queue.paused && go_on(queue))
+            .map(|queue| queue.id)
+            .collect();
+        let mut resume = Vec::with_capacity(ids.len());
+        for queue in self.streams.iter_mut().filter(|queue| ids.contains(&queue.id)) {
+            queue.paused = false;
+            resume.extend(queue.stream.clone());
         }
         resume
     }
