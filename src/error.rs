@@ -14,7 +14,7 @@ mod close;
 mod stream;
 
 pub use close::{CertificateAlert, CertificateRefused, CloseCode, CloseReason, Side};
-pub use stream::{Outcome, RecvError, SendError, StreamError};
+pub use stream::{Outcome, RecvError, SendError, SendManyError, StreamError};
 
 /// What a program can do about an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -211,7 +211,7 @@ async fn a_lane_that_moves_slowly_or_rests_goes_on() {
 #[tokio::test]
 async fn a_message_goes_out_on_the_lane_of_its_credit() {
     let pair = Pair::new().await;
-    let credit = within("room", pair.at_client.reserve_on(Lane::Bulk, 10)).await.expect("room");
+    let credit = within("room", pair.at_client.reserve_on(Lane::Bulk, 1, 10)).await.expect("room");
     assert_eq!(credit.lane(), Lane::Bulk);
     let (reply, told) = ractor::concurrency::oneshot();
     let frame = Bytes::from_static(b"by message");

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use common::{LIMIT, Pair, connected, friends, loopback, node, stranger, within};
 use moorline::{
     CloseCode, CloseReason, ConnectError, ConnectionHandle, ConnectionMessage, Credit, FrameBatch,
-    NodeConfig, Outcome, RecvError, Redial, SendError, SupervisorMessage, Target,
+    NodeConfig, Outcome, RecvError, Redial, SendError, SendManyError, SupervisorMessage, Target,
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef, Message, RpcReplyPort};
 use tokio::sync::{mpsc, oneshot};
@@ -288,6 +288,218 @@ async fn a_credit_that_outlives_its_connection_is_refused_with_the_reason() {
     let Err(SendError::Closed { reason, .. }) = late else { panic!("{late:?}") };
     assert_eq!(reason, CloseReason::Local { code: CloseCode::NORMAL });
     drop(credit);
+    pair.end().await;
+}
+
+// ---- batches -----------------------------------------------------------------------------------
+
+type SentMany = Result<(), SendManyError>;
+
+/// Sends a batch by message; its answer comes later.
+fn begin_many(
+    actor: &ActorRef<ConnectionMessage>,
+    frames: Vec<Bytes>,
+    credit: Credit,
+) -> oneshot::Receiver<SentMany> {
+    ask(actor, |reply| ConnectionMessage::SendMany { frames, credit, reply: Some(reply) })
+}
+
+async fn send_many(
+    actor: &ActorRef<ConnectionMessage>,
+    frames: Vec<Bytes>,
+    credit: Credit,
+) -> SentMany {
+    within("the outcomes", begin_many(actor, frames, credit)).await.expect("it is answered")
+}
+
+async fn credit_many(handle: &ConnectionHandle, frames: usize, length: usize) -> Credit {
+    within("a credit", handle.reserve_many(frames, length)).await.expect("a credit")
+}
+
+fn all_came_back(error: &SendManyError, frames: &[Bytes]) {
+    let expected: Vec<_> = frames.iter().cloned().map(Outcome::NotSent).collect();
+    assert_eq!(error.outcomes, expected);
+}
+
+#[tokio::test]
+async fn batches_arrive_in_order_and_are_answered_once_all_of_each_was_acknowledged() {
+    const FRAMES: u32 = 64;
+    let pair = Pair::new().await;
+    let mut answers = Vec::new();
+    for batch in 0..200 {
+        let frames: Vec<_> = (batch * FRAMES..(batch + 1) * FRAMES).map(numbered).collect();
+        let credit = credit_many(&pair.at_client, frames.len(), 4 * frames.len()).await;
+        answers.push(begin_many(pair.at_client.actor(), frames, credit));
+    }
+    for expected in 0..200 * FRAMES {
+        let frame = within("a frame", pair.at_server.recv()).await.expect("a frame");
+        assert_eq!(number(&frame), expected);
+    }
+    for answer in answers {
+        within("an answer", answer).await.expect("it is answered").expect("acknowledged");
+    }
+    let sent = pair.at_client.stats().sent;
+    assert_eq!((sent.accepted, sent.completed), (200 * 64, 200 * 64));
+    pair.end().await;
+}
+
+#[tokio::test]
+async fn a_batch_may_have_frames_of_every_size_or_none_at_all() {
+    let pair = Pair::new().await;
+    let actor = pair.at_client.actor();
+    let sizes = [0, 1, 8 << 10, (8 << 10) + 1, 100_000, 0, 1 << 20, 3, 65_536, 40_000, 40_000];
+    let frames: Vec<_> = sizes.iter().map(|size| Bytes::from(vec![7; *size])).collect();
+    let credit = credit_many(&pair.at_client, sizes.len(), sizes.iter().sum()).await;
+    assert_eq!((credit.frames(), credit.length()), (sizes.len(), sizes.iter().sum()));
+    let answer = begin_many(actor, frames.clone(), credit);
+    for frame in frames {
+        assert_eq!(within("a frame", pair.at_server.recv()).await.expect("a frame"), frame);
+    }
+    within("the answer", answer).await.expect("it is answered").expect("acknowledged");
+    let nothing = credit_many(&pair.at_client, 0, 0).await;
+    send_many(actor, Vec::new(), nothing).await.expect("nothing can fail");
+    pair.end().await;
+}
+
+#[tokio::test]
+async fn a_batch_that_needs_less_than_its_credit_gives_the_rest_back() {
+    let pair = Pair::with(|_| (), small_lane).await;
+    let (frames, length) = (16, LANE - 16 * 4);
+    let credit = credit_many(&pair.at_client, frames, length).await;
+    let refused = pair.at_client.try_reserve_many(1, 0);
+    assert!(matches!(refused, Err(SendError::Full { .. })), "{refused:?}");
+    let sent = ConnectionMessage::SendMany { frames: vec!["one".into()], credit, reply: None };
+    pair.at_client.actor().cast(sent).expect("it lives");
+    call("the stats", pair.at_client.actor(), |reply| ConnectionMessage::Stats { reply }).await;
+    pair.at_client.try_reserve_many(frames - 1, length - 3).expect("the rest is free");
+    assert_eq!(within("a frame", pair.at_server.recv()).await.expect("a frame"), "one");
+    pair.end().await;
+}
+
+#[tokio::test]
+async fn a_batch_that_its_credit_does_not_cover_comes_back_whole_and_frees_its_room() {
+    let pair = Pair::with(|_| (), small_lane).await;
+    let (actor, whole) = (pair.at_client.actor(), LANE - 3 * 4);
+    let too_long = vec![Bytes::from(vec![1; whole]), "a".into(), "b".into()];
+    let too_many = vec![Bytes::from_static(b"c"); 4];
+    for frames in [too_long, too_many] {
+        let credit = credit_many(&pair.at_client, 3, whole).await;
+        let error = send_many(actor, frames.clone(), credit).await.expect_err("too small a credit");
+        assert!(matches!(error.source, SendError::Credit { .. }), "{error:?}");
+        all_came_back(&error, &frames);
+        assert_eq!(error.into_frames(), frames);
+    }
+    let target = Target::from(pair.address).redial(Redial::Never);
+    let other = within("another connection", pair.client.connect(target)).await.expect("one more");
+    let credit = credit_many(&other, 3, whole).await;
+    let frames = vec![Bytes::from_static(b"astray"); 2];
+    let error = send_many(actor, frames.clone(), credit).await.expect_err("not its credit");
+    assert!(matches!(error.source, SendError::Credit { .. }), "{error:?}");
+    all_came_back(&error, &frames);
+    for handle in [&other, &pair.at_client] {
+        drop(handle.try_reserve_many(3, whole).expect("there is room again"));
+        assert_eq!(handle.stats().sent.accepted, 0);
+    }
+    within("the close", other.close(CloseCode::NORMAL)).await;
+    drop(other);
+    pair.end().await;
+}
+
+#[tokio::test]
+async fn a_batch_with_one_frame_over_the_limit_comes_back_whole() {
+    let limited = |config: &mut NodeConfig| config.limits.frame_bytes_max = 1000;
+    let pair = Pair::with(limited, limited).await;
+    let frames = vec![Bytes::from(vec![1; 1000]), Bytes::from(vec![2; 1001])];
+    let credit = credit_many(&pair.at_client, 2, 2001).await;
+    let error = send_many(pair.at_client.actor(), frames.clone(), credit).await;
+    let error = error.expect_err("the second is too large");
+    assert!(matches!(error.source, SendError::TooLarge { length: 1001, limit: 1000, .. }));
+    all_came_back(&error, &frames);
+    let alone = credit_many(&pair.at_client, 2, 2001).await;
+    let error = send(pair.at_client.actor(), frames[1].clone(), alone).await;
+    assert!(matches!(error, Err(SendError::TooLarge { .. })), "{error:?}");
+    assert_eq!(pair.at_client.stats().sent.accepted, 0);
+    pair.end().await;
+}
+
+#[tokio::test]
+async fn a_credit_for_more_than_the_lane_can_hold_is_refused_at_once() {
+    let pair = Pair::with(|_| (), small_lane).await;
+    for (frames, length) in [(2, LANE), (LANE, 0), (usize::MAX, usize::MAX)] {
+        let error = within("the answer", pair.at_client.reserve_many(frames, length)).await;
+        assert!(matches!(error, Err(SendError::TooLarge { .. })), "{error:?}");
+        let error = pair.at_client.try_reserve_many(frames, length);
+        assert!(matches!(error, Err(SendError::TooLarge { .. })), "{error:?}");
+    }
+    drop(pair.at_client.try_reserve_many(2, LANE - 2 * 4).expect("just as much as it holds"));
+    pair.end().await;
+}
+
+#[tokio::test]
+async fn a_batch_by_message_after_a_close_comes_back_with_the_reason() {
+    let pair = Pair::new().await;
+    let actor = pair.at_client.actor();
+    let credit = credit_many(&pair.at_client, 3, 12).await;
+    let close = ConnectionMessage::Close { code: CloseCode::NORMAL, reply: None };
+    actor.cast(close).expect("it lives");
+    let frames: Vec<_> = (0..3).map(numbered).collect();
+    let error = send_many(actor, frames.clone(), credit).await.expect_err("it is closing");
+    all_came_back(&error, &frames);
+    let SendError::Closed { reason, outcome } = &error.source else { panic!("{error:?}") };
+    assert_eq!(*reason, CloseReason::Local { code: CloseCode::NORMAL });
+    assert_eq!(*outcome, Outcome::NotSent(numbered(0)));
+    within("the end", pair.at_client.closed()).await;
+    let late = pair.at_client.try_reserve_many(3, 12);
+    assert!(matches!(late, Err(SendError::Closed { .. })), "{late:?}");
+    pair.end().await;
+}
+
+#[tokio::test]
+async fn every_frame_of_every_batch_has_one_outcome_when_the_connection_is_cut() {
+    const FRAMES: usize = 50;
+    const SIZE: usize = 1000;
+    let reads_nothing = |config: &mut NodeConfig| config.limits.inbound_bytes_max = 64 << 10;
+    let gives_up = |config: &mut NodeConfig| {
+        config.limits.stream_op_timeout = Duration::from_secs(1);
+    };
+    let pair = Pair::with(reads_nothing, gives_up).await;
+    let mut answers = Vec::new();
+    let stopped = within("the lane to be full", async {
+        loop {
+            match pair.at_client.reserve_many(FRAMES, FRAMES * SIZE).await {
+                Ok(credit) => {
+                    let frames = vec![Bytes::from(vec![answers.len() as u8; SIZE]); FRAMES];
+                    answers.push(begin_many(pair.at_client.actor(), frames, credit));
+                }
+                Err(error) => return error,
+            }
+        }
+    })
+    .await;
+    assert!(matches!(stopped, SendError::TimedOut { .. }), "{stopped:?}");
+    pair.at_server.actor().kill();
+    let (mut completed, mut maybe_sent, mut not_sent) = (0, 0, 0);
+    for answer in answers {
+        match within("an answer", answer).await.expect("it is answered") {
+            Ok(()) => completed += FRAMES as u64,
+            Err(error) => {
+                assert!(matches!(error.source, SendError::Closed { .. }), "{error:?}");
+                assert_eq!(error.outcomes.len(), FRAMES);
+                for outcome in error.outcomes {
+                    match outcome {
+                        Outcome::Completed => completed += 1,
+                        Outcome::MaybeSent => maybe_sent += 1,
+                        Outcome::NotSent(frame) => not_sent += frame.len() as u64 / SIZE as u64,
+                    }
+                }
+            }
+        }
+    }
+    within("the end", pair.at_client.closed()).await;
+    let sent = pair.at_client.stats().sent;
+    assert_eq!((sent.completed, sent.maybe_sent, sent.not_sent), (completed, maybe_sent, not_sent));
+    assert_eq!(sent.accepted, completed + maybe_sent + not_sent);
+    assert!(maybe_sent + not_sent > 0, "all of it was acknowledged: {sent:?}");
     pair.end().await;
 }
 

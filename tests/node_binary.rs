@@ -464,6 +464,20 @@ fn a_benchmark_answers_with_the_line_that_is_compared() {
 }
 
 #[test]
+fn the_benchmark_by_message_compares_three_ways_with_a_line_each() {
+    let words = ["bench", "--workload", "actor", "--seconds", "0.5", "--json"];
+    let shown = node(&words).expect_code(0);
+    let figures: Vec<Value> =
+        shown.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let workloads: Vec<_> = figures.iter().map(|figure| figure["workload"].as_str()).collect();
+    assert_eq!(workloads, [Some("actor"), Some("actor-many"), Some("actor-handle")]);
+    for figure in figures {
+        assert!(figure["value"].as_f64().unwrap() > 0.0, "{figure}");
+        assert!(figure["params"]["of_handle"].as_str().unwrap().parse::<f64>().is_ok());
+    }
+}
+
+#[test]
 fn the_far_end_of_a_benchmark_dies_with_its_parent() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_node"))
         .args(["bench", "--workload", "small", "--two-processes", "--seconds", "600"])

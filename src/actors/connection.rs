@@ -25,8 +25,9 @@ use tracing::{Span, debug, info};
 
 use super::frame_batch::FrameBatch;
 use super::handle::{ConnectionHandle, ConnectionStats, Credit, stats};
+use super::send_many::send_many;
 use super::{NodeShared, OwnedTask, finish};
-use crate::error::{CloseCode, CloseReason, Outcome, RecvError, SendError};
+use crate::error::{CloseCode, CloseReason, Outcome, RecvError, SendError, SendManyError};
 use crate::transport::core::{ConnectionCore, Notice};
 use crate::transport::inbound::Subscriber;
 use crate::transport::lane::OutcomeSink;
@@ -51,6 +52,18 @@ pub enum ConnectionMessage {
         credit: Credit,
         /// Told when the peer's transport has acknowledged the frame, or why not.
         reply: Option<RpcReplyPort<Result<(), SendError>>>,
+    },
+    /// Send many frames, in order; frames of others may come between them.
+    ///
+    /// All of them are taken over, or, if the credit does not cover them together or one is over
+    /// `Limits::frame_bytes_max`, none.
+    SendMany {
+        /// The payloads.
+        frames: Vec<Bytes>,
+        /// Room for all of them, from [`ConnectionHandle::reserve_many`].
+        credit: Credit,
+        /// Told once the end of every frame is known: all were acknowledged, or which were not.
+        reply: Option<RpcReplyPort<Result<(), SendManyError>>>,
     },
     /// Give the next frame. If the caller is gone when it comes, the frame stays for the next.
     Recv {
@@ -229,6 +242,9 @@ impl Actor for ConnectionActor {
     ) -> Result<(), ActorProcessingErr> {
         state.span.clone().in_scope(|| match message {
             ConnectionMessage::Send { frame, credit, reply } => state.on_send(frame, credit, reply),
+            ConnectionMessage::SendMany { frames, credit, reply } => {
+                send_many(state.core(), frames, credit, reply);
+            }
             ConnectionMessage::Recv { reply } => state.on_recv(reply),
             ConnectionMessage::Subscribe { subscriber, reply } => {
                 state.on_subscribe(subscriber, reply);
@@ -472,7 +488,7 @@ impl Drop for State {
     }
 }
 
-fn answer<T>(reply: RpcReplyPort<T>, value: T) {
+pub(super) fn answer<T>(reply: RpcReplyPort<T>, value: T) {
     if reply.send(value).is_err() {
         debug!("the caller gave up before the reply");
     }

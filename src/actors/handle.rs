@@ -52,18 +52,20 @@ pub struct ConnectionStats {
     pub up_for: Duration,
 }
 
-/// Room in a lane for one frame: what makes a message's frame bounded. Made by
-/// [`ConnectionHandle::reserve`]; unused, it gives the room back.
+/// Room in a lane for the frames of one message: what makes them bounded. Made by
+/// [`ConnectionHandle::reserve`] and [`ConnectionHandle::reserve_many`]; unused, it gives the room
+/// back.
 #[derive(Debug)]
 pub struct Credit {
     core: Arc<ConnectionCore>,
     lane: Lane,
+    frames: usize,
     length: usize,
     cost: usize,
 }
 
 impl Credit {
-    /// The largest payload it covers, in bytes.
+    /// The payload it covers, in bytes: that of all its frames together.
     #[must_use]
     pub fn length(&self) -> usize {
         self.length
@@ -75,16 +77,48 @@ impl Credit {
         self.lane
     }
 
+    /// How many frames it covers.
+    #[must_use]
+    pub fn frames(&self) -> usize {
+        self.frames
+    }
+
     /// Uses it up for `frame`, if it covers it and is for `core`.
     pub(super) fn spend(
-        mut self,
+        self,
         core: &Arc<ConnectionCore>,
         frame: Bytes,
     ) -> Result<(Bytes, usize), SendError> {
-        if frame.len() > self.length || !Arc::ptr_eq(core, &self.core) {
+        if !self.covers(core, 1, frame.len()) {
             return Err(SendError::Credit { frame });
         }
-        Ok((frame, std::mem::take(&mut self.cost)))
+        let frame = core.check_length(self.lane, frame)?;
+        Ok((frame, self.take()))
+    }
+
+    /// As [`Credit::spend`] for all of `frames` together, or for none.
+    pub(super) fn spend_many(
+        self,
+        core: &Arc<ConnectionCore>,
+        frames: &VecDeque<Bytes>,
+    ) -> Result<usize, SendError> {
+        if !self.covers(core, frames.len(), frames.iter().map(Bytes::len).sum()) {
+            let frame = frames.front().cloned().unwrap_or_default();
+            return Err(SendError::Credit { frame });
+        }
+        let limit = core.frame_bytes_max(self.lane);
+        if let Some(frame) = frames.iter().find(|frame| frame.len() > limit) {
+            core.check_length(self.lane, frame.clone())?;
+        }
+        Ok(self.take())
+    }
+
+    fn covers(&self, core: &Arc<ConnectionCore>, frames: usize, length: usize) -> bool {
+        frames <= self.frames && length <= self.length && Arc::ptr_eq(core, &self.core)
+    }
+
+    fn take(mut self) -> usize {
+        std::mem::take(&mut self.cost)
     }
 }
 
@@ -227,7 +261,33 @@ impl ConnectionHandle {
     ///
     /// Cancel safe.
     pub async fn reserve(&self, length: usize) -> Result<Credit, SendError> {
-        self.reserve_on(Lane::Data, length).await
+        self.reserve_many(1, length).await
+    }
+
+    /// Room for up to `frames` frames of up to `length` bytes together, for a
+    /// [`ConnectionMessage::SendMany`]. Waits until all of it is free.
+    ///
+    /// Frames that need less give the rest back as soon as the message is handled.
+    ///
+    /// # Errors
+    ///
+    /// As for [`reserve`](Self::reserve); [`SendError::TooLarge`] also where more than one frame
+    /// and the 4 bytes in front of each could never fit `Limits::lane_bytes_max`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn reserve_many(&self, frames: usize, length: usize) -> Result<Credit, SendError> {
+        self.reserve_on(Lane::Data, frames, length).await
+    }
+
+    /// As [`reserve_many`](Self::reserve_many), without waiting: for the handler of an actor.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Full`] if the lane has no room for all of it.
+    pub fn try_reserve_many(&self, frames: usize, length: usize) -> Result<Credit, SendError> {
+        self.try_reserve_on(Lane::Data, frames, length)
     }
 
     /// The next frame.

@@ -22,12 +22,12 @@ pub enum Outcome {
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError {
-    /// The payload is over the limit; nothing was sent.
-    #[error("a frame of {length} bytes is over the limit of {limit}")]
+    /// The payload, or what was to be reserved, is over the limit; nothing was sent.
+    #[error("{length} bytes are over the limit of {limit}")]
     TooLarge {
-        /// The payload's length in bytes.
+        /// The length in bytes.
         length: usize,
-        /// `Limits::frame_bytes_max`.
+        /// `Limits::frame_bytes_max`, or for many frames what a lane can hold.
         limit: usize,
         /// The payload, handed back.
         frame: Bytes,
@@ -100,6 +100,42 @@ impl SendError {
             },
         }
     }
+}
+
+/// Not every frame of a batch was acknowledged.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{} of {} frames were not acknowledged", unacknowledged(.outcomes), .outcomes.len())]
+#[non_exhaustive]
+pub struct SendManyError {
+    /// What became of each frame, in the order of the batch.
+    pub outcomes: Vec<Outcome>,
+    /// Why the first of those that were not acknowledged was not.
+    pub source: SendError,
+}
+
+impl SendManyError {
+    /// What a program can do about it; [`ErrorKind::Unknown`] if a frame may have been sent.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self.outcomes.contains(&Outcome::MaybeSent) {
+            true => ErrorKind::Unknown,
+            false => self.source.kind(),
+        }
+    }
+
+    /// The payloads of which it is certain that nothing was sent, in their order.
+    #[must_use]
+    pub fn into_frames(self) -> Vec<Bytes> {
+        let not_sent = |outcome| match outcome {
+            Outcome::NotSent(frame) => Some(frame),
+            Outcome::Completed | Outcome::MaybeSent => None,
+        };
+        self.outcomes.into_iter().filter_map(not_sent).collect()
+    }
+}
+
+fn unacknowledged(outcomes: &[Outcome]) -> usize {
+    outcomes.iter().filter(|outcome| **outcome != Outcome::Completed).count()
 }
 
 /// No frame came, and none will from where this one was expected.
@@ -205,5 +241,21 @@ mod tests {
         let error = SendError::Closed { reason, outcome: Outcome::MaybeSent };
         assert_eq!(error.kind(), ErrorKind::Unknown);
         assert_eq!(error.into_frame(), None);
+    }
+
+    #[test]
+    fn a_batch_is_worth_another_try_unless_a_frame_may_have_been_sent() {
+        let frame = Bytes::from_static(b"x");
+        let not_sent = Outcome::NotSent(frame.clone());
+        let source = SendError::StreamLost { outcome: not_sent.clone() };
+        let outcomes = vec![Outcome::Completed, not_sent.clone()];
+        let error = SendManyError { outcomes, source: source.clone() };
+        assert_eq!(error.to_string(), "1 of 2 frames were not acknowledged");
+        assert_eq!(error.kind(), ErrorKind::Retry);
+        assert_eq!(error.into_frames(), std::slice::from_ref(&frame));
+        let outcomes = vec![not_sent.clone(), Outcome::MaybeSent, not_sent];
+        let error = SendManyError { outcomes, source };
+        assert_eq!(error.kind(), ErrorKind::Unknown);
+        assert_eq!(error.into_frames(), [frame.clone(), frame]);
     }
 }

@@ -31,8 +31,6 @@ use crate::error::{CloseCode, CloseReason};
 use crate::frame::Position;
 use crate::identity::{CertHash, KeyPrefixes, NetCredential, Refusal};
 
-pub(crate) use sending::AdmitError;
-
 /// Which end opened a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Direction {

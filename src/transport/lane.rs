@@ -166,6 +166,11 @@ impl SendLane {
         }
     }
 
+    /// Bytes that the lane holds at most.
+    pub(crate) fn bytes_max(&self) -> usize {
+        self.bytes_max
+    }
+
     /// Bytes of admission a frame of `length` costs.
     fn cost(&self, length: usize) -> usize {
         (HEADER_BYTES + length).min(self.bytes_max)
@@ -251,13 +256,14 @@ impl SendLane {
         matches!(self.room.try_take(cost), Admission::Granted(_))
     }
 
-    /// As [`SendLane::push`] for the first `count` of `frames`, which cost `cost` together. They stay
-    /// where they are if the lane is shut.
+    /// As [`SendLane::push`] for the first `count` of `frames`, which cost `cost` together; `sink` is
+    /// asked once for each. They stay where they are if the lane is shut.
     pub(super) fn push_group(
         &self,
         frames: &mut VecDeque<Bytes>,
         count: usize,
         cost: usize,
+        mut sink: impl FnMut() -> Option<OutcomeSink>,
     ) -> Result<bool, CloseReason> {
         let mut state = lock(&self.state);
         if let Some(reason) = state.shut.clone() {
@@ -267,7 +273,7 @@ impl SendLane {
         }
         for frame in frames.drain(..count) {
             let cost = self.cost(frame.len());
-            state.push(frame, cost, None);
+            state.push(frame, cost, sink());
         }
         Ok(!state.submitting && state.may_submit())
     }

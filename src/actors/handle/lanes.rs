@@ -6,9 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{ConnectionHandle, Credit};
-use crate::error::{Outcome, SendError};
+use crate::error::SendError;
+use crate::frame::HEADER_BYTES;
 use crate::transport::Lane;
-use crate::transport::core::AdmitError;
 
 impl ConnectionHandle {
     /// As [`send`](Self::send), on `lane`.
@@ -73,26 +73,57 @@ impl ConnectionHandle {
         self.core.send_acked(lane, frame.into()).await
     }
 
-    /// As [`reserve`](Self::reserve), on `lane`.
+    /// As [`reserve_many`](Self::reserve_many), on `lane`.
     ///
     /// # Errors
     ///
-    /// As for [`send_on`](Self::send_on), with an empty frame.
+    /// As for [`reserve_many`](Self::reserve_many), with the limits of `lane`.
     ///
     /// # Cancel safety
     ///
     /// Cancel safe.
-    pub async fn reserve_on(&self, lane: Lane, length: usize) -> Result<Credit, SendError> {
-        let (frame, limit) = (Bytes::new(), self.core.frame_bytes_max(lane));
-        if length > limit {
-            return Err(SendError::TooLarge { length, limit, frame });
+    pub async fn reserve_on(
+        &self,
+        lane: Lane,
+        frames: usize,
+        length: usize,
+    ) -> Result<Credit, SendError> {
+        match self.core.admit(lane, self.check_reserved(lane, frames, length)?).await {
+            Ok(cost) => Ok(self.credit(lane, frames, length, cost)),
+            Err(error) => Err(self.core.not_admitted(error, Bytes::new())),
         }
-        match self.core.admit(lane, length).await {
-            Ok(cost) => Ok(Credit { core: Arc::clone(&self.core), lane, length, cost }),
-            Err(AdmitError::TimedOut(after)) => {
-                Err(SendError::TimedOut { after, outcome: Outcome::NotSent(frame) })
-            }
-            Err(AdmitError::Shut) => Err(self.core.closed_error(frame)),
+    }
+
+    /// As [`try_reserve_many`](Self::try_reserve_many), on `lane`.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Full`] if the lane has no room for all of it.
+    pub fn try_reserve_on(
+        &self,
+        lane: Lane,
+        frames: usize,
+        length: usize,
+    ) -> Result<Credit, SendError> {
+        let cost = self.core.try_admit(lane, self.check_reserved(lane, frames, length)?)?;
+        Ok(self.credit(lane, frames, length, cost))
+    }
+
+    fn credit(&self, lane: Lane, frames: usize, length: usize, cost: usize) -> Credit {
+        Credit { core: Arc::clone(&self.core), lane, frames, length, cost }
+    }
+
+    /// The length of one frame that needs as much room.
+    fn check_reserved(&self, lane: Lane, frames: usize, length: usize) -> Result<usize, SendError> {
+        let more = frames.saturating_sub(1);
+        let together = length.saturating_add(HEADER_BYTES.saturating_mul(more));
+        let limit = match more {
+            0 => self.core.frame_bytes_max(lane),
+            _ => self.core.lane(lane).bytes_max() - HEADER_BYTES,
+        };
+        if together > limit {
+            return Err(SendError::TooLarge { length: together, limit, frame: Bytes::new() });
         }
+        Ok(together)
     }
 }

@@ -53,6 +53,9 @@ const BATCH: usize = 256;
 /// Runs before anything is counted: queues fill, windows open, clocks of the CPU rise.
 const WARM_UP: Duration = Duration::from_secs(1);
 
+/// Counted, where nothing else is asked for.
+const COUNTED: Duration = Duration::from_secs(5);
+
 /// How long the nodes of one workload may take to end before the next begins.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -72,12 +75,12 @@ pub(crate) async fn bench(app: App, args: BenchArgs) -> Result<()> {
         crate::output::heading(HEADING)?;
     }
     for workload in workloads {
-        let report = tokio::select! {
-            report = measure_one(&app, *workload, &args) => report?,
+        let reports = tokio::select! {
+            reports = measure(&app, *workload, &args) => reports?,
             () = app.stop.requested() => bail!("stopped before {} was measured", name(*workload)),
         };
         app.shut_down(GRACE).await;
-        app.out.line(&report)?;
+        reports.iter().try_for_each(|report| app.out.line(report))?;
     }
     Ok(())
 }
@@ -86,9 +89,19 @@ fn is_splittable(workload: Workload) -> bool {
     matches!(workload, Workload::Throughput | Workload::Small | Workload::Pingpong)
 }
 
+/// The figures of one workload; most have one.
+async fn measure(app: &App, workload: Workload, args: &BenchArgs) -> Result<Vec<Report>> {
+    if workload != Workload::Actor {
+        return Ok(vec![measure_one(app, workload, args).await?]);
+    }
+    let counted = args.seconds.unwrap_or(COUNTED);
+    let measured = actors::three_ways(app, SMALL_BYTES, counted).await;
+    measured.with_context(|| format!("cannot measure {}", name(workload)))
+}
+
 async fn measure_one(app: &App, workload: Workload, args: &BenchArgs) -> Result<Report> {
     let split = args.two_processes && is_splittable(workload);
-    let counted = args.seconds.unwrap_or(Duration::from_secs(5));
+    let counted = args.seconds.unwrap_or(COUNTED);
     let connections = |default: usize| args.connections.map_or(default, |given| given as usize);
     let measured = match workload {
         Workload::Throughput if split => far_end::drain(app, LARGE_BYTES, counted).await,
@@ -97,7 +110,6 @@ async fn measure_one(app: &App, workload: Workload, args: &BenchArgs) -> Result<
         Workload::Throughput => streams::one_way(app, 1, LARGE_BYTES, counted).await,
         Workload::Small => streams::one_way(app, 1, SMALL_BYTES, counted).await,
         Workload::Fanin => streams::one_way(app, connections(64), 1024, counted).await,
-        Workload::Actor => actors::one_way(app, SMALL_BYTES, counted).await,
         Workload::Control => actors::control(app, SMALL_BYTES).await,
         Workload::Lanes => lanes::delay(app, SMALL_BYTES).await,
         Workload::Pingpong => pingpong::in_one_process(app, SMALL_BYTES).await,
@@ -107,7 +119,7 @@ async fn measure_one(app: &App, workload: Workload, args: &BenchArgs) -> Result<
         Workload::Memory => {
             connections::memory(app, connections::affordable(connections(1000))).await
         }
-        Workload::All => bail!("not one workload"),
+        Workload::Actor | Workload::All => bail!("not one figure"),
     };
     let mut report = measured.with_context(|| format!("cannot measure {}", name(workload)))?;
     report.workload = name(workload);

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::ConnectionCore;
 use crate::error::{CloseCode, CloseReason, LibraryError, Outcome, SendError};
+use crate::frame::HEADER_BYTES;
 use crate::transport::lane::{Admission, OutcomeSink, Step};
 use crate::transport::lanes::Lane;
 use crate::transport::stream::SendStream;
@@ -47,7 +48,7 @@ impl ConnectionCore {
         }
     }
 
-    fn check_length(&self, lane: Lane, frame: Bytes) -> Result<Bytes, SendError> {
+    pub(crate) fn check_length(&self, lane: Lane, frame: Bytes) -> Result<Bytes, SendError> {
         let (length, limit) = (frame.len(), self.frame_bytes_max(lane));
         if length > limit { Err(SendError::TooLarge { length, limit, frame }) } else { Ok(frame) }
     }
@@ -77,12 +78,52 @@ impl ConnectionCore {
         Ok(())
     }
 
+    /// Takes over `frames`, for which `credit` was admitted together, from the front; `sink` is asked
+    /// once for each. What the lane refuses stays.
+    pub(crate) fn send_many_admitted(
+        self: &Arc<Self>,
+        lane: Lane,
+        frames: &mut VecDeque<Bytes>,
+        mut credit: usize,
+        mut sink: impl FnMut() -> Option<OutcomeSink>,
+    ) -> Result<(), CloseReason> {
+        let (queue, length_max) = (self.lanes.get(lane), self.frame_bytes_max(lane));
+        let mut result = Ok(());
+        while let Some(frame) = frames.front() {
+            // In groups, so that the lane's lock is never held for long.
+            let (count, cost) = match queue.group(frames, length_max) {
+                (0, _) => (1, credit.min(HEADER_BYTES + frame.len())),
+                group => group,
+            };
+            credit -= cost;
+            match queue.push_group(frames, count, cost, &mut sink) {
+                Ok(true) => self.pump(lane),
+                Ok(false) => {}
+                Err(reason) => {
+                    result = Err(self.close_reason().unwrap_or(reason));
+                    break;
+                }
+            }
+        }
+        queue.give_back(credit);
+        result
+    }
+
     pub(crate) fn try_send(self: &Arc<Self>, lane: Lane, frame: Bytes) -> Result<(), SendError> {
         let frame = self.check_length(lane, frame)?;
         match self.lanes.get(lane).try_admit(frame.len()) {
             Admission::Granted(cost) => self.send_admitted(lane, frame, cost, None),
             Admission::Full => Err(SendError::Full { frame }),
             Admission::Shut => Err(self.closed_error(frame)),
+        }
+    }
+
+    /// Admission of `length` bytes, or why there is none now.
+    pub(crate) fn try_admit(&self, lane: Lane, length: usize) -> Result<usize, SendError> {
+        match self.lanes.get(lane).try_admit(length) {
+            Admission::Granted(cost) => Ok(cost),
+            Admission::Full => Err(SendError::Full { frame: Bytes::new() }),
+            Admission::Shut => Err(self.closed_error(Bytes::new())),
         }
     }
 
@@ -145,7 +186,7 @@ impl ConnectionCore {
         loop {
             let (count, cost) = queue.group(frames, length_max);
             if count > 1 && queue.try_admit_group(cost) {
-                match queue.push_group(frames, count, cost) {
+                match queue.push_group(frames, count, cost, || None) {
                     Ok(true) => self.pump(lane),
                     Ok(false) => {}
                     // Told below, with the frame at the front.
@@ -169,7 +210,7 @@ impl ConnectionCore {
         }
     }
 
-    fn not_admitted(&self, error: AdmitError, frame: Bytes) -> SendError {
+    pub(crate) fn not_admitted(&self, error: AdmitError, frame: Bytes) -> SendError {
         match error {
             AdmitError::TimedOut(after) => {
                 SendError::TimedOut { after, outcome: Outcome::NotSent(frame) }

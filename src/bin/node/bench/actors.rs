@@ -9,13 +9,21 @@ use bytes::Bytes;
 use moorline::{ConnectionHandle, ConnectionMessage, FrameBatch};
 use ractor::{Actor, ActorProcessingErr, ActorRef, DerivedActorRef, call_t};
 
-use super::measure::{Processes, rss_kib};
+use super::measure::{Processes, Spent, rss_kib};
 use super::pair::{Pair, STEP_TIME_MAX, check_length};
 use super::streams::{flood, report};
 use super::{Report, WARM_UP};
 use crate::app::App;
 use crate::ping::Percentiles;
 use crate::wait::within;
+
+/// Frames in one `SendMany`.
+const BATCH_FRAMES: usize = 64;
+
+/// Turns that every way gets.
+const SLICES: u32 = 5;
+
+const ENDED: &str = "the connection's actor has ended";
 
 /// Questions that are asked behind the flood.
 const QUESTIONS: usize = 3_000;
@@ -56,9 +64,31 @@ impl Actor for Counter {
     }
 }
 
-/// One connection: `Send`, one message a frame, to the actor of the one end; the other end's gives
-/// its frames to a subscriber.
-pub(super) async fn one_way(app: &App, size: usize, counted: Duration) -> Result<Report> {
+/// How frames get to the lane.
+#[derive(Clone, Copy)]
+enum Way {
+    /// A `Send` message a frame.
+    Messages,
+    /// A `SendMany` message for [`BATCH_FRAMES`].
+    Batches,
+    /// Past the mailbox: what the other two are compared with.
+    Handle,
+}
+
+impl Way {
+    const ALL: [Self; 3] = [Self::Messages, Self::Batches, Self::Handle];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Messages => "actor",
+            Self::Batches => "actor-many",
+            Self::Handle => "actor-handle",
+        }
+    }
+}
+
+/// One connection, by one way after the other; its other end gives its frames to a subscriber.
+pub(super) async fn three_ways(app: &App, size: usize, counted: Duration) -> Result<Vec<Report>> {
     let link = Pair::start(app).await?.link().await?;
     let frames = Arc::new(AtomicU64::new(0));
     let (counter, _) = Actor::spawn(None, Counter, (size, Arc::clone(&frames))).await?;
@@ -66,25 +96,76 @@ pub(super) async fn one_way(app: &App, size: usize, counted: Duration) -> Result
     let limit = u64::try_from(STEP_TIME_MAX.as_millis()).unwrap_or(u64::MAX);
     let subscribe = |reply| ConnectionMessage::Subscribe { subscriber, reply: Some(reply) };
     ensure!(call_t!(link.far.actor(), subscribe, limit)?, "somebody else reads");
-    let sending = tokio::spawn(send(link.near, Bytes::from(vec![0x5a; size])));
-    tokio::time::sleep(WARM_UP).await;
-    let (started, before) = (Processes::THIS_ONE.start()?, frames.load(Relaxed));
-    tokio::time::sleep(counted).await;
-    let (spent, frames) = (started.spent()?, frames.load(Relaxed) - before);
-    if sending.is_finished() {
-        sending.await??;
-    } else {
-        sending.abort();
+    let payload = Bytes::from(vec![0x5a; size]);
+    // In slices, so that a change of the machine's speed hits each of them.
+    let mut sums = Way::ALL.map(|way| (way, Sum::default()));
+    for _ in 0..SLICES {
+        for (way, sum) in &mut sums {
+            let sending = tokio::spawn(send(*way, link.near.clone(), payload.clone()));
+            tokio::time::sleep(WARM_UP / SLICES).await;
+            let (started, before) = (Processes::THIS_ONE.start()?, frames.load(Relaxed));
+            tokio::time::sleep(counted / SLICES).await;
+            sum.add(started.spent()?, frames.load(Relaxed) - before);
+            sending.abort();
+            match sending.await {
+                Err(error) if error.is_cancelled() => {}
+                ended => ended??,
+            }
+        }
     }
     counter.stop(None);
-    report(spent, frames, size)
+    let handle = sums[2].1.a_second();
+    let figure = |(way, sum): (Way, Sum)| -> Result<Report> {
+        let mut report = report(sum.spent, sum.frames, size)?;
+        report.workload = way.name();
+        Ok(report.with("of_handle", sum.a_second() / handle))
+    };
+    sums.into_iter().map(figure).collect()
 }
 
-async fn send(connection: ConnectionHandle, payload: Bytes) -> Result<()> {
+/// What the slices of one way come to.
+#[derive(Clone, Copy, Default)]
+struct Sum {
+    spent: Spent,
+    frames: u64,
+}
+
+impl Sum {
+    fn add(&mut self, spent: Spent, frames: u64) {
+        self.spent.seconds += spent.seconds;
+        self.spent.cpu_seconds += spent.cpu_seconds;
+        self.frames += frames;
+    }
+
+    fn a_second(&self) -> f64 {
+        self.frames as f64 / self.spent.seconds
+    }
+}
+
+async fn send(way: Way, connection: ConnectionHandle, payload: Bytes) -> Result<()> {
+    match way {
+        Way::Messages => one_by_one(connection, payload).await,
+        Way::Batches => in_batches(connection, payload).await,
+        Way::Handle => flood(connection, payload).await,
+    }
+}
+
+async fn one_by_one(connection: ConnectionHandle, payload: Bytes) -> Result<()> {
     loop {
         let credit = connection.reserve(payload.len()).await?;
         let message = ConnectionMessage::Send { frame: payload.clone(), credit, reply: None };
-        connection.actor().cast(message).context("the connection's actor has ended")?;
+        connection.actor().cast(message).context(ENDED)?;
+        tokio::task::consume_budget().await;
+    }
+}
+
+async fn in_batches(connection: ConnectionHandle, payload: Bytes) -> Result<()> {
+    loop {
+        let credit = connection.reserve_many(BATCH_FRAMES, BATCH_FRAMES * payload.len()).await?;
+        let frames = vec![payload.clone(); BATCH_FRAMES];
+        let message = ConnectionMessage::SendMany { frames, credit, reply: None };
+        connection.actor().cast(message).context(ENDED)?;
+        tokio::task::consume_budget().await;
     }
 }
 
@@ -103,8 +184,8 @@ pub(super) async fn control(app: &App, size: usize) -> Result<Report> {
             let asked_at = Instant::now();
             let (reply, answer) = ractor::concurrency::oneshot();
             let stats = ConnectionMessage::Stats { reply: reply.into() };
-            actor.cast(stats).context("the connection's actor has ended")?;
-            answer.await.context("the connection's actor has ended")?;
+            actor.cast(stats).context(ENDED)?;
+            answer.await.context(ENDED)?;
             answers.push(asked_at.elapsed());
         }
         let spent = started.spent()?;

@@ -40,7 +40,7 @@ pub(super) struct Started {
 }
 
 /// What passed since the beginning.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Spent {
     pub seconds: f64,
     pub cpu_seconds: f64,
