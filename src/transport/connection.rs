@@ -94,6 +94,20 @@ impl MsQuicNetConnection {
         self.core.send(Lane::Data, Bytes::copy_from_slice(frame.as_ref())).await
     }
 
+    /// As [`send`](Self::send), without a copy, on `lane`. Nobody watches here whether a lane
+    /// stands still: its senders are told by their own limit.
+    ///
+    /// # Errors
+    ///
+    /// As for [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: the frame is taken over whole or not at all.
+    pub async fn send_on(&self, lane: Lane, frame: impl Into<Bytes>) -> Result<(), SendError> {
+        self.core.send(lane, frame.into()).await
+    }
+
     /// As [`send`](Self::send), without a copy, and waits until the peer's transport has
     /// acknowledged the frame.
     ///

@@ -47,8 +47,33 @@ impl std::fmt::Debug for ListenerCore {
     }
 }
 
+/// Ports that are tried where the system chooses.
+const PORT_ATTEMPTS: usize = 8;
+
 impl MsQuicListener {
     pub(super) fn start(
+        registration: &Arc<RegistrationWrapper>,
+        address: SocketAddr,
+        alpns: &[String],
+        configuration: &Arc<ffi::Configuration>,
+        credential: &NetCredential,
+        bounds: &Arc<Bounds>,
+    ) -> Result<Self, LibraryError> {
+        let mut attempts = if address.port() == 0 { PORT_ATTEMPTS } else { 1 };
+        loop {
+            let (configuration, credential) = (Arc::clone(configuration), credential.clone());
+            let bounds = Arc::clone(bounds);
+            let free = free_address(address)?;
+            attempts -= 1;
+            match Self::start_at(registration, free, alpns, configuration, credential, bounds) {
+                // Another process took the port meanwhile.
+                Err(error) if attempts > 0 && error.status == ffi::status::ADDRESS_IN_USE => {}
+                started => return started,
+            }
+        }
+    }
+
+    fn start_at(
         registration: &Arc<RegistrationWrapper>,
         address: SocketAddr,
         alpns: &[String],
@@ -56,7 +81,6 @@ impl MsQuicListener {
         credential: NetCredential,
         bounds: Arc<Bounds>,
     ) -> Result<Self, LibraryError> {
-        let address = free_address(address)?;
         let (sender, incoming) = mpsc::unbounded_channel();
         let core = Arc::new(ListenerCore {
             slot: ListenerSlot::default(),

@@ -244,8 +244,8 @@ impl MsQuicTransport {
                     listen_error(address, action, source)
                 }
             })?;
-        let bounds = Arc::clone(&self.inner.bounds);
-        MsQuicListener::start(&registration, address, &alpns, configuration, credential, bounds)
+        let bounds = &self.inner.bounds;
+        MsQuicListener::start(&registration, address, &alpns, &configuration, &credential, bounds)
             .map_err(library("start a listener"))
     }
 

@@ -34,11 +34,13 @@ pub(super) async fn one_way(
         receivers.spawn(count(link.far, size, counter));
         senders.spawn(flood(link.near, payload.clone()));
     }
-    let frames = || counters.iter().map(|counter| counter.load(Relaxed)).sum::<u64>();
+    let frames = || counters.iter().map(|counter| counter.load(Relaxed)).collect::<Vec<u64>>();
     tokio::time::sleep(WARM_UP).await;
     let (started, before) = (Processes::THIS_ONE.start()?, frames());
     tokio::time::sleep(counted).await;
-    let (spent, frames) = (started.spent()?, frames() - before);
+    let (spent, after) = (started.spent()?, frames());
+    let of_each: Vec<u64> =
+        after.iter().zip(before).map(|(after, before)| after - before).collect();
     // Whoever ended while it was counted ended too soon, and says why.
     while let Some(ended) = senders.try_join_next().or_else(|| receivers.try_join_next()) {
         ended??;
@@ -46,7 +48,12 @@ pub(super) async fn one_way(
     senders.abort_all();
     // They read on, so that what is on its way can be drained.
     receivers.detach_all();
-    report(spent, frames, size)
+    let (frames, least) = (of_each.iter().sum(), of_each.iter().min().copied().unwrap_or(0));
+    let report = report(spent, frames, size)?;
+    Ok(match connections {
+        1 => report,
+        many => report.with("least_of_mean", (least * many as u64) as f64 / frames as f64),
+    })
 }
 
 /// The figure of frames that went one way.
