@@ -12,12 +12,12 @@ TARGET_DIR := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 NODE := $(TARGET_DIR)/release/node
 COMPARE := $(TARGET_DIR)/release/compare
 
-.PHONY: help deps release demo test bench bench-node fuzz clean
+.PHONY: help deps release demo test bench bench-node bench-micro fuzz clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 deps: ## find what the build needs, and install it where apt-get exists
 	@sh scripts/deps.sh
@@ -36,6 +36,7 @@ test: deps ## formatting, lints, documentation and every test
 	@$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 	@echo "==> clippy"
 	@$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	@$(CARGO) clippy --workspace --bench micro --features moorline/internals --locked -- -D warnings
 	@echo "==> documentation"
 	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
 	@echo "==> documentation tests"
@@ -57,6 +58,10 @@ bench: release ## compare with quinn, msquic-async, TCP: 12 minutes; BENCH_ARGS=
 bench-node: release ## measure moorline alone: make bench-node ARGS="--workload small"
 	@echo "==> bench-node"
 	@$(NODE) bench $(ARGS)
+
+bench-micro: deps ## measure single parts without a network: make bench-micro ARGS=lane
+	@echo "==> bench-micro, release build"
+	@$(CARGO) bench --locked --features internals --bench micro -- $(ARGS)
 
 # libFuzzer needs options that only an unstable compiler takes; RUSTC_BOOTSTRAP lets a stable one
 # take them. The malloc limit is below the largest lengths a frame may announce, so a decoder

@@ -102,6 +102,10 @@ pub use transport::{
     skip_system_certificates, write_buffer_to_stream,
 };
 
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub use transport::internals;
+
 /// The version of the MsQuic library in this process.
 #[must_use]
 pub fn msquic_version() -> LibraryVersion {

@@ -13,6 +13,7 @@
 //! callback.rs, refusal.rs          the guard around callbacks; who refused whom
 //! dial_port.rs                     local ports that dialled connections share
 //! bounds.rs                        what all connections may hold together
+//! internals.rs                     parts of it without MsQuic, for benches/
 //! ffi.rs, ffi/                     all `unsafe`
 //! ```
 //!
@@ -26,6 +27,8 @@ pub(crate) mod core;
 mod dial_port;
 mod ffi;
 pub(crate) mod inbound;
+#[cfg(feature = "internals")]
+pub mod internals;
 pub(crate) mod lane;
 mod lanes;
 mod listener;
