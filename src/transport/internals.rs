@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::bounds::{Bounds, Share};
 use super::inbound::Inbound;
-use super::lane::{Lane, Step};
+use super::lane::{SendLane, Step};
 use crate::frame::{self, HEADER_BYTES, Piece, Position};
 
 /// The header of a payload of `length` bytes.
@@ -18,12 +18,12 @@ pub fn header(length: usize) -> [u8; HEADER_BYTES] {
 
 /// A lane whose submissions are acknowledged where they are made.
 #[derive(Debug)]
-pub struct Sending(Lane);
+pub struct Sending(SendLane);
 
 impl Default for Sending {
     fn default() -> Self {
         let bounds = Bounds::default();
-        Self(Lane::new(Share::new(&bounds.sending, bounds.limits.lane_bytes_max)))
+        Self(SendLane::new(Share::new(&bounds.sending, bounds.limits.lane_bytes_max)))
     }
 }
 
