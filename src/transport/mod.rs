@@ -12,7 +12,7 @@
 //! └── stream.rs, stream_pool.rs   streams of MsQuic, and framing over them
 //! callback.rs, refusal.rs          the guard around callbacks; who refused whom
 //! dial_port.rs                     local ports that dialled connections share
-//! bounds.rs                        what all connections may hold together
+//! bounds.rs, memory.rs             what all connections may hold together, and what that comes to
 //! internals.rs                     parts of it without MsQuic, for benches/
 //! ffi.rs, ffi/                     all `unsafe`
 //! ```
@@ -32,6 +32,7 @@ pub mod internals;
 pub(crate) mod lane;
 mod lanes;
 mod listener;
+mod memory;
 mod refusal;
 mod registration;
 mod settings;
@@ -50,6 +51,7 @@ pub use ffi::{exit_at_once, skip_system_certificates};
 pub use lane::OutcomeCounts;
 pub use lanes::Lane;
 pub use listener::{MsQuicListener, MsQuicNetIncomingRequest};
+pub use memory::WorstCaseMemory;
 pub use refusal::resolve_bad_certificate;
 pub use registration::RegistrationWrapper;
 pub use stream::{ReadStream, SendStream, read_message_from_stream, write_buffer_to_stream};

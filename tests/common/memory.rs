@@ -5,8 +5,17 @@ pub(crate) const MIB: usize = 1 << 20;
 
 /// Resident bytes of this process.
 pub(crate) fn resident() -> usize {
+    status("VmRSS:")
+}
+
+/// The most that was ever resident.
+pub(crate) fn peak() -> usize {
+    status("VmHWM:")
+}
+
+fn status(name: &str) -> usize {
     let status = std::fs::read_to_string("/proc/self/status").expect("Linux has it");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a VmRSS line");
+    let line = status.lines().find(|line| line.starts_with(name)).expect("such a line");
     let kibibytes = line.split_whitespace().nth(1).expect("a number");
     kibibytes.parse::<usize>().expect("a number") * 1024
 }

@@ -18,6 +18,10 @@ use crate::{bench, demo, keys, ping, run, send};
 /// How long connections may drain when a command has ended, unless it says otherwise.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// As by default: 3 s and 1 s for 0.5 s.
+const SILENT_INTERVALS: u32 = 6;
+const UNANSWERED_INTERVALS: u32 = 2;
+
 /// How long the runtime waits for threads of its own that are busy, such as a name lookup.
 const RUNTIME_GRACE: Duration = Duration::from_millis(500);
 
@@ -28,6 +32,8 @@ pub(crate) struct App {
     pub stop: Stop,
     /// How long workers poll before they sleep.
     pub poll_idle: Option<u32>,
+    /// Interval of keep-alives.
+    pub keep_alive: Option<Duration>,
     started: Arc<Mutex<Vec<Node>>>,
 }
 
@@ -36,6 +42,11 @@ impl App {
     pub(crate) async fn start(&self, mut config: NodeConfig) -> Result<Node> {
         if let Some(idle_us) = self.poll_idle {
             config.latency = Latency::Polling { idle_us };
+        }
+        if let Some(interval) = self.keep_alive {
+            config.limits.keep_alive_interval = interval;
+            config.limits.idle_time_max = interval * SILENT_INTERVALS;
+            config.limits.disconnect_time_max = interval * UNANSWERED_INTERVALS;
         }
         // Held meanwhile, so that no node can come to be behind the back of `shut_down`.
         let mut started = self.started.lock().await;
@@ -72,7 +83,7 @@ pub(crate) fn execute(cli: Cli) -> Exit {
         Command::Keygen(args) => keys::keygen(out, &args),
         Command::Id { certificate } => keys::id(out, &certificate),
         Command::Version => keys::version(out),
-        command => in_runtime(out, cli.poll_idle, command),
+        command => in_runtime(out, (cli.poll_idle, cli.keep_alive), command),
     };
     match done {
         Ok(()) => Exit::Done,
@@ -83,12 +94,17 @@ pub(crate) fn execute(cli: Cli) -> Exit {
     }
 }
 
-fn in_runtime(out: Output, poll_idle: Option<u32>, command: Command) -> Result<()> {
+fn in_runtime(
+    out: Output,
+    (poll_idle, keep_alive): (Option<u32>, Option<Duration>),
+    command: Command,
+) -> Result<()> {
     let runtime = runtime_for(&command).context("cannot start the runtime")?;
     let app = App {
         out,
         stop: signals::listen().context("cannot listen for signals")?,
         poll_idle,
+        keep_alive,
         started: Arc::default(),
     };
     let done = runtime.block_on(async {

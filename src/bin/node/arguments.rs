@@ -23,6 +23,10 @@ pub(crate) struct Cli {
     #[arg(long, global = true, value_name = "MICROSECONDS",
           value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub poll_idle: Option<u32>,
+    /// Interval of keep-alives on a silent connection; a peer is given up that is silent for six of
+    /// them, or that leaves anything unanswered for two [default: 0.5; bench scale: 5]
+    #[arg(long, global = true, value_name = "SECONDS", value_parser = seconds)]
+    pub keep_alive: Option<Duration>,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -189,21 +193,23 @@ pub(crate) enum Workload {
     Actor,
     Control,
     Lanes,
+    Scale,
     All,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
-    /// What to measure
+    /// What to measure; scale takes two minutes and is no part of all
     #[arg(long, value_enum, default_value = "all")]
     pub workload: Workload,
     /// Put the far end into a process of its own (throughput, small, pingpong)
     #[arg(long)]
     pub two_processes: bool,
-    /// Seconds that are counted, after one that is not [default: 5; connrate: 4]
+    /// Seconds that are counted, after one that is not [default: 5; connrate: 4; scale: 2]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub seconds: Option<Duration>,
-    /// Connections of memory [default: 1000] and fanin [default: 64]
+    /// Connections of memory [default: 1000], fanin [default: 64] and scale [default: 1, 64, 1000 and
+    /// 5000, one after the other]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub connections: Option<u32>,
 }

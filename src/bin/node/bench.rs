@@ -1,7 +1,8 @@
 //! `bench`: both ends over loopback, through the public handles and nothing else.
 //!
-//! Every workload starts its own two nodes, measures, and answers with one [`Report`]. What is
-//! counted is counted where it arrives, after a second that is not counted.
+//! Every workload starts its own two nodes, measures, and answers with one [`Report`] (`scale` with
+//! one for each number of connections). What is counted is counted where it arrives, after a time
+//! that is not counted.
 
 #[path = "bench/actors.rs"]
 mod actors;
@@ -17,6 +18,8 @@ mod measure;
 mod pair;
 #[path = "bench/pingpong.rs"]
 mod pingpong;
+#[path = "bench/scale.rs"]
+mod scale;
 #[path = "bench/streams.rs"]
 mod streams;
 
@@ -34,6 +37,8 @@ use crate::ping::Percentiles;
 
 pub(crate) use far_end::far_end;
 
+/// All but `scale`, which takes two minutes.
+///
 /// Memory comes first, while the allocator holds nothing that it could reuse unseen.
 const ALL: [Workload; 9] = [
     Workload::Memory,
@@ -91,11 +96,19 @@ fn is_splittable(workload: Workload) -> bool {
 
 /// The figures of one workload; most have one.
 async fn measure(app: &App, workload: Workload, args: &BenchArgs) -> Result<Vec<Report>> {
-    if workload != Workload::Actor {
-        return Ok(vec![measure_one(app, workload, args).await?]);
-    }
-    let counted = args.seconds.unwrap_or(COUNTED);
-    let measured = actors::three_ways(app, SMALL_BYTES, counted).await;
+    let counted = |default| args.seconds.unwrap_or(default);
+    let measured = match workload {
+        Workload::Actor => actors::three_ways(app, SMALL_BYTES, counted(COUNTED)).await,
+        Workload::Scale => {
+            let given = args.connections.map(|given| vec![given as usize]);
+            let counts = given.unwrap_or_else(|| scale::COUNTS.to_vec());
+            let mut app = app.clone();
+            // More often, and thousands of connections on a few cores do little else.
+            app.keep_alive.get_or_insert(scale::KEEP_ALIVE);
+            scale::scale(&app, &counts, SMALL_BYTES, counted(Duration::from_secs(2))).await
+        }
+        one => return Ok(vec![measure_one(app, one, args).await?]),
+    };
     measured.with_context(|| format!("cannot measure {}", name(workload)))
 }
 
@@ -119,7 +132,7 @@ async fn measure_one(app: &App, workload: Workload, args: &BenchArgs) -> Result<
         Workload::Memory => {
             connections::memory(app, connections::affordable(connections(1000))).await
         }
-        Workload::Actor | Workload::All => bail!("not one figure"),
+        Workload::Actor | Workload::Scale | Workload::All => bail!("not one figure"),
     };
     let mut report = measured.with_context(|| format!("cannot measure {}", name(workload)))?;
     report.workload = name(workload);
@@ -140,6 +153,7 @@ fn name(workload: Workload) -> &'static str {
         Workload::Actor => "actor",
         Workload::Control => "control",
         Workload::Lanes => "lanes",
+        Workload::Scale => "scale",
         Workload::All => "all",
     }
 }

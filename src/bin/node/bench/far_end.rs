@@ -46,6 +46,7 @@ impl FarEnd {
             .args(["bench-far-end", "--role", role, "--size", &size.to_string()])
             .args(["--trust", &trust.to_string()])
             .args(app.poll_idle.map(|time| format!("--poll-idle={time}")))
+            .args(app.keep_alive.map(|time| format!("--keep-alive={}", time.as_secs_f64())))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -87,6 +87,11 @@ pub(super) fn open_files_max() -> Option<usize> {
     soft_limit(&std::fs::read_to_string("/proc/self/limits").ok()?)
 }
 
+/// How many files this process has open.
+pub(super) fn open_files() -> Result<usize> {
+    Ok(std::fs::read_dir("/proc/self/fd").context("cannot read /proc/self/fd")?.count())
+}
+
 fn soft_limit(limits: &str) -> Option<usize> {
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
     line.split_whitespace().next()?.parse().ok()

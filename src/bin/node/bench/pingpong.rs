@@ -61,7 +61,7 @@ async fn measure(
     .await?
 }
 
-async fn round(connection: &ConnectionHandle, payload: &Bytes) -> Result<Duration> {
+pub(super) async fn round(connection: &ConnectionHandle, payload: &Bytes) -> Result<Duration> {
     let sent_at = Instant::now();
     connection.send(payload.clone()).await?;
     let frame = connection.recv().await?;
