@@ -9,12 +9,12 @@ use crate::frame::HEADER_BYTES;
 /// Lanes of one connection that share the node's budget: data and bulk.
 const LANES: u64 = 2;
 
-/// One end of an idle connection, the one that dialled: MsQuic's and OpenSSL's state, the actor,
-/// the handles. (The end that accepted takes less than half of it.)
+/// One end of an idle connection, the one that dialled: MsQuic's and OpenSSL's state, the actor, the
+/// handles. Rounded up: both ends together were measured with 134 to 160 KiB (docs/benchmarks.md).
 const CONNECTION_BYTES: u64 = 128 << 10;
 
 /// A handshake that is not done: as a connection, with the TLS state of the end that accepts, which
-/// is freed behind it.
+/// is freed behind it. An estimate from above.
 const HANDSHAKE_BYTES: u64 = 192 << 10;
 
 /// What the library keeps of each processor for the next burst: 256 receive blocks of 84 KiB, and
@@ -100,13 +100,13 @@ impl Limits {
         let connections = connections.min(self.connections_max);
         let count = connections as u64;
         let frame = (HEADER_BYTES + self.frame_bytes_max) as u64;
-        let lane = (2 * self.lane_bytes_max as u64).max(frame);
-        let control = 2 * self.control_lane_bytes_max as u64;
+        let lane = (self.lane_bytes_max as u64).saturating_mul(2).max(frame);
+        let control = (self.control_lane_bytes_max as u64).saturating_mul(2);
         let queued = shares(self.node_receive_bytes_max, self.inbound_bytes_max, connections);
         let stream = (self.inbound_bytes_max as u64).next_power_of_two();
         let processors = std::thread::available_parallelism().map_or(1, usize::from) as u64;
         WorstCaseMemory {
-            lanes: count.saturating_mul((LANES * lane).saturating_add(control)),
+            lanes: count.saturating_mul(lane.saturating_mul(LANES).saturating_add(control)),
             queues: queued.saturating_add(count.saturating_mul(frame)),
             windows: count.saturating_mul(u64::from(self.peer_streams_max)).saturating_mul(stream),
             connections: count.saturating_mul(CONNECTION_BYTES),
@@ -124,7 +124,7 @@ fn shares(budget: usize, bytes_max: usize, count: usize) -> u64 {
     for before in 0..count {
         let share = budget / before.max(1);
         if share <= floor {
-            return sum.saturating_add((count - before) as u64 * floor as u64);
+            return sum.saturating_add(((count - before) as u64).saturating_mul(floor as u64));
         }
         sum = sum.saturating_add(share.min(bytes_max) as u64);
     }
