@@ -74,13 +74,14 @@ impl Many {
         self.limits.worst_case_memory(self.near.len())
     }
 
-    /// Bytes at the peak beside what the process has anyway, and bytes allowed to both nodes.
-    fn measure(&self, what: &str, allowed: u64) -> (usize, usize) {
+    /// Bytes at the peak beside what the process has anyway, which must be fewer than `allowed` for
+    /// each of both nodes.
+    fn measure(&self, what: &str, allowed: u64) -> usize {
         let taken = peak() - self.anyway;
         let allowed = usize::try_from(2 * allowed).expect("bounded");
         eprintln!("{what}: {} MiB of {} MiB", taken / MIB, allowed / MIB);
         assert!(taken < allowed, "{what}: {taken} bytes, at most {allowed} are allowed");
-        (taken, allowed)
+        taken
     }
 
     async fn end(self) {
@@ -119,7 +120,7 @@ async fn peers_that_never_read_take_no_more_than_the_limits_say() {
         senders.spawn(send_until_it_waits(handle.clone()));
     }
     let accepted = within("the senders", senders.join_all()).await.into_iter().sum::<usize>();
-    let (taken, _) = many
+    let taken = many
         .measure(&format!("{} MiB that nobody reads", accepted / MIB), many.worst_case().total());
     assert!(accepted > PEERS * many.limits.inbound_bytes_max, "{accepted} bytes were accepted");
     assert!(taken > accepted, "all of it is somewhere");
@@ -127,7 +128,7 @@ async fn peers_that_never_read_take_no_more_than_the_limits_say() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn senders_at_full_speed_take_no_more_than_the_limits_say_and_an_eighth_of_it() {
+async fn senders_at_full_speed_take_no_more_than_the_limits_say() {
     const SENDERS: usize = 64;
     const FRAMES: usize = 3_000;
     const BYTES: usize = 1_000;
@@ -159,9 +160,7 @@ async fn senders_at_full_speed_take_no_more_than_the_limits_say_and_an_eighth_of
         });
     }
     within("all frames", tasks.join_all()).await;
-    let (taken, allowed) = many.measure("64 senders at full speed", many.worst_case().total());
-    // Bulk and control are not in use.
-    assert!(8 * taken > allowed, "the figure says nothing: {taken} of {allowed} bytes");
+    many.measure("64 senders at full speed", many.worst_case().total());
     many.end().await;
 }
 
