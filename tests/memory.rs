@@ -138,7 +138,7 @@ async fn senders_at_full_speed_take_no_more_than_the_limits_say() {
         limits.lane_bytes_max = 256 << 10;
         limits.inbound_bytes_max = 256 << 10;
         limits.peer_streams_max = 1;
-        limits.handshakes_pending_max = WIDTH;
+        limits.handshakes_pending_max = 4 * WIDTH;
     })
     .await;
     let mut tasks = JoinSet::new();
