@@ -26,7 +26,7 @@ use tracing::{Span, debug, info};
 use super::frame_batch::FrameBatch;
 use super::handle::{ConnectionHandle, ConnectionStats, Credit, stats};
 use super::send_many::send_many;
-use super::{NodeShared, OwnedTask, finish};
+use super::{NodeShared, OwnedTask, answer, answer_once, finish};
 use crate::error::{CloseCode, CloseReason, Outcome, RecvError, SendError, SendManyError};
 use crate::transport::core::{ConnectionCore, Notice};
 use crate::transport::inbound::Subscriber;
@@ -485,18 +485,5 @@ impl Drop for State {
         if let Some(reason) = self.core().close_reason() {
             self.tell_waiters(&reason);
         }
-    }
-}
-
-pub(super) fn answer<T>(reply: RpcReplyPort<T>, value: T) {
-    if reply.send(value).is_err() {
-        debug!("the caller gave up before the reply");
-    }
-}
-
-fn answer_once<T>(reply: &std::sync::Mutex<Option<RpcReplyPort<T>>>, value: T) {
-    let reply = reply.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-    if let Some(reply) = reply {
-        answer(reply, value);
     }
 }

@@ -29,10 +29,12 @@ pub(crate) mod target;
 #[cfg(test)]
 mod supervision_tests;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use ractor::RpcReplyPort;
 use tokio::sync::{Notify, broadcast, watch};
+use tracing::debug;
 
 use crate::config::NodeConfig;
 use crate::registry::{EpochSource, Registry};
@@ -111,5 +113,20 @@ impl OwnedTask {
 impl Drop for OwnedTask {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+/// Answers a caller who may have given up.
+fn answer<T>(reply: RpcReplyPort<T>, value: T) {
+    if reply.send(value).is_err() {
+        debug!("the caller gave up before the reply");
+    }
+}
+
+/// As [`answer`], for one of several who may be first.
+fn answer_once<T>(reply: &Mutex<Option<RpcReplyPort<T>>>, value: T) {
+    let reply = reply.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(reply) = reply {
+        answer(reply, value);
     }
 }
