@@ -232,6 +232,7 @@ impl Inbound {
     /// The next frame, the end, or nothing yet.
     pub(super) fn take_one(&self) -> Option<Result<(Bytes, Duration), RecvError>> {
         let mut state = lock(&self.state);
+        state.skip_ends();
         let taken = match state.refusal() {
             Some(error) => Some(Err(error)),
             None => state.take().or_else(|| state.over().map(Err)),
@@ -250,6 +251,7 @@ impl Inbound {
         if let Some(error) = state.refusal() {
             return Some(Err(error));
         }
+        state.skip_ends();
         let taken = match state.take_frames(into, max) {
             0 => state.take().or_else(|| state.over().map(Err)).map(|end| end.map(|_| 0)),
             count => Some(Ok(count)),

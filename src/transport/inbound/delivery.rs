@@ -118,6 +118,7 @@ impl Inbound {
                     }
                 }
             } else if !state.readers.is_empty() {
+                state.skip_ends();
                 let taken = state.take().or_else(|| state.over().map(Err));
                 let Some(taken) = taken else { break };
                 let Some(reader) = state.readers.pop_front() else { break };

@@ -152,6 +152,25 @@ impl State {
         self.closed.clone().map(|reason| RecvError::Closed { reason })
     }
 
+    /// Forgets ends of streams while another one may still deliver: whoever reads them all is told
+    /// of the last one.
+    pub(super) fn skip_ends(&mut self) {
+        let at_end = |queue: &Queue| {
+            let position = Position::Boundary;
+            matches!(queue.items.front(), Some(Item::End(end)) if *end == RecvError::EndOfStream { position })
+        };
+        while self.streams.len() > 1 {
+            let open = |queue: &&Queue| !queue.ended || !queue.items.is_empty();
+            let more = self.streams.iter().filter(open).nth(1).is_some();
+            let Some(queue) = self.streams.iter_mut().find(|queue| at_end(queue)) else { return };
+            if !more {
+                return;
+            }
+            queue.items.pop_front();
+            self.drop_empty();
+        }
+    }
+
     /// Brings the stream whose turn it is, and that has something, to the front.
     pub(super) fn seek(&mut self) -> bool {
         if self.turn >= TURN_BYTES && self.streams.len() > 1 {
