@@ -9,8 +9,8 @@ use msquic::ffi::{HQUIC, QUIC_BUFFER, QUIC_STATUS, QUIC_STREAM_EVENT};
 use super::{ConnectionSlot, LibraryError, RawHandle, STATUS_SUCCESS, Slot, call, check, status};
 use crate::transport::callback::guard;
 
-/// Buffers of one submission: a coalesced one and large payloads behind it.
-pub(in crate::transport) const PARTS_MAX: usize = 4;
+/// Buffers of one submission: small frames behind each other, and large payloads between them.
+pub(in crate::transport) const PARTS_MAX: usize = 8;
 
 /// What a stream is told. All calls come from the connection's one worker, in order.
 pub(in crate::transport) trait StreamCallbacks: Send + Sync + 'static {

@@ -11,9 +11,17 @@ use crate::transport::ffi::{PARTS_MAX, SendRequest};
 /// own.
 const COPY_BYTES_MAX: usize = 8 * 1024;
 
+/// From this size on memory that is full is sent as it is and more is taken, instead of moved to
+/// where there is room for all.
+const MOVE_BYTES_MAX: usize = 16 * 1024;
+
 /// A batch is submitted on its own from this size on: enough to amortise a submission (2 to 3 µs),
 /// small enough to keep several on their way.
 pub(super) const BATCH_BYTES: usize = 128 * 1024;
+
+/// The parts that one more frame may add: the small frames in front of it, its header (where it
+/// needs memory of its own) and itself.
+const PARTS_OF_ONE: usize = 3;
 
 /// What a submission carries until it is acknowledged.
 #[derive(Default)]
@@ -38,7 +46,7 @@ pub(super) struct Batch {
 
 impl Batch {
     pub(super) fn is_full(&self) -> bool {
-        self.sent.bytes >= BATCH_BYTES || self.count + 2 >= PARTS_MAX
+        self.sent.bytes >= BATCH_BYTES || self.count + PARTS_OF_ONE > PARTS_MAX
     }
 
     pub(super) fn push(&mut self, frame: Bytes, cost: usize, sink: Option<OutcomeSink>) {
@@ -47,7 +55,7 @@ impl Batch {
         self.sent.bytes += wire;
         self.sent.cost += cost;
         let small = frame.len() <= COPY_BYTES_MAX;
-        self.tail.reserve(if small { wire } else { HEADER_BYTES });
+        self.make_room(if small { wire } else { HEADER_BYTES });
         self.tail.put_slice(&frame::header(frame.len()));
         if let Some(sink) = sink {
             self.sent.sinks.push((frame.clone(), sink));
@@ -57,6 +65,19 @@ impl Batch {
         } else {
             self.close_tail();
             self.add_part(frame);
+        }
+    }
+
+    /// Room for `length` bytes in the tail. What a batch has doubles each time it is too little, and
+    /// never passes what makes it full.
+    fn make_room(&mut self, length: usize) {
+        let room = self.tail.capacity() - self.tail.len();
+        if length > room && self.tail.len() >= MOVE_BYTES_MAX {
+            self.close_tail();
+            let rest = BATCH_BYTES.saturating_sub(self.sent.bytes);
+            self.tail.reserve(self.sent.bytes.min(rest).max(length));
+        } else {
+            self.tail.reserve(length);
         }
     }
 
