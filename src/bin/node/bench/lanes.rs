@@ -35,6 +35,7 @@ pub(super) async fn delay(app: &App, size: usize) -> Result<Report> {
     Ok(Report::new("p99_behind_bulk_over_quiet", behind.us.p99 / quiet.us.p99, "x")
         .with("quiet_p50", quiet.us.p50)
         .with("quiet_p99", quiet.us.p99)
+        .with("quiet_cores", quiet.cores)
         .with("bulk_p50", behind.us.p50)
         .with("bulk_p99", behind.us.p99)
         .with("bulk_mib_s", behind.flood_mib)
