@@ -28,11 +28,11 @@ pub struct Limits {
     /// waited for (default [`STREAM_OP_TIMEOUT`]).
     pub stream_op_timeout: Duration,
     /// Bytes that a lane holds for callers, admitted and unfinished (default 4 MiB): more than a
-    /// bandwidth-delay product of 10 Gbit/s × 3 ms. A lane starts with 192 KiB and grows up to this
+    /// bandwidth-delay product of 10 Gbit/s × 3 ms. A lane starts with 128 KiB and grows up to this
     /// as the peer acknowledges. One frame larger than this is admitted alone.
     pub lane_bytes_max: usize,
-    /// Bytes that all lanes of a node hold together (default 12 MiB): those that are busy get equal
-    /// shares, none less than 192 KiB or its largest frame.
+    /// Bytes that all lanes of a node hold together (default 10 MiB): those that are busy get equal
+    /// shares, none less than 128 KiB or its largest frame.
     pub node_send_bytes_max: usize,
     /// Bytes that the control lane of a connection holds, and its largest frame (default 64 KiB):
     /// its own, beside what the other lanes of the node hold.
@@ -74,7 +74,7 @@ impl Default for Limits {
             frame_time_max: STREAM_OP_TIMEOUT,
             stream_op_timeout: STREAM_OP_TIMEOUT,
             lane_bytes_max: 4 << 20,
-            node_send_bytes_max: 12 << 20,
+            node_send_bytes_max: 10 << 20,
             control_lane_bytes_max: 64 << 10,
             inbound_bytes_max: 4 << 20,
             node_receive_bytes_max: 64 << 20,
@@ -147,22 +147,43 @@ impl Limits {
     }
 }
 
-/// How fast MsQuic's workers notice what comes.
+/// How long MsQuic's workers look for work before they sleep.
+///
+/// A sleeping worker costs nothing and has to be woken: 30 to 60 µs on an ordinary machine, up to
+/// four times a round trip. One that looks for work gives the processor to any other thread that
+/// wants it. It is a setting of the process: the first node decides (or whoever else uses MsQuic
+/// before), and what later ones say changes nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Latency {
-    /// Workers sleep when there is nothing to do: no CPU when idle, and a wake-up (30 to 60 µs on
-    /// an ordinary machine) for each frame that comes out of silence.
+    /// [`BALANCED_IDLE_US`](Self::BALANCED_IDLE_US): long enough for the next frame of a busy
+    /// peer. Round trips on one machine take half as long as with [`Saving`](Self::Saving). Costs
+    /// nothing while connections are silent, and up to 100 µs of one core behind each burst.
     #[default]
     Balanced,
-    /// Workers look for work this long before they sleep: frames that follow each other within
-    /// that time wake nobody. Costs up to that time of CPU, on one core for each worker, after
-    /// every burst. It holds for all nodes of the process, from then on; of several values the
-    /// last one counts.
+    /// They sleep at once: the least CPU, and a wake-up for each frame that comes out of silence.
+    Saving,
+    /// They look this long: frames that follow each other within that time wake nobody. Costs up
+    /// to that time of CPU, on one core for each worker, after every burst.
     Polling {
         /// 1 to 10,000 µs; 200 covers the round trips of a local network.
         idle_us: u32,
     },
+}
+
+impl Latency {
+    /// How long workers look for work by default, in microseconds.
+    pub const BALANCED_IDLE_US: u32 = 100;
+
+    /// How long workers look for work, in microseconds; 0: not at all.
+    #[must_use]
+    pub fn idle_us(self) -> u32 {
+        match self {
+            Self::Balanced => Self::BALANCED_IDLE_US,
+            Self::Saving => 0,
+            Self::Polling { idle_us } => idle_us,
+        }
+    }
 }
 
 /// Everything a [`Node`](crate::Node) is started with.
@@ -191,7 +212,7 @@ pub struct NodeConfig {
     pub backoff: BackoffSettings,
     /// How often listeners and connectors are restarted before the node gives up.
     pub restart: RestartPolicy,
-    /// How fast MsQuic's workers notice what comes.
+    /// How long MsQuic's workers look for work before they sleep.
     pub latency: Latency,
 }
 

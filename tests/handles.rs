@@ -3,7 +3,7 @@
 mod common;
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use common::{Pair, stranger, within};
@@ -123,15 +123,32 @@ async fn a_sink_and_a_stream_carry_frames() {
 }
 
 #[tokio::test]
-async fn nodes_with_polling_workers_exchange_frames_and_end() {
-    let polling = |config: &mut NodeConfig| config.latency = Latency::Polling { idle_us: 200 };
-    let pair = Pair::with(polling, polling).await;
-    for frame in &frames(200) {
-        pair.at_client.send(frame.clone()).await.expect("taken over");
-        let there = within("there", pair.at_server.recv()).await.expect("a frame");
-        pair.at_server.send(there).await.expect("taken over");
-        assert_eq!(within("back", pair.at_client.recv()).await.expect("a frame"), frame);
+async fn nodes_whose_workers_poll_or_sleep_exchange_frames_and_end() {
+    for latency in [Latency::Polling { idle_us: 200 }, Latency::Saving] {
+        let set = |config: &mut NodeConfig| config.latency = latency;
+        let pair = Pair::with(set, set).await;
+        for frame in &frames(200) {
+            pair.at_client.send(frame.clone()).await.expect("taken over");
+            let there = within("there", pair.at_server.recv()).await.expect("a frame");
+            pair.at_server.send(there).await.expect("taken over");
+            assert_eq!(within("back", pair.at_client.recv()).await.expect("a frame"), frame);
+        }
+        pair.end().await;
     }
+}
+
+#[tokio::test]
+async fn an_idle_path_acknowledges_a_lone_frame_soon() {
+    let pair = Pair::new().await;
+    let mut fastest = Duration::MAX;
+    for frame in &frames(20) {
+        let started = Instant::now();
+        pair.at_client.send_acked(frame.clone()).await.expect("acknowledged");
+        fastest = fastest.min(started.elapsed());
+        within("the frame", pair.at_server.recv()).await.expect("a frame");
+    }
+    // An acknowledgement may be 25 ms late by default (RFC 9000, section 18.2).
+    assert!(fastest < Duration::from_millis(20), "{fastest:?}");
     pair.end().await;
 }
 

@@ -12,7 +12,7 @@ use super::events::Events;
 use super::handle::ConnectionHandle;
 use super::supervisor::{Supervisor, SupervisorMessage};
 use super::target::Target;
-use crate::config::{Latency, NodeConfig};
+use crate::config::NodeConfig;
 use crate::error::{CloseCode, ConnectError, ListenError, NodeError};
 use crate::identity::CertHash;
 use crate::transport::{MsQuicTransport, poll_when_idle};
@@ -76,10 +76,9 @@ impl Node {
 
     async fn spawn_under(config: NodeConfig, parent: Option<ActorCell>) -> Result<Self, NodeError> {
         config.validate()?;
-        if let Latency::Polling { idle_us } = config.latency {
-            let action = "let its workers poll";
-            poll_when_idle(idle_us).map_err(|source| NodeError::Library { action, source })?;
-        }
+        let action = "let its workers poll";
+        poll_when_idle(config.latency.idle_us())
+            .map_err(|source| NodeError::Library { action, source })?;
         let transport = MsQuicTransport::with_limits(config.limits.clone())?;
         let shared = NodeShared::new(config, transport);
         let arguments = Arc::clone(&shared);

@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::config::Limits;
 
-/// What a lane or queue may always hold: three reads of a socket. With less a sender waits for the
-/// late acknowledgements of an idle path.
-pub(super) const FLOOR: usize = 192 * 1024;
+/// What a lane or queue may always hold: two reads of a socket. MsQuic asks its peer for one
+/// acknowledgement in up to 84 packets; with less than that on its way a sender waits for one that
+/// is late.
+pub(super) const FLOOR: usize = 128 * 1024;
 
 /// The limits of a transport, and the budgets that come with them.
 #[derive(Debug)]

@@ -30,7 +30,7 @@ const RUNTIME_GRACE: Duration = Duration::from_millis(500);
 pub(crate) struct App {
     pub out: Output,
     pub stop: Stop,
-    /// How long workers poll before they sleep.
+    /// How long workers look for work before they sleep, in microseconds.
     pub poll_idle: Option<u32>,
     /// Interval of keep-alives.
     pub keep_alive: Option<Duration>,
@@ -41,7 +41,10 @@ impl App {
     /// Starts a node that is shut down when the command ends, however it ends.
     pub(crate) async fn start(&self, mut config: NodeConfig) -> Result<Node> {
         if let Some(idle_us) = self.poll_idle {
-            config.latency = Latency::Polling { idle_us };
+            config.latency = match idle_us {
+                0 => Latency::Saving,
+                idle_us => Latency::Polling { idle_us },
+            };
         }
         if let Some(interval) = self.keep_alive {
             config.limits.keep_alive_interval = interval;

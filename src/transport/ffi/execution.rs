@@ -6,7 +6,8 @@ use msquic::ffi::{QUIC_GLOBAL_EXECUTION_CONFIG, QUIC_PARAM_GLOBAL_EXECUTION_CONF
 
 use super::{LibraryError, call, check};
 
-/// Lets workers look for work for `microseconds` before they sleep.
+/// Lets workers look for work for `microseconds` before they sleep. Once the library is in use it
+/// accepts this and changes nothing.
 pub(crate) fn poll_when_idle(microseconds: u32) -> Result<(), LibraryError> {
     let config = QUIC_GLOBAL_EXECUTION_CONFIG {
         Flags: 0,

@@ -6,6 +6,11 @@ use msquic::ffi::QUIC_SETTINGS;
 
 use crate::config::Limits;
 
+/// How late an acknowledgement may be (the library has 25, as RFC 9000, section 18.2). Whoever waits
+/// for one, or has little on its way, waits that long on an otherwise silent path; so do the probes
+/// that find a lost last packet. Many packets are acknowledged together whatever this is.
+const ACK_DELAY_MS: u32 = 1;
+
 /// The settings of a configuration.
 pub(in crate::transport) struct QuicSettings(QUIC_SETTINGS);
 
@@ -41,6 +46,7 @@ impl QuicSettings {
         // fast peer grows to 16 MiB.
         let window = u32::try_from(limits.inbound_bytes_max).unwrap_or(u32::MAX);
         set!(s, ConnFlowControlWindow, set_ConnFlowControlWindow, window);
+        set!(s, MaxAckDelayMs, set_MaxAckDelayMs, ACK_DELAY_MS);
         // A completed send means acknowledged, not copied.
         s.set_SendBufferingEnabled(0);
         // Contains a use-after-free of the bundled library (path migration).
