@@ -46,7 +46,7 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    fn new(bytes: usize) -> Self {
+    pub(super) fn new(bytes: usize) -> Self {
         Self { bytes, busy: AtomicUsize::new(0) }
     }
 
@@ -83,15 +83,15 @@ impl Share {
         self.bytes_max
     }
 
-    /// Whether anything is held: who holds nothing takes no part.
-    pub(super) fn set_busy(&mut self, busy: bool) {
-        if std::mem::replace(&mut self.busy, busy) != busy {
-            if busy {
-                self.budget.busy.fetch_add(1, Ordering::Relaxed);
-            } else {
-                self.budget.busy.fetch_sub(1, Ordering::Relaxed);
-            }
+    /// Whether anything is held: who holds nothing takes no part. Returns whether that is new.
+    pub(super) fn set_busy(&mut self, busy: bool) -> bool {
+        let is_new = std::mem::replace(&mut self.busy, busy) != busy;
+        if is_new && busy {
+            self.budget.busy.fetch_add(1, Ordering::Relaxed);
+        } else if is_new {
+            self.budget.busy.fetch_sub(1, Ordering::Relaxed);
         }
+        is_new
     }
 }
 
@@ -118,9 +118,10 @@ mod tests {
         let mut shares: Vec<Share> = (0..32).map(|_| Share::new(&budget, 8 * FLOOR)).collect();
         shares[0].set_busy(true);
         assert_eq!(shares[0].bytes(), 8 * FLOOR);
-        shares[1..4].iter_mut().for_each(|share| share.set_busy(true));
+        shares[1..4].iter_mut().for_each(|share| assert!(share.set_busy(true)));
         assert_eq!(shares[0].bytes(), 4 * FLOOR);
-        shares.iter_mut().for_each(|share| share.set_busy(true));
+        let new = shares.iter_mut().filter_map(|share| share.set_busy(true).then_some(())).count();
+        assert_eq!(new, 28, "four were busy");
         assert_eq!(shares[0].bytes(), FLOOR, "never less than the floor");
         shares.truncate(1);
         assert_eq!(shares[0].bytes(), 8 * FLOOR, "who is gone takes no part");

@@ -221,7 +221,7 @@ impl SendLane {
             self.give_back(cost);
             return Err(Rejected { frame, reason });
         }
-        state.push(frame, cost, sink);
+        state.push(frame, cost, sink, &self.room);
         Ok(!state.submitting && state.may_submit())
     }
 
@@ -233,7 +233,7 @@ impl SendLane {
         if state.shut.is_some() || !state.pay(cost, &self.room) {
             return Err(frame);
         }
-        state.push(frame, cost, None);
+        state.push(frame, cost, None, &self.room);
         Ok((!state.submitting && state.may_submit(), state.counts.accepted))
     }
 
@@ -273,7 +273,7 @@ impl SendLane {
         }
         for frame in frames.drain(..count) {
             let cost = self.cost(frame.len());
-            state.push(frame, cost, sink());
+            state.push(frame, cost, sink(), &self.room);
         }
         Ok(!state.submitting && state.may_submit())
     }
@@ -404,7 +404,7 @@ impl SendLane {
         let mut state = lock(&self.state);
         state.abandoned = true;
         let queue = std::mem::take(&mut state.queue);
-        state.limit.set_busy(false);
+        state.limit.end();
         state.counts.not_sent += queue.iter().map(|batch| batch.sent.frames).sum::<u64>();
         drop(state);
         for (frame, sink) in queue.into_iter().flat_map(|batch| batch.sent.sinks) {
@@ -439,9 +439,9 @@ impl State {
         true
     }
 
-    fn push(&mut self, frame: Bytes, cost: usize, sink: Option<OutcomeSink>) {
+    fn push(&mut self, frame: Bytes, cost: usize, sink: Option<OutcomeSink>, room: &Room) {
         self.counts.accepted += 1;
-        self.limit.set_busy(true);
+        room.begin(&mut self.limit);
         match self.queue.back_mut() {
             Some(batch) if !batch.is_full() => batch.push(frame, cost, sink),
             _ => {

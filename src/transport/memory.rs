@@ -7,7 +7,7 @@ use crate::config::Limits;
 use crate::frame::HEADER_BYTES;
 
 /// Lanes of one connection that share the node's budget: data and bulk.
-const LANES: u64 = 2;
+const LANES: usize = 2;
 
 /// One end of an idle connection, the one that dialled: MsQuic's and OpenSSL's state, the actor, the
 /// handles. Rounded up: both ends together were measured with 134 to 160 KiB (docs/benchmarks.md).
@@ -29,6 +29,7 @@ const PROCESSOR_BYTES: u64 = 24 << 20;
 ///
 /// - the kernel's socket buffers;
 /// - frames that the application has taken, or waits with for admission, and what it keeps of them;
+///   and those sent with more than one [`Credit`](crate::Credit) a lane that was kept unused;
 /// - datagrams that the library has read and not decrypted: little, unless a peer ignores congestion
 ///   control (then up to one for each KiB of `Limits::inbound_bytes_max` a connection);
 /// - what it costs to remember very small pieces, where a peer sends byte by byte;
@@ -36,19 +37,19 @@ const PROCESSOR_BYTES: u64 = 24 << 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WorstCaseMemory {
-    /// Frames that this node's callers handed over. For each data and bulk lane twice
-    /// `Limits::lane_bytes_max`, as small frames are gathered in buffers that grow by doubling, or
-    /// one frame of `Limits::frame_bytes_max`, which a lane admits alone; for each control lane
-    /// twice its own limit.
-    ///
-    /// `Limits::node_send_bytes_max` makes it less in practice, and is no bound to rely on: a lane
-    /// keeps its room for the next burst if its callers had to wait in the last one.
+    /// Frames that this node's callers handed over: what data and bulk lanes may hold of
+    /// `Limits::node_send_bytes_max`, if they begin one after the other (the first has up to
+    /// `Limits::lane_bytes_max`, the last its least share), and for each control lane its own limit.
+    /// All of it twice, as small frames are gathered in buffers that grow by doubling.
     pub lanes: u64,
     /// Frames that wait for `recv`: what each connection may hold of
-    /// `Limits::node_receive_bytes_max`, if they begin one after the other and nobody reads (the
-    /// first has all of it, the last its least share), and for each one frame of
-    /// `Limits::frame_bytes_max` that is not whole.
+    /// `Limits::node_receive_bytes_max`, if they begin one after the other and nobody reads.
     pub queues: u64,
+    /// What is allowed beyond that, so that one frame always gets through: of
+    /// `Limits::frame_bytes_max` one in each data lane, one in each bulk lane, and one for each
+    /// connection that is not received as a whole. With large frames this is most of it: set the
+    /// limit to what is sent.
+    pub large_frames: u64,
     /// What the library holds of the peers' streams behind a full queue. Each stream's buffer grows
     /// up to `Limits::inbound_bytes_max`, rounded up to a power of two, and stays as large as it
     /// once was: so it counts `Limits::peer_streams_max` times. (Another moorline node has a stream
@@ -68,8 +69,8 @@ impl WorstCaseMemory {
     /// All of it together.
     #[must_use]
     pub fn total(&self) -> u64 {
-        let Self { lanes, queues, windows, connections, handshakes, pools } = *self;
-        [lanes, queues, windows, connections, handshakes, pools]
+        let Self { lanes, queues, large_frames, windows, connections, handshakes, pools } = *self;
+        [lanes, queues, large_frames, windows, connections, handshakes, pools]
             .into_iter()
             .fold(0, u64::saturating_add)
     }
@@ -90,7 +91,7 @@ impl Limits {
     /// limits.inbound_bytes_max = 256 << 10;
     /// limits.peer_streams_max = 1;
     /// let memory = limits.worst_case_memory(100);
-    /// assert_eq!(memory.lanes, 100 * 2 * (256 + 256 + 64 << 10));
+    /// assert_eq!(memory.large_frames, 100 * 3 * (4 + (64 << 10)));
     /// assert_eq!(memory.windows, 100 * (256 << 10));
     /// let all = limits.worst_case_memory(limits.connections_max);
     /// assert!(all.total() > memory.total());
@@ -100,14 +101,15 @@ impl Limits {
         let connections = connections.min(self.connections_max);
         let count = connections as u64;
         let frame = (HEADER_BYTES + self.frame_bytes_max) as u64;
-        let lane = (self.lane_bytes_max as u64).saturating_mul(2).max(frame);
-        let control = (self.control_lane_bytes_max as u64).saturating_mul(2);
+        let lanes = shares(self.node_send_bytes_max, self.lane_bytes_max, LANES * connections);
+        let control = count.saturating_mul(self.control_lane_bytes_max as u64);
         let queued = shares(self.node_receive_bytes_max, self.inbound_bytes_max, connections);
         let stream = (self.inbound_bytes_max as u64).next_power_of_two();
         let processors = std::thread::available_parallelism().map_or(1, usize::from) as u64;
         WorstCaseMemory {
-            lanes: count.saturating_mul(lane.saturating_mul(LANES).saturating_add(control)),
-            queues: queued.saturating_add(count.saturating_mul(frame)),
+            lanes: lanes.saturating_add(control).saturating_mul(2),
+            queues: queued,
+            large_frames: count.saturating_mul(LANES as u64 + 1).saturating_mul(frame),
             windows: count.saturating_mul(u64::from(self.peer_streams_max)).saturating_mul(stream),
             connections: count.saturating_mul(CONNECTION_BYTES),
             handshakes: (self.handshakes_pending_max as u64).saturating_mul(HANDSHAKE_BYTES),
@@ -116,7 +118,7 @@ impl Limits {
     }
 }
 
-/// What `count` queues hold of `budget` that are filled one after the other: each has the share that
+/// What `count` lanes or queues hold of `budget` that are filled one after the other: each has the share that
 /// was its own when it began, and nothing is taken back.
 fn shares(budget: usize, bytes_max: usize, count: usize) -> u64 {
     let floor = FLOOR.min(bytes_max);

@@ -1,8 +1,9 @@
 //! Room in a lane: admission in bytes, in the order of asking.
 //!
 //! The limit moves: a lane begins with little, grows with what its peer acknowledges up to its
-//! share of the node's budget, and falls back when it is idle and nobody had to wait. A large frame
-//! widens it at once.
+//! share of the node's budget, and falls back when it is idle and nobody had to wait; if somebody
+//! had, it keeps its room until it is used again, when its share may be less. A large frame widens it
+//! at once.
 //!
 //! Invariants: permits in circulation and bytes admitted add up to the limit; the limit never
 //! falls below the largest frame that waited, so that everybody who waits is admitted at last.
@@ -77,11 +78,20 @@ impl Room {
         more > 0
     }
 
+    /// Something is admitted: the lane takes part in the budget. What it kept of its room from a time
+    /// when fewer did goes back to its share.
+    pub(super) fn begin(&self, limit: &mut Limit) {
+        if limit.share.set_busy(true) {
+            let more = limit.now.saturating_sub(limit.target());
+            limit.now -= self.0.forget_permits(more);
+        }
+    }
+
     /// Nothing is admitted any more but `freed` bytes, which are to be given back: fewer, so that
     /// the limit is at its least again, unless the room was too small. (A burst that filled it and
     /// was acknowledged as a whole leaves the lane idle as well, for a moment.)
     pub(super) fn rest(&self, limit: &mut Limit, freed: usize) -> usize {
-        limit.set_busy(false);
+        limit.end();
         if std::mem::take(&mut limit.short) {
             return limit.settle(freed);
         }
@@ -102,15 +112,20 @@ impl Limit {
         self.short = true;
     }
 
-    /// Whether anything is admitted: who holds nothing takes no part in the budget.
-    pub(super) fn set_busy(&mut self, busy: bool) {
-        self.share.set_busy(busy);
+    /// Nothing is admitted: who holds nothing takes no part in the budget.
+    pub(super) fn end(&mut self) {
+        self.share.set_busy(false);
+    }
+
+    /// What the lane may hold now.
+    fn target(&self) -> usize {
+        self.share.bytes().max(self.floor)
     }
 
     /// `freed` bytes were acknowledged or lost: how many permits to give back, so that the limit
     /// moves towards the share.
     pub(super) fn settle(&mut self, freed: usize) -> usize {
-        let target = self.share.bytes().max(self.floor);
+        let target = self.target();
         if self.now > target {
             let less = freed.min(self.now - target);
             self.now -= less;
@@ -125,8 +140,10 @@ impl Limit {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
-    use crate::transport::bounds::FLOOR;
+    use crate::transport::bounds::{Budget, FLOOR};
 
     fn take(room: &Room, bytes: usize) {
         assert_eq!(room.try_take(bytes), Admission::Granted(bytes));
@@ -149,6 +166,32 @@ mod tests {
         room.give_back(room.rest(&mut limit, FLOOR));
         assert_eq!(limit.now(), FLOOR);
         take(&room, FLOOR);
+        assert_eq!(room.try_take(1), Admission::Full);
+    }
+
+    #[test]
+    fn room_that_was_kept_goes_back_when_many_begin() {
+        let budget = Arc::new(Budget::new(8 * FLOOR));
+        let mut lanes: Vec<_> = (0..8).map(|_| Room::new(Share::new(&budget, 4 * FLOOR))).collect();
+        // One after the other each is alone, grows and falls idle as somebody waits.
+        for (room, limit) in &mut lanes {
+            room.begin(limit);
+            for round in 0..2 {
+                take(room, FLOOR << round);
+                room.give_back(limit.settle(FLOOR << round));
+            }
+            limit.was_short();
+            assert_eq!(room.rest(limit, 0), 0);
+            assert_eq!(limit.now(), 4 * FLOOR);
+        }
+        for (room, limit) in &mut lanes {
+            room.begin(limit);
+        }
+        let held = lanes.iter().map(|(_, limit)| limit.now()).collect::<Vec<_>>();
+        let expected = [4.0, 4.0, 8.0 / 3.0, 2.0, 1.6, 8.0 / 6.0, 8.0 / 7.0, 1.0];
+        assert_eq!(held, expected.map(|share| (share * FLOOR as f64) as usize));
+        let (room, _) = &lanes[7];
+        take(room, FLOOR);
         assert_eq!(room.try_take(1), Admission::Full);
     }
 
