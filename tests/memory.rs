@@ -5,6 +5,7 @@
 
 mod common;
 
+use std::net::SocketAddr;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -12,7 +13,8 @@ use bytes::Bytes;
 use common::memory::{MIB, peak, resident};
 use common::{LIMIT, connected, friends, loopback, node_with, within};
 use moorline::{
-    ConnectionHandle, HEADER_BYTES, Limits, Node, Redial, SendError, Target, WorstCaseMemory,
+    CloseReason, ConnectError, ConnectionHandle, HEADER_BYTES, Limits, Node, Redial, SendError,
+    Target, WorstCaseMemory,
 };
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
@@ -53,8 +55,7 @@ impl Many {
         let mut events = server.subscribe();
         let (mut dials, mut near, mut far) = (JoinSet::new(), Vec::new(), Vec::new());
         for number in 0..count {
-            let (client, target) = (client.clone(), Target::from(address).redial(Redial::Never));
-            dials.spawn(async move { client.connect(target).await.expect("a connection") });
+            dials.spawn(dial(client.clone(), address));
             if number >= WIDTH {
                 near.push(
                     within("a dial", dials.join_next()).await.expect("one").expect("no panic"),
@@ -88,6 +89,20 @@ impl Many {
         drop((self.near, self.far));
         within("the client's end", self.client.close(LIMIT)).await.expect("an orderly end");
         within("the server's end", self.server.close(LIMIT)).await.expect("an orderly end");
+    }
+}
+
+/// Dials until it is taken: the library turns handshakes away when its workers are late, and they
+/// are with thousands of connections on a busy machine.
+async fn dial(node: Node, address: SocketAddr) -> ConnectionHandle {
+    loop {
+        match node.connect(Target::from(address).redial(Redial::Never)).await {
+            Ok(handle) => return handle,
+            Err(ConnectError::Closed { reason: CloseReason::Refused, .. }) => {
+                tokio::task::yield_now().await;
+            }
+            Err(error) => panic!("{error:?}"),
+        }
     }
 }
 

@@ -210,7 +210,7 @@ impl ConnectionHandle {
         self.send_on(Lane::Data, frame).await
     }
 
-    /// As [`send`](Self::send) for each of `frames`, from the front, at less cost a frame.
+    /// As [`send`](Self::send) for each of `frames`, from the front, with one call.
     ///
     /// A frame leaves `frames` when it is taken over, or in the error.
     ///
