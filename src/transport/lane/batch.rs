@@ -19,6 +19,10 @@ const MOVE_BYTES_MAX: usize = 16 * 1024;
 /// small enough to keep several on their way.
 pub(super) const BATCH_BYTES: usize = 128 * 1024;
 
+/// A batch with a payload that is not copied is submitted from this size on: behind it there is
+/// nothing to amortise, and a lane that gives way has one batch too many on its way.
+const LARGE_BATCH_BYTES: usize = 64 * 1024;
+
 /// The parts that one more frame may add: the small frames in front of it, its header (where it
 /// needs memory of its own) and itself.
 const PARTS_OF_ONE: usize = 3;
@@ -35,18 +39,31 @@ pub(in crate::transport) struct Sent {
 }
 
 /// Frames that will be one submission.
-#[derive(Default)]
 pub(super) struct Batch {
     parts: [Bytes; PARTS_MAX],
     count: usize,
     /// Small frames not closed into a part yet.
     tail: BytesMut,
+    /// From this size on it is full.
+    enough: usize,
     pub(super) sent: Sent,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self {
+            parts: <[Bytes; PARTS_MAX]>::default(),
+            count: 0,
+            tail: BytesMut::new(),
+            enough: BATCH_BYTES,
+            sent: Sent::default(),
+        }
+    }
 }
 
 impl Batch {
     pub(super) fn is_full(&self) -> bool {
-        self.sent.bytes >= BATCH_BYTES || self.count + PARTS_OF_ONE > PARTS_MAX
+        self.sent.bytes >= self.enough || self.count + PARTS_OF_ONE > PARTS_MAX
     }
 
     pub(super) fn push(&mut self, frame: Bytes, cost: usize, sink: Option<OutcomeSink>) {
@@ -65,6 +82,7 @@ impl Batch {
         } else {
             self.close_tail();
             self.add_part(frame);
+            self.enough = LARGE_BATCH_BYTES;
         }
     }
 
@@ -101,6 +119,52 @@ impl Batch {
     pub(super) fn from_request(request: SendRequest<Sent>) -> Self {
         let (parts, count, sent) = request.into_parts();
         // Closed: nothing is added behind a batch that went out once.
-        Self { parts, count: count.max(PARTS_MAX - 1), tail: BytesMut::new(), sent }
+        Self { parts, count, tail: BytesMut::new(), enough: 0, sent }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pushes payloads of `lengths`, over and over, until the batch is full; returns what would be
+    /// sent, what should be, and the memory that small frames were gathered in.
+    fn fill(lengths: &[usize]) -> (Vec<u8>, Vec<u8>, usize) {
+        let (mut batch, mut expected, mut gathered) = (Batch::default(), Vec::new(), 0);
+        for (number, &length) in lengths.iter().cycle().enumerate() {
+            if batch.is_full() {
+                break;
+            }
+            let frame = Bytes::from(vec![number as u8; length]);
+            expected.extend_from_slice(&frame::header(length));
+            expected.extend_from_slice(&frame);
+            let parts = batch.count;
+            let before = batch.tail.capacity();
+            batch.push(frame, HEADER_BYTES + length, None);
+            if batch.count > parts {
+                gathered += before;
+            }
+        }
+        gathered += batch.tail.capacity();
+        let (parts, count, sent) = batch.into_request().into_parts();
+        assert_eq!(sent.bytes, expected.len());
+        (parts[..count].concat(), expected, gathered)
+    }
+
+    #[test]
+    fn what_is_gathered_goes_out_in_order_and_takes_at_most_twice_its_memory() {
+        for lengths in [&[0][..], &[100], &[1_000, 3, 8_192], &[8_192], &[50, 60_000]] {
+            let (sent, expected, gathered) = fill(lengths);
+            assert!(sent == expected, "{lengths:?}");
+            assert!(gathered <= 2 * expected.len() + COPY_BYTES_MAX, "{lengths:?}: {gathered}");
+        }
+    }
+
+    #[test]
+    fn large_frames_and_small_ones_between_them_never_take_more_parts_than_there_are() {
+        for lengths in [&[9_000][..], &[9_000, 10], &[8_000, 8_000, 8_000, 9_000], &[200_000]] {
+            let (sent, expected, _) = fill(lengths);
+            assert!(sent == expected, "{lengths:?}");
+        }
     }
 }
