@@ -275,7 +275,7 @@ fn wrong_arguments_are_named_and_nothing_is_started() {
     scratch.keygen("own", &[]);
     let (cert, key) = (scratch.path("own/cert.pem"), scratch.path("own/key.pem"));
     let own = ["--cert", &cert, "--key", &key];
-    let cases: [(&[&str], &str); 9] = [
+    let cases: [(&[&str], &str); 11] = [
         (&["send", "h:1", "--expect", "xyz"], "expected 64 hex digits, found 3 characters"),
         (&["send", "h:1"], "give --expect HASH"),
         (&["send", "h:1", "--expect", &"ab".repeat(32), "--cert", &cert], "--key <FILE>"),
@@ -284,6 +284,8 @@ fn wrong_arguments_are_named_and_nothing_is_started() {
         (&["run", "--listen", "here:1"], "give IP:PORT"),
         (&["run", "--connect", "h:1=abc"], "expected 64 hex digits, found 3 characters"),
         (&["run", own[0], own[1], own[2], own[3]], "give --listen ADDR, --connect ADDR, or both"),
+        (&["bench", "--connections", "0"], "0 is not in 1..=10000"),
+        (&["bench", "--poll-idle", "10001"], "10001 is not in 0..=10000"),
         (&["frobnicate"], "frobnicate"),
     ];
     for (words, text) in cases {

@@ -101,7 +101,11 @@ impl Limits {
         let connections = connections.min(self.connections_max);
         let count = connections as u64;
         let frame = (HEADER_BYTES + self.frame_bytes_max) as u64;
-        let lanes = shares(self.node_send_bytes_max, self.lane_bytes_max, LANES * connections);
+        let lanes = shares(
+            self.node_send_bytes_max,
+            self.lane_bytes_max,
+            connections.saturating_mul(LANES),
+        );
         let control = count.saturating_mul(self.control_lane_bytes_max as u64);
         let queued = shares(self.node_receive_bytes_max, self.inbound_bytes_max, connections);
         let stream = (self.inbound_bytes_max as u64).next_power_of_two();
@@ -118,8 +122,8 @@ impl Limits {
     }
 }
 
-/// What `count` lanes or queues hold of `budget` that are filled one after the other: each has the share that
-/// was its own when it began, and nothing is taken back.
+/// What `count` lanes or queues hold of `budget` that are filled one after the other: each has the
+/// share that was its own when it began, and nothing is taken back.
 fn shares(budget: usize, bytes_max: usize, count: usize) -> u64 {
     let floor = FLOOR.min(bytes_max);
     let mut sum = 0_u64;

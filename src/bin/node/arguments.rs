@@ -211,7 +211,7 @@ pub(crate) struct BenchArgs {
     pub seconds: Option<Duration>,
     /// Connections of memory [default: 1000], fanin [default: 64] and scale [default: 1, 64, 1000 and
     /// 5000, one after the other]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=10_000))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub connections: Option<u32>,
 }
 
