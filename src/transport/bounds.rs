@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::config::Limits;
 
 /// What a lane or queue may always hold: two reads of a socket. MsQuic asks its peer for one
-/// acknowledgement in up to 84 packets; with less than that on its way a sender waits for one that
-/// is late.
+/// acknowledgement of a whole burst, so that with less on its way a sender waits for a late one:
+/// 64 KiB cost a fifth of what 64 senders reach, 128 KiB no more than the spread.
 pub(super) const FLOOR: usize = 128 * 1024;
 
 /// The limits of a transport, and the budgets that come with them.
