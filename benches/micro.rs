@@ -110,10 +110,10 @@ fn inbound(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("inbound");
     group.throughput(elements(REGION_FRAMES));
     group.bench_function("store 64 KiB, take it by 256 frames", |bencher| {
-        let receiving = Receiving::default();
+        let mut receiving = Receiving::default();
         let mut taken = Vec::with_capacity(TAKEN);
         let store_and_take = |mut pieces: Vec<Piece>| {
-            receiving.store(&mut pieces);
+            receiving.store(&mut pieces, REGION_BYTES);
             while receiving.take_many(&mut taken, TAKEN) > 0 {
                 black_box(&taken);
                 taken.clear();

@@ -21,9 +21,14 @@ pub struct Limits {
     /// Largest payload of one frame, in bytes (default 16 MiB). The receive buffer grows as bytes
     /// arrive, never by the announced length.
     pub frame_bytes_max: usize,
-    /// Longest time from the first byte of a frame to its last, while this side is reading
-    /// (default 12 s). Keeps a peer from holding a half-sent frame forever.
+    /// Longest time that a frame may stay unfinished without progress (default 12 s): a peer that
+    /// stops inside a frame is closed with `FRAME_TIMEOUT`. Time in which this side had no room for
+    /// more does not count, and every byte that arrives on the connection, on whatever lane, puts time
+    /// back by `frame_rate_min`: a slow link is waited for, and so is a frame behind busier lanes.
     pub frame_time_max: Duration,
+    /// Bytes a second that a connection must bring while a frame is unfinished (default 1 KiB/s): what
+    /// is slower for long enough to use up `frame_time_max` is taken for a peer that stopped.
+    pub frame_rate_min: usize,
     /// How long one stream operation may take: opening, admission of a send, an outcome that is
     /// waited for (default [`STREAM_OP_TIMEOUT`]).
     pub stream_op_timeout: Duration,
@@ -43,6 +48,17 @@ pub struct Limits {
     /// Bytes that wait for `recv` on all connections of a node together (default 64 MiB), shared as
     /// `node_send_bytes_max` is.
     pub node_receive_bytes_max: usize,
+    /// Bytes that frames may take beyond the share of their queue, on all connections of a node
+    /// together (default 256 MiB; where `frame_bytes_max` is more, that counts). Frames that are larger
+    /// than what their connection may hold come one after the other where this is used up.
+    pub node_large_bytes_max: usize,
+    /// Bytes that a peer may have on their way to this end of one connection, on all its streams
+    /// together (default 16 MiB): each of `peer_streams_max` streams has an equal part, at least
+    /// 64 KiB, so that no stream waits for another. The library holds them where nobody reads.
+    pub window_bytes_max: usize,
+    /// The same for all connections of a node (default 64 MiB): a connection gets its window when it
+    /// begins, and there are smaller ones where there are many.
+    pub node_window_bytes_max: usize,
     /// Longest handshake, in both directions (default 10 s).
     pub handshake_time_max: Duration,
     /// Interval of keep-alives on a silent connection (default 500 ms).
@@ -52,7 +68,8 @@ pub struct Limits {
     /// Time without an acknowledgement after which a connected peer is taken for gone (default 1 s,
     /// at most 10 min); with the keep-alive this makes a killed peer known in about 1.5 s.
     pub disconnect_time_max: Duration,
-    /// Unidirectional streams a peer may have open at once (default 16). Bidirectional ones: none.
+    /// Unidirectional streams a peer may have open at once (default 8: one for each lane, and others in
+    /// their place after an error). Bidirectional ones: none.
     pub peer_streams_max: u16,
     /// Connections of one node, in both directions (default 16,384).
     pub connections_max: usize,
@@ -72,17 +89,21 @@ impl Default for Limits {
         Self {
             frame_bytes_max: 16 << 20,
             frame_time_max: STREAM_OP_TIMEOUT,
+            frame_rate_min: 1 << 10,
             stream_op_timeout: STREAM_OP_TIMEOUT,
             lane_bytes_max: 4 << 20,
             node_send_bytes_max: 10 << 20,
             control_lane_bytes_max: 64 << 10,
             inbound_bytes_max: 4 << 20,
             node_receive_bytes_max: 64 << 20,
+            node_large_bytes_max: 256 << 20,
+            window_bytes_max: 16 << 20,
+            node_window_bytes_max: 64 << 20,
             handshake_time_max: Duration::from_secs(10),
             keep_alive_interval: Duration::from_millis(500),
             idle_time_max: Duration::from_secs(3),
             disconnect_time_max: Duration::from_secs(1),
-            peer_streams_max: 16,
+            peer_streams_max: 8,
             connections_max: 16_384,
             handshakes_pending_max: 256,
             lane_stall_time_max: Duration::from_secs(30),
@@ -105,6 +126,10 @@ impl Limits {
             ("control_lane_bytes_max", self.control_lane_bytes_max, 1 << 10, 1 << 30),
             ("inbound_bytes_max", self.inbound_bytes_max, 1 << 10, 1 << 30),
             ("node_receive_bytes_max", self.node_receive_bytes_max, 1 << 10, 1 << 40),
+            ("frame_rate_min", self.frame_rate_min, 1, 1 << 30),
+            ("node_large_bytes_max", self.node_large_bytes_max, 1 << 10, 1 << 40),
+            ("window_bytes_max", self.window_bytes_max, 1 << 10, 1 << 30),
+            ("node_window_bytes_max", self.node_window_bytes_max, 1 << 10, 1 << 40),
             ("peer_streams_max", usize::from(self.peer_streams_max), 1, 1 << 10),
             ("connections_max", self.connections_max, 1, 1 << 20),
             ("handshakes_pending_max", self.handshakes_pending_max, 1, 1 << 16),

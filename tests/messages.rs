@@ -8,7 +8,8 @@ use bytes::Bytes;
 use common::{LIMIT, Pair, connected, friends, loopback, node, stranger, within};
 use moorline::{
     CloseCode, CloseReason, ConnectError, ConnectionHandle, ConnectionMessage, Credit, FrameBatch,
-    NodeConfig, Outcome, RecvError, Redial, SendError, SendManyError, SupervisorMessage, Target,
+    Lane, NodeConfig, Outcome, ReceivedFrame, RecvError, Redial, SendError, SendManyError,
+    SupervisorMessage, Target,
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef, Message, RpcReplyPort};
 use tokio::sync::{mpsc, oneshot};
@@ -33,14 +34,15 @@ async fn call<M: Message, R>(
     within(what, answer).await.unwrap_or_else(|_| panic!("{what}: the port was dropped"))
 }
 
-type Received = Result<Bytes, RecvError>;
-
-fn recv(actor: &ActorRef<ConnectionMessage>) -> oneshot::Receiver<Received> {
-    ask(actor, |reply| ConnectionMessage::Recv { reply })
+fn recv(
+    actor: &ActorRef<ConnectionMessage>,
+) -> oneshot::Receiver<Result<ReceivedFrame, RecvError>> {
+    ask(actor, |reply| ConnectionMessage::Recv { lane: None, reply })
 }
 
-async fn received(actor: &ActorRef<ConnectionMessage>) -> Received {
-    call("a frame", actor, |reply| ConnectionMessage::Recv { reply }).await
+async fn received(actor: &ActorRef<ConnectionMessage>) -> Result<Bytes, RecvError> {
+    let received = call("a frame", actor, |reply| ConnectionMessage::Recv { lane: None, reply });
+    received.await.map(ReceivedFrame::into_bytes)
 }
 
 async fn credit(handle: &ConnectionHandle, length: usize) -> Credit {
@@ -515,7 +517,8 @@ async fn a_frame_whose_reader_has_gone_goes_to_the_next() {
     for number in 0..2 {
         within("a send", pair.at_client.send(numbered(number))).await.expect("taken over");
     }
-    assert_eq!(within("a frame", next).await.expect("answered").expect("a frame"), numbered(0));
+    let frame = within("a frame", next).await.expect("answered").expect("a frame");
+    assert_eq!(frame.into_bytes(), numbered(0));
     drop(recv(reader));
     assert_eq!(within("a frame", pair.at_server.recv()).await.expect("a frame"), numbered(1));
     assert_eq!(pair.at_server.stats().frames_received, 2);
@@ -533,8 +536,75 @@ async fn readers_that_wait_are_served_in_the_order_they_asked() {
     }
     for (expected, reader) in (0..).zip(readers) {
         let frame = within("a frame", reader).await.expect("answered").expect("a frame");
+        assert_eq!(number(&frame.into_bytes()), expected);
+    }
+    pair.end().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_took_goes_to_the_next_reader_in_its_order() {
+    let pair = Pair::new().await;
+    let reader = pair.at_server.actor();
+    let given_up = [recv(reader), recv(reader)];
+    call("the stats", reader, |reply| ConnectionMessage::Stats { reply }).await;
+    for number in 0..3 {
+        within("a send", pair.at_client.send(numbered(number))).await.expect("taken over");
+    }
+    // Both answers are there before their callers give up.
+    let mut third = recv(reader);
+    let frame = within("a frame", &mut third).await.expect("answered").expect("a frame");
+    assert_eq!(number(&frame.into_bytes()), 2);
+    drop(given_up);
+    for expected in 0..2 {
+        let frame = within("a frame", pair.at_server.recv()).await.expect("a frame");
         assert_eq!(number(&frame), expected);
     }
+    assert_eq!(pair.at_server.stats().frames_received, 3);
+    pair.end().await;
+}
+
+#[tokio::test]
+async fn a_reader_by_message_may_want_one_lane() {
+    let pair = Pair::new().await;
+    let reader = pair.at_server.actor();
+    let on = |lane| ask(reader, |reply| ConnectionMessage::Recv { lane: Some(lane), reply });
+    let (bulk, control) = (on(Lane::Bulk), on(Lane::Control));
+    for lane in Lane::ALL {
+        let frame = format!("{lane:?}");
+        within("a send", pair.at_client.send_on(lane, frame)).await.expect("taken over");
+    }
+    for (lane, answer) in [(Lane::Bulk, bulk), (Lane::Control, control)] {
+        let frame = within("a frame", answer).await.expect("answered").expect("a frame");
+        assert_eq!(frame.lane(), lane);
+        assert_eq!(frame.into_bytes(), format!("{lane:?}"));
+    }
+    assert_eq!(received(reader).await, Ok("Data".into()));
+    pair.end().await;
+}
+
+#[tokio::test]
+async fn readers_that_gave_up_leave_their_places_to_others() {
+    let pair = Pair::new().await;
+    let reader = pair.at_server.actor();
+    for _ in 0..3 {
+        (0..1024).for_each(|_| drop(recv(reader)));
+        let next = recv(reader);
+        within("a send", pair.at_client.send("frame")).await.expect("taken over");
+        let frame = within("a frame", next).await.expect("answered").expect("a frame");
+        assert_eq!(frame.into_bytes(), "frame");
+    }
+    pair.end().await;
+}
+
+#[tokio::test]
+async fn watchers_that_gave_up_leave_their_places_to_others() {
+    let pair = Pair::new().await;
+    let watched = pair.at_server.actor();
+    let watch = |reply| ConnectionMessage::WatchClose { reply };
+    (0..2048).for_each(|_| drop(ask(watched, watch)));
+    let told = ask(watched, watch);
+    let reason = within("the close", pair.at_server.close(CloseCode::NORMAL)).await;
+    assert_eq!(within("the watcher", told).await, Ok(reason));
     pair.end().await;
 }
 
@@ -547,14 +617,14 @@ async fn more_readers_than_may_wait_are_told_and_the_others_are_served() {
     for number in 0..1024 {
         within("a send", sender.send(numbered(number))).await.expect("taken over");
     }
-    let mut dropped = 0;
+    let mut refused = Vec::new();
     for reader in readers {
-        match within("an answer", reader).await {
-            Ok(frame) => drop(frame.expect("a frame")),
-            Err(_) => dropped += 1,
+        match within("an answer", reader).await.expect("answered") {
+            Ok(frame) => drop(frame.into_bytes()),
+            Err(error) => refused.push(error),
         }
     }
-    assert_eq!(dropped, 1);
+    assert_eq!(refused, [RecvError::TooManyReaders { limit: 1024 }]);
     pair.end().await;
 }
 
@@ -563,6 +633,7 @@ async fn more_readers_than_may_wait_are_told_and_the_others_are_served() {
 /// What the actor of an application is told.
 enum AppMessage {
     Frames(FrameBatch),
+    Panic,
 }
 
 impl From<FrameBatch> for AppMessage {
@@ -574,8 +645,11 @@ impl From<FrameBatch> for AppMessage {
 impl TryFrom<AppMessage> for FrameBatch {
     type Error = ();
 
-    fn try_from(AppMessage::Frames(batch): AppMessage) -> Result<Self, ()> {
-        Ok(batch)
+    fn try_from(message: AppMessage) -> Result<Self, ()> {
+        match message {
+            AppMessage::Frames(batch) => Ok(batch),
+            AppMessage::Panic => Err(()),
+        }
     }
 }
 
@@ -598,10 +672,13 @@ impl Actor for App {
     async fn handle(
         &self,
         _myself: ActorRef<AppMessage>,
-        AppMessage::Frames(batch): AppMessage,
+        message: AppMessage,
         batches: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
-        Ok(batches.send(batch)?)
+        match message {
+            AppMessage::Frames(batch) => Ok(batches.send(batch)?),
+            AppMessage::Panic => panic!("asked to by the test"),
+        }
     }
 }
 
@@ -748,7 +825,7 @@ async fn a_reader_by_message_is_refused_while_a_subscriber_reads() {
     assert!(subscribe(&pair.at_server, &app).await);
     assert_eq!(received(pair.at_server.actor()).await, Err(RecvError::Subscribed));
     let waited = within("a reader that waited", waited).await.expect("it is answered");
-    assert_eq!(waited, Err(RecvError::Subscribed));
+    assert_eq!(waited.err(), Some(RecvError::Subscribed));
     app.stop(None);
     pair.end().await;
 }
@@ -773,13 +850,97 @@ async fn frames_for_a_subscriber_that_died_go_to_the_next_reader() {
         within("a send", pair.at_client.send(numbered(number))).await.expect("taken over");
     }
     let frame = within("a frame", next).await.expect("answered").expect("a frame");
-    assert_eq!(number(&frame), 1);
+    assert_eq!(number(&frame.into_bytes()), 1);
     for expected in 2..100 {
         let frame = within("a frame", pair.at_server.recv()).await.expect("a frame");
         assert_eq!(number(&frame), expected);
     }
     assert_eq!(pair.at_server.stats().frames_received, 100);
     drop(batch);
+    pair.end().await;
+}
+
+/// Takes frames in an actor that is given up while some wait in its mailbox.
+async fn frames_in_the_mailbox_of_a_subscriber(give_up: impl FnOnce(&ActorRef<AppMessage>)) {
+    let pair = Pair::new().await;
+    let (app, batches) = app().await;
+    // Its handler fails at the first batch.
+    drop(batches);
+    give_up(&app);
+    let subscribed = subscribe(&pair.at_server, &app).await;
+    for number in 0..100 {
+        within("a send", pair.at_client.send(numbered(number))).await.expect("taken over");
+    }
+    within("the subscriber's end", app.wait(None)).await.expect("no limit");
+    for expected in 0..100 {
+        let frame = within("a frame", pair.at_server.recv()).await.expect("a frame");
+        assert_eq!(number(&frame), expected, "subscribed: {subscribed}");
+    }
+    pair.end().await;
+}
+
+#[tokio::test]
+async fn frames_that_wait_for_a_subscriber_that_panics_go_to_the_next_reader() {
+    frames_in_the_mailbox_of_a_subscriber(|app| drop(app.cast(AppMessage::Panic))).await;
+}
+
+#[tokio::test]
+async fn frames_that_wait_for_a_subscriber_that_fails_go_to_the_next_reader() {
+    frames_in_the_mailbox_of_a_subscriber(|_| ()).await;
+}
+
+#[tokio::test]
+async fn frames_that_wait_for_a_subscriber_that_is_killed_go_to_the_next_reader() {
+    frames_in_the_mailbox_of_a_subscriber(|app| app.kill()).await;
+}
+
+#[tokio::test]
+async fn a_batch_tells_whose_frames_it_has_and_on_which_lane() {
+    let pair = Pair::new().await;
+    let (app, mut batches) = app().await;
+    assert!(subscribe(&pair.at_server, &app).await);
+    for lane in Lane::ALL {
+        for number in 0..100 {
+            let sent = pair.at_client.send_on(lane, numbered(number));
+            within("a send", sent).await.expect("taken over");
+        }
+    }
+    let mut next = [0; 3];
+    while next != [100; 3] {
+        let batch = within("a batch", batches.recv()).await.expect("the actor lives");
+        assert_eq!(batch.peer(), pair.client.identity());
+        assert_eq!(batch.epoch(), pair.at_server.epoch());
+        let next = &mut next[batch.lane() as usize];
+        for frame in batch {
+            assert_eq!(number(&frame), *next);
+            *next += 1;
+        }
+    }
+    app.stop(None);
+    pair.end().await;
+}
+
+#[tokio::test]
+async fn a_subscriber_that_looks_at_nothing_does_not_get_it_for_ever() {
+    let pair = Pair::new().await;
+    let (app, mut batches) = app().await;
+    assert!(subscribe(&pair.at_server, &app).await);
+    within("a send", pair.at_client.send("ignored")).await.expect("taken over");
+    let mut ignored = 0;
+    loop {
+        let batch = within("a batch", batches.recv()).await.expect("the actor lives");
+        ignored += 1;
+        assert!(ignored < 10, "given again and again");
+        drop(batch);
+        if pair.at_server.stats().bytes_waiting == 0 {
+            break;
+        }
+    }
+    within("a send", pair.at_client.send("seen")).await.expect("taken over");
+    let batch = within("a batch", batches.recv()).await.expect("the actor lives");
+    assert_eq!(batch.frames(), ["seen"]);
+    drop(batch);
+    app.stop(None);
     pair.end().await;
 }
 

@@ -21,7 +21,6 @@ async fn read_to_the_end(handle: ConnectionHandle) -> (u64, RecvError) {
     loop {
         match handle.recv().await {
             Ok(_) => frames += 1,
-            Err(RecvError::EndOfStream { .. }) => {}
             Err(error) => return (frames, error),
         }
     }

@@ -234,18 +234,13 @@ async fn frames_of_many_streams_of_quinns_arrive_each_in_the_order_of_its_stream
 }
 
 #[tokio::test]
-async fn a_stream_that_quinn_resets_is_named_and_the_next_one_delivers() -> Result<()> {
+async fn a_stream_that_quinn_resets_is_given_up_and_the_next_one_delivers() -> Result<()> {
     let it = Dialled::new().await?;
     let mut stream = within(LIMIT, "quinn opens a stream", it.link.connection.open_uni()).await?;
     stream.write_chunk(encode(b"whole")).await?;
     assert_eq!(recv(&it.connection).await?, "whole");
     stream.write_chunk(encode(&frame(1, 100)).slice(..50)).await?;
     stream.reset(APPLICATION_CODE.into())?;
-    // How much of the second frame arrived is not certain: a reset may overtake it.
-    let Err(RecvError::Reset { code, .. }) = recv(&it.connection).await else {
-        panic!("no reset was told")
-    };
-    assert_eq!(code, application_close()?);
     let mut stream = within(LIMIT, "quinn opens a stream", it.link.connection.open_uni()).await?;
     stream.write_chunk(encode(b"on the next one")).await?;
     assert_eq!(recv(&it.connection).await?, "on the next one");

@@ -1,6 +1,5 @@
 //! A connection as a `Sink` and a `Stream` of frames, for code that is written against those.
 
-use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -10,13 +9,9 @@ use futures_sink::Sink;
 
 use super::handle::ConnectionHandle;
 use crate::error::{RecvError, SendError};
-
-/// Frames taken from the connection at once; the stream keeps them until it is asked.
-const FRAMES_AHEAD: usize = 64;
+use crate::transport::core::From;
 
 type Waiting<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-
-type Taken = (Vec<Bytes>, Result<usize, RecvError>);
 
 /// Sends every frame it is given, in order; made by [`ConnectionHandle::sink`].
 ///
@@ -30,12 +25,11 @@ pub struct FrameSink {
 
 /// Gives every frame that comes; made by [`ConnectionHandle::stream`].
 ///
-/// It ends with the error that tells why nothing more comes, then with `None`. Dropped, it drops
-/// up to 64 frames that it has taken and nobody asked for.
+/// It ends with the error that tells why nothing more comes, then with `None`. It takes nothing ahead:
+/// dropped, it loses no frame.
 pub struct FrameStream {
     connection: ConnectionHandle,
-    taken: VecDeque<Bytes>,
-    waiting: Option<Waiting<Taken>>,
+    waiting: Option<Waiting<Result<Bytes, RecvError>>>,
     over: bool,
 }
 
@@ -80,7 +74,7 @@ impl Sink<Bytes> for FrameSink {
 
 impl FrameStream {
     pub(super) fn new(connection: ConnectionHandle) -> Self {
-        Self { connection, taken: VecDeque::new(), waiting: None, over: false }
+        Self { connection, waiting: None, over: false }
     }
 }
 
@@ -89,29 +83,29 @@ impl Stream for FrameStream {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
-        loop {
-            if let Some(frame) = this.taken.pop_front() {
-                return Poll::Ready(Some(Ok(frame)));
-            }
-            if this.over {
-                return Poll::Ready(None);
-            }
-            let waiting = this.waiting.get_or_insert_with(|| {
-                let connection = this.connection.clone();
-                Box::pin(async move {
-                    let mut frames = Vec::with_capacity(FRAMES_AHEAD);
-                    let result = connection.recv_many(&mut frames, FRAMES_AHEAD).await;
-                    (frames, result)
-                })
-            });
-            let (frames, result) = ready!(waiting.as_mut().poll(context));
-            this.waiting = None;
-            this.taken = frames.into();
-            if let Err(error) = result {
-                this.over = true;
-                return Poll::Ready(Some(Err(error)));
-            }
+        if this.over {
+            return Poll::Ready(None);
         }
+        let received = match &mut this.waiting {
+            Some(waiting) => ready!(waiting.as_mut().poll(context)),
+            None => {
+                let budget = ready!(tokio::task::coop::poll_proceed(context));
+                match this.connection.core().try_recv(From::All).transpose() {
+                    Some(received) => {
+                        budget.made_progress();
+                        received.map(|received| received.frame)
+                    }
+                    None => {
+                        let connection = this.connection.clone();
+                        let waiting = Box::pin(async move { connection.recv().await });
+                        ready!(this.waiting.insert(waiting).as_mut().poll(context))
+                    }
+                }
+            }
+        };
+        this.waiting = None;
+        this.over = received.is_err();
+        Poll::Ready(Some(received))
     }
 }
 

@@ -18,18 +18,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use ractor::{
-    Actor, ActorCell, ActorProcessingErr, ActorRef, ActorStatus, DerivedActorRef, RpcReplyPort,
-};
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, DerivedActorRef, RpcReplyPort};
 use tracing::{Span, debug, info};
 
-use super::frame_batch::FrameBatch;
-use super::handle::{ConnectionHandle, ConnectionStats, Credit, stats};
+use super::frame_batch::{FrameBatch, ReceivedFrame};
+use super::handle::{ConnectionHandle, ConnectionStats, Credit, Ends, stats};
+use super::readers::{read_later, subscribe};
 use super::send_many::send_many;
 use super::{NodeShared, OwnedTask, answer, answer_once, finish};
 use crate::error::{CloseCode, CloseReason, Outcome, RecvError, SendError, SendManyError};
 use crate::transport::core::{ConnectionCore, Notice};
-use crate::transport::inbound::Subscriber;
 use crate::transport::lane::OutcomeSink;
 use crate::transport::{Direction, Lane, MsQuicNetConnection};
 
@@ -67,8 +65,10 @@ pub enum ConnectionMessage {
     },
     /// Give the next frame. If the caller is gone when it comes, the frame stays for the next.
     Recv {
+        /// On which lane; `None` for all of them.
+        lane: Option<Lane>,
         /// Told the frame, or why there is none.
-        reply: RpcReplyPort<Result<Bytes, RecvError>>,
+        reply: RpcReplyPort<Result<ReceivedFrame, RecvError>>,
     },
     /// Give every frame to an actor from here on; other readers are refused.
     Subscribe {
@@ -149,6 +149,7 @@ enum Phase {
 pub(crate) struct State {
     connection: MsQuicNetConnection,
     myself: ActorRef<ConnectionMessage>,
+    handle: ConnectionHandle,
     phase: Phase,
     close_waiters: Vec<RpcReplyPort<CloseReason>>,
     /// The one timer of unfinished frames, while there is one.
@@ -166,14 +167,11 @@ pub(crate) async fn spawn(
 ) -> Option<ConnectionHandle> {
     let epoch = shared.epochs.next();
     let core = Arc::clone(connection.core());
-    let handle = {
-        let (peer, remote) = (connection.remote_identity(), connection.remote_addr());
-        let addresses = (connection.local_addr(), peer, remote);
-        let arguments = Arguments { connection, epoch };
-        let spawned = Actor::spawn_linked(None, ConnectionActor, arguments, supervisor).await;
-        let (actor, _) = spawned.ok()?;
-        ConnectionHandle::new(Arc::clone(&core), actor, epoch, addresses)
-    };
+    let ends = Ends::of(&connection);
+    let arguments = Arguments { connection, epoch };
+    let spawned = Actor::spawn_linked(None, ConnectionActor, arguments, supervisor).await;
+    let (actor, _) = spawned.ok()?;
+    let handle = ConnectionHandle::new(Arc::clone(&core), actor, epoch, ends);
     let (peer, remote) = (handle.peer(), handle.remote_addr());
     if shared.registry.insert(peer, epoch, handle.clone()).is_err() {
         core.cut(CloseCode::TOO_MANY_CONNECTIONS);
@@ -216,6 +214,8 @@ impl Actor for ConnectionActor {
             remote = %connection.remote_addr(),
         );
         let core = Arc::clone(connection.core());
+        let ends = Ends::of(&connection);
+        let handle = ConnectionHandle::new(Arc::clone(&core), myself.clone(), epoch, ends);
         let owner = myself.clone();
         // Runs on MsQuic's threads: `cast` only enqueues. If it fails this actor is gone, and its
         // state has cut the connection.
@@ -226,6 +226,7 @@ impl Actor for ConnectionActor {
         Ok(State {
             connection,
             myself,
+            handle,
             phase: Phase::Ready,
             close_waiters: Vec::new(),
             frame_timer: None,
@@ -245,9 +246,9 @@ impl Actor for ConnectionActor {
             ConnectionMessage::SendMany { frames, credit, reply } => {
                 send_many(state.core(), frames, credit, reply);
             }
-            ConnectionMessage::Recv { reply } => state.on_recv(reply),
+            ConnectionMessage::Recv { lane, reply } => read_later(state.core(), lane, reply),
             ConnectionMessage::Subscribe { subscriber, reply } => {
-                state.on_subscribe(subscriber, reply);
+                subscribe(&state.handle, subscriber, reply);
             }
             ConnectionMessage::Close { code, reply } => state.on_close(code, reply),
             ConnectionMessage::WatchClose { reply } => state.on_watch_close(reply),
@@ -300,41 +301,6 @@ impl State {
         }
     }
 
-    fn on_recv(&self, reply: RpcReplyPort<Result<Bytes, RecvError>>) {
-        let reader = Box::new(move |result: Result<Bytes, RecvError>| match reply.send(result) {
-            Err(ractor::MessagingErr::SendErr(Ok(frame))) => Err(frame),
-            _ => Ok(()),
-        });
-        if self.core().inbound().read_later(reader).is_err() {
-            debug!("too many readers wait by message");
-        }
-    }
-
-    fn on_subscribe(
-        &self,
-        subscriber: DerivedActorRef<FrameBatch>,
-        reply: Option<RpcReplyPort<bool>>,
-    ) {
-        let core = Arc::downgrade(self.core());
-        let cell = subscriber.get_cell();
-        let is_gone = Box::new(move || {
-            matches!(cell.get_status(), ActorStatus::Stopping | ActorStatus::Stopped)
-        });
-        let deliver = Box::new(move |frames, bytes| {
-            let Some(core) = core.upgrade() else { return Err(frames) };
-            match subscriber.send_message(FrameBatch::new(frames, bytes, core)) {
-                Ok(()) => Ok(()),
-                Err(ractor::MessagingErr::SendErr(batch)) => Err(batch.refuse()),
-                // Dropped with its frames by a subscriber of the wrong type.
-                Err(_) => Err(Vec::new()),
-            }
-        });
-        let subscribed = self.core().inbound().subscribe(Subscriber { deliver, is_gone });
-        if let Some(reply) = reply {
-            answer(reply, subscribed);
-        }
-    }
-
     fn on_close(&mut self, code: CloseCode, reply: Option<RpcReplyPort<CloseReason>>) {
         if let Some(reply) = reply {
             self.on_watch_close(reply);
@@ -343,10 +309,17 @@ impl State {
     }
 
     fn on_watch_close(&mut self, reply: RpcReplyPort<CloseReason>) {
-        match self.core().close_reason().filter(|_| self.core().is_complete()) {
-            Some(reason) => answer(reply, reason),
-            None if self.close_waiters.len() < CLOSE_WAITERS_MAX => self.close_waiters.push(reply),
-            None => debug!("too many callers wait for the end"),
+        if let Some(reason) = self.core().close_reason().filter(|_| self.core().is_complete()) {
+            return answer(reply, reason);
+        }
+        if self.close_waiters.len() >= CLOSE_WAITERS_MAX {
+            // Callers who gave up do not take the places of those who wait.
+            self.close_waiters.retain(|waiter| !waiter.is_closed());
+        }
+        if self.close_waiters.len() < CLOSE_WAITERS_MAX {
+            self.close_waiters.push(reply);
+        } else {
+            debug!("too many callers wait for the end");
         }
     }
 
@@ -355,7 +328,7 @@ impl State {
             Event::Transport(Notice::PeerFinished) => self.on_peer_finished(),
             Event::Transport(Notice::EndTaken) => self.on_end_taken(),
             Event::Transport(Notice::LanesFinished) => self.end_if_finished(),
-            Event::Transport(Notice::PartialBegan) | Event::FrameDeadline => self.watch_frames(),
+            Event::Transport(Notice::FrameBegan) | Event::FrameDeadline => self.watch_frames(),
             Event::Transport(Notice::LaneBusy) | Event::LaneDeadline => self.watch_lanes(),
             Event::Transport(Notice::Over) => {}
             Event::Transport(Notice::Complete) => self.on_complete(),
@@ -389,7 +362,7 @@ impl State {
         let Phase::PeerFinished { taken, .. } = self.phase else { return };
         if !self.core().has_peer_finished() {
             self.phase = Phase::Ready;
-        } else if taken == self.core().inbound().counts().0 {
+        } else if taken == self.core().inbound_counts().frames {
             self.drain(CloseCode::NORMAL, false);
         } else {
             self.wait_for_readers();
@@ -397,7 +370,7 @@ impl State {
     }
 
     fn wait_for_readers(&mut self) {
-        let (taken, _) = self.core().inbound().counts();
+        let taken = self.core().inbound_counts().frames;
         let patience = self.after(READER_PATIENCE, Event::ReadersGone);
         self.phase = Phase::PeerFinished { taken, _patience: patience };
     }
@@ -450,7 +423,7 @@ impl State {
 
     /// Ends the connection if a frame is overdue; otherwise looks again when one could be.
     fn watch_frames(&mut self) {
-        self.frame_timer = self.core().check_partial().map(|deadline| {
+        self.frame_timer = self.core().check_frames().map(|deadline| {
             self.after(deadline.saturating_duration_since(Instant::now()), Event::FrameDeadline)
         });
     }

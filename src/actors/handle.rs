@@ -7,7 +7,7 @@ mod lanes;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,8 +17,8 @@ use super::adapters::{FrameSink, FrameStream};
 use super::connection::ConnectionMessage;
 use crate::error::{CloseCode, CloseReason, RecvError, SendError};
 use crate::identity::CertHash;
-use crate::transport::core::ConnectionCore;
-use crate::transport::{Direction, Lane, OutcomeCounts};
+use crate::transport::core::{ConnectionCore, From};
+use crate::transport::{Direction, Lane, MsQuicNetConnection, OutcomeCounts};
 
 /// One connection of a node. Cheap to clone; dropping it changes nothing: the connection ends by
 /// [`close`](Self::close), by its peer, or with its node.
@@ -26,10 +26,41 @@ use crate::transport::{Direction, Lane, OutcomeCounts};
 pub struct ConnectionHandle {
     core: Arc<ConnectionCore>,
     actor: ActorRef<ConnectionMessage>,
-    peer: CertHash,
     epoch: u64,
+    ends: Ends,
+}
+
+/// Who and where the ends of a connection are.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ends {
+    peer: CertHash,
     remote: SocketAddr,
     local: SocketAddr,
+}
+
+impl Ends {
+    pub(super) fn of(connection: &MsQuicNetConnection) -> Self {
+        Self {
+            peer: connection.remote_identity(),
+            remote: connection.remote_addr(),
+            local: connection.local_addr(),
+        }
+    }
+}
+
+/// A handle that keeps nothing alive.
+pub(super) struct WeakHandle {
+    core: Weak<ConnectionCore>,
+    actor: ActorRef<ConnectionMessage>,
+    epoch: u64,
+    ends: Ends,
+}
+
+impl WeakHandle {
+    pub(super) fn upgrade(&self) -> Option<ConnectionHandle> {
+        let core = self.core.upgrade()?;
+        Some(ConnectionHandle::new(core, self.actor.clone(), self.epoch, self.ends))
+    }
 }
 
 /// How a connection is doing.
@@ -46,6 +77,10 @@ pub struct ConnectionStats {
     pub frames_received: u64,
     /// Bytes of the payloads of those frames.
     pub bytes_received: u64,
+    /// Bytes that wait for readers here, headers and what it costs to remember them included.
+    pub bytes_waiting: usize,
+    /// Streams that the peer gave up: each may have taken a frame with it that was not whole.
+    pub streams_reset: u64,
     /// The smoothed round trip as last looked at, at most ten times a second.
     pub rtt: Duration,
     /// Time since the connection was begun.
@@ -135,9 +170,14 @@ impl ConnectionHandle {
         core: Arc<ConnectionCore>,
         actor: ActorRef<ConnectionMessage>,
         epoch: u64,
-        (local, peer, remote): (SocketAddr, CertHash, SocketAddr),
+        ends: Ends,
     ) -> Self {
-        Self { core, actor, peer, epoch, remote, local }
+        Self { core, actor, epoch, ends }
+    }
+
+    pub(super) fn downgrade(&self) -> WeakHandle {
+        let Self { core, actor, epoch, ends } = self;
+        WeakHandle { core: Arc::downgrade(core), actor: actor.clone(), epoch: *epoch, ends: *ends }
     }
 
     pub(super) fn core(&self) -> &Arc<ConnectionCore> {
@@ -147,7 +187,7 @@ impl ConnectionHandle {
     /// Who the peer is.
     #[must_use]
     pub fn peer(&self) -> CertHash {
-        self.peer
+        self.ends.peer
     }
 
     /// The number of this connection; never repeats within a node.
@@ -159,13 +199,13 @@ impl ConnectionHandle {
     /// The address of the peer's end.
     #[must_use]
     pub fn remote_addr(&self) -> SocketAddr {
-        self.remote
+        self.ends.remote
     }
 
     /// The address of this end.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
-        self.local
+        self.ends.local
     }
 
     /// Which end dialled.
@@ -290,20 +330,20 @@ impl ConnectionHandle {
         self.try_reserve_on(Lane::Data, frames, length)
     }
 
-    /// The next frame.
+    /// The next frame, of whatever lane. Streams that the peer ends or resets do not show here: an
+    /// error is final.
     ///
     /// # Errors
     ///
-    /// [`RecvError`]: where the peer's stream ended, which rule it broke, or why the connection is
-    /// closed, after everything that had arrived was delivered.
+    /// [`RecvError`]: which rule the peer broke, or why the connection is closed, after everything that
+    /// had arrived was delivered; [`RecvError::Subscribed`] while an actor gets the frames.
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe at any byte: a frame is taken only when it is returned.
+    /// Cancel safe at any byte and whatever else its task does: a frame is taken only when it is
+    /// returned.
     pub async fn recv(&self) -> Result<Bytes, RecvError> {
-        let (frame, _) = self.core.recv_from(None).await?;
-        tokio::task::consume_budget().await;
-        Ok(frame)
+        Ok(self.core.recv(From::All).await?.frame)
     }
 
     /// Appends up to `max` frames to `into`, at least one; returns how many.
@@ -314,11 +354,26 @@ impl ConnectionHandle {
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: frames are taken only when they are appended.
+    /// Cancel safe: frames are taken only when they are appended, and then it returns.
     pub async fn recv_many(&self, into: &mut Vec<Bytes>, max: usize) -> Result<usize, RecvError> {
-        let count = self.core.recv_many(into, max.max(1)).await?;
-        tokio::task::consume_budget().await;
-        Ok(count)
+        self.core.recv_many(From::All, into, max.max(1)).await
+    }
+
+    /// As [`recv`](Self::recv), for the frames of `lane` alone. What other lanes bring waits for their
+    /// readers, and delays this one no more than their streams do on the path.
+    ///
+    /// Which lane a stream of the peer's belongs to follows from its number (docs/wire-format.md); a
+    /// peer that has only one stream sends on [`Lane::Data`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`recv`](Self::recv).
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`recv`](Self::recv).
+    pub async fn recv_on(&self, lane: Lane) -> Result<Bytes, RecvError> {
+        Ok(self.core.recv(From::Lane(lane)).await?.frame)
     }
 
     /// Sends whatever it is given: for code that is written against `futures::Sink`.
@@ -375,13 +430,15 @@ pub(super) fn stats(core: &ConnectionCore) -> ConnectionStats {
     let by_lane = Lane::ALL.map(|lane| core.lane(lane).counts());
     let mut sent = OutcomeCounts::default();
     by_lane.iter().for_each(|(counts, _)| sent += *counts);
-    let (frames_received, bytes_received) = core.inbound().counts();
+    let received = core.inbound_counts();
     ConnectionStats {
         sent,
         sent_by_lane: by_lane.map(|(counts, _)| counts),
         bytes_sent: by_lane.iter().map(|(_, bytes)| bytes).sum(),
-        frames_received,
-        bytes_received,
+        frames_received: received.frames,
+        bytes_received: received.bytes,
+        bytes_waiting: received.waiting,
+        streams_reset: received.resets,
         rtt: core.rtt(),
         up_for: core.started().elapsed(),
     }
@@ -390,9 +447,9 @@ pub(super) fn stats(core: &ConnectionCore) -> ConnectionStats {
 impl std::fmt::Debug for ConnectionHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ConnectionHandle")
-            .field("peer", &self.peer)
+            .field("peer", &self.ends.peer)
             .field("epoch", &self.epoch)
-            .field("remote", &self.remote)
+            .field("remote", &self.ends.remote)
             .finish_non_exhaustive()
     }
 }

@@ -22,6 +22,7 @@ pub(crate) mod frame_batch;
 pub(crate) mod handle;
 pub(crate) mod listener;
 pub(crate) mod node;
+mod readers;
 mod send_many;
 pub(crate) mod supervisor;
 pub(crate) mod target;

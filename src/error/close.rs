@@ -50,6 +50,8 @@ close_codes! {
     FRAME_TRUNCATED = 0x09, "a stream ended inside a frame";
     /// The connection was dropped without a close.
     DROPPED = 0x0a, "the connection was dropped without a close";
+    /// Of a stream, never of a connection: it carries nothing, only its number was needed.
+    UNUSED = 0x10, "a stream that carries nothing";
 }
 
 impl CloseCode {

@@ -12,9 +12,10 @@ use crate::frame::Position;
 pub enum Outcome {
     /// The peer's transport acknowledged all of it. Its application may not have seen it yet.
     Completed,
-    /// None of it left this process: it is safe to send again. The payload is handed back.
+    /// It was not handed to the transport whole, so the peer cannot have it: it is safe to send again.
+    /// The payload is handed back.
     NotSent(Bytes),
-    /// It was handed to the transport, and no acknowledgement came.
+    /// It was handed to the transport whole, and no acknowledgement came.
     MaybeSent,
 }
 
@@ -178,6 +179,12 @@ pub enum RecvError {
         /// Why.
         reason: CloseReason,
     },
+    /// So many readers wait by message already.
+    #[error("{limit} readers wait for the frames of this connection already")]
+    TooManyReaders {
+        /// How many may wait.
+        limit: usize,
+    },
     /// Frames of this connection go to a subscriber; only one reader is possible.
     #[error("the frames of this connection go to a subscriber")]
     Subscribed,
@@ -188,8 +195,10 @@ impl RecvError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::EndOfStream { .. } | Self::Reset { .. } => ErrorKind::Retry,
-            Self::FrameTooLarge { .. }
+            Self::Reset { .. } | Self::TooManyReaders { .. } => ErrorKind::Retry,
+            Self::EndOfStream { position: Position::Boundary } => ErrorKind::Retry,
+            Self::EndOfStream { .. }
+            | Self::FrameTooLarge { .. }
             | Self::FrameTimedOut { .. }
             | Self::Closed { .. }
             | Self::Subscribed => ErrorKind::Never,

@@ -4,9 +4,11 @@
 //! budget: one that is busy alone may use its whole bound, and many that are busy together get
 //! equal shares, none less than [`FLOOR`].
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 
+use super::link::large::{Granted, LargeRoom, Ticket};
+use super::lock;
 use crate::config::Limits;
 
 /// What a lane or queue may always hold: two reads of a socket. MsQuic asks its peer for one
@@ -20,6 +22,8 @@ pub(super) struct Bounds {
     pub(super) limits: Arc<Limits>,
     pub(super) sending: Arc<Budget>,
     pub(super) receiving: Arc<Budget>,
+    pub(super) windows: Arc<Budget>,
+    pub(super) large: NodeRoom,
 }
 
 impl Default for Bounds {
@@ -33,8 +37,70 @@ impl Bounds {
         Self {
             sending: Arc::new(Budget::new(limits.node_send_bytes_max)),
             receiving: Arc::new(Budget::new(limits.node_receive_bytes_max)),
+            windows: Arc::new(Budget::new(limits.node_window_bytes_max)),
+            large: NodeRoom::new(limits.node_large_bytes_max.max(limits.frame_bytes_max)),
             limits: Arc::new(limits),
         }
+    }
+}
+
+/// The least window of a stream, in bytes, where there are many connections: what the library would
+/// begin with.
+pub(super) const STREAM_WINDOW_MIN: usize = 64 << 10;
+
+/// The window of each stream of a connection that has `bytes` for all of them: a power of two, as the
+/// library wants it.
+pub(super) fn stream_window(limits: &Limits, bytes: usize) -> u32 {
+    let each = bytes / usize::from(limits.peer_streams_max.max(1));
+    let power = each.max(1).ilog2();
+    u32::try_from(1_usize << power).unwrap_or(1 << 31)
+}
+
+/// Who waits for room for a large frame.
+pub(super) trait WaitsForRoom: Send + Sync {
+    /// `bytes` are its own from here on; returns how many of them it does not need.
+    fn granted(&self, bytes: usize) -> usize;
+}
+
+/// Room for large frames that all connections of a node have together.
+pub(super) struct NodeRoom(Mutex<LargeRoom<Weak<dyn WaitsForRoom>>>);
+
+impl NodeRoom {
+    fn new(bytes: usize) -> Self {
+        Self(Mutex::new(LargeRoom::new(bytes)))
+    }
+
+    /// Takes `bytes`; if there are not so many, `waiter` is told when they are its own.
+    pub(super) fn take(&self, bytes: usize, waiter: Weak<dyn WaitsForRoom>) -> Result<(), Ticket> {
+        lock(&self.0).take(bytes, waiter)
+    }
+
+    pub(super) fn give_back(&self, bytes: usize) {
+        let granted = lock(&self.0).give_back(bytes);
+        self.pass_on(granted);
+    }
+
+    /// Nobody waits with this ticket any more.
+    pub(super) fn forget(&self, ticket: Ticket) {
+        let granted = lock(&self.0).forget(ticket);
+        self.pass_on(granted);
+    }
+
+    /// Tells them, outside the lock; what they do not need goes to the next.
+    fn pass_on(&self, mut granted: Granted<Weak<dyn WaitsForRoom>>) {
+        while !granted.is_empty() {
+            let unused = granted
+                .drain(..)
+                .map(|(_, bytes, waiter)| waiter.upgrade().map_or(bytes, |it| it.granted(bytes)))
+                .sum();
+            granted = lock(&self.0).give_back(unused);
+        }
+    }
+}
+
+impl std::fmt::Debug for NodeRoom {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("NodeRoom")
     }
 }
 

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::core::ConnectionCore;
 use super::lanes::Lane;
+use super::link::inbound::From;
 use super::stream_pool::StreamPool;
 use crate::error::{CloseCode, CloseReason, RecvError, SendError};
 use crate::identity::CertHash;
@@ -124,15 +125,21 @@ impl MsQuicNetConnection {
 
     /// The next frame, and the time from its first byte to its last.
     ///
+    /// When the peer has ended its last stream and everything was taken, one reader is told so once
+    /// ([`RecvError::EndOfStream`]): the peer waits for a [`close`](Self::close). Streams that end or are
+    /// reset while others live do not show.
+    ///
     /// # Errors
     ///
-    /// [`RecvError`] says where a stream ended, or why the connection is closed.
+    /// [`RecvError`]: the end of all that the peer sent, the rule that it broke, or why the connection is
+    /// closed.
     ///
     /// # Cancel safety
     ///
     /// Cancel safe at any byte: a frame is taken only when it is returned.
     pub async fn recv(&self) -> Result<(Bytes, Duration), RecvError> {
-        self.core.recv_from(None).await
+        let taken = self.core.recv(From::All).await?;
+        Ok((taken.frame, taken.took))
     }
 
     /// Sends what was accepted, ends both directions, then closes with `code`; cuts what is left

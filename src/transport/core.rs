@@ -5,29 +5,35 @@
 //! callback waits.
 
 mod callbacks;
+mod delivery;
 mod receiving;
 mod sending;
 mod stall;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::Notify;
 use tracing::debug;
 
-use super::bounds::{Bounds, Share};
+pub(crate) use self::delivery::{IsGone, Reader, Subscriber};
+pub(crate) use self::receiving::Received;
+use self::receiving::{State as ReceivingState, Waiting};
+use super::bounds::{Bounds, Share, stream_window};
 use super::dial_port::Dial;
 use super::ffi::ConnectionSlot;
-use super::inbound::Inbound;
 use super::lane::SendLane;
 use super::lanes::{Lane, Lanes};
+use super::link::inbound::Inbound;
+pub(crate) use super::link::inbound::{From, Lent};
 use super::lock;
 use super::registration::LiveHandle;
+use super::stream::SendStream;
 use crate::config::Limits;
-use crate::error::{CloseCode, CloseReason};
+use crate::error::{CloseCode, CloseReason, RecvError};
 use crate::frame::Position;
 use crate::identity::{CertHash, KeyPrefixes, NetCredential, Refusal};
 
@@ -51,8 +57,8 @@ pub(crate) enum Notice {
     LanesFinished,
     /// Frames are on their way: somebody must watch whether they arrive.
     LaneBusy,
-    /// A frame began that is not whole: somebody must watch its deadline.
-    PartialBegan,
+    /// A frame began that is not whole: somebody must watch whether it goes on.
+    FrameBegan,
     /// The connection is over; the reason is published.
     Over,
     /// All handles are closed and all outcomes are known.
@@ -73,14 +79,18 @@ struct PeerCertificate {
 
 /// See the module.
 pub(crate) struct ConnectionCore {
+    weak: Weak<Self>,
     slot: ConnectionSlot,
     direction: Direction,
     credential: NetCredential,
     expected: Option<CertHash>,
-    limits: Arc<Limits>,
+    bounds: Arc<Bounds>,
+    /// Of each of the peer's streams, in bytes.
+    stream_window: u32,
     lanes: Lanes,
     still: Mutex<stall::Still>,
-    inbound: Inbound,
+    receiving: Mutex<ReceivingState>,
+    waiting: Waiting,
     certificate: OnceLock<PeerCertificate>,
     refused: OnceLock<(Refusal, Option<KeyPrefixes>)>,
     alpn: OnceLock<String>,
@@ -92,10 +102,10 @@ pub(crate) struct ConnectionCore {
     peer_finished: AtomicBool,
     /// A reader was told of the end of the peer's frames.
     end_taken: AtomicBool,
+    /// Nobody watches for that end, and no reader was told of it.
+    end_untold: AtomicBool,
     complete: AtomicBool,
     shutdown_asked: AtomicBool,
-    /// The owner has a timer for unfinished frames.
-    frames_watched: AtomicBool,
     /// The owner has a timer for lanes that stand still.
     lanes_watched: AtomicBool,
     changed: Notify,
@@ -108,6 +118,8 @@ pub(crate) struct ConnectionCore {
     bulk_used: AtomicBool,
     /// Milliseconds after `started` until which bulk gives way to the other lanes.
     bulk_narrow_ms: AtomicU64,
+    /// The number of the next stream of ours.
+    next_ordinal: Mutex<u64>,
     /// Of a connection that was dialled, while its handle is open.
     dial: Mutex<Option<Dial>>,
     live: LiveHandle,
@@ -122,54 +134,48 @@ impl ConnectionCore {
         direction: Direction,
         credential: NetCredential,
         expected: Option<CertHash>,
-        bounds: &Bounds,
+        bounds: &Arc<Bounds>,
     ) -> Arc<Self> {
         let limits = &bounds.limits;
-        Arc::new_cyclic(|this: &std::sync::Weak<Self>| {
-            let weak = this.clone();
-            let on_end_taken = Box::new(move || {
-                if let Some(core) = weak.upgrade() {
-                    core.end_taken.store(true, Ordering::Release);
-                    core.notify(Notice::EndTaken);
-                }
-            });
-            Self {
-                slot: ConnectionSlot::default(),
-                direction,
-                credential,
-                expected,
-                lanes: Lanes::new(bounds),
-                still: Mutex::default(),
-                inbound: Inbound::new(
-                    Share::new(&bounds.receiving, limits.inbound_bytes_max),
-                    on_end_taken,
-                ),
-                limits: Arc::clone(limits),
-                certificate: OnceLock::new(),
-                refused: OnceLock::new(),
-                alpn: OnceLock::new(),
-                local_addr: OnceLock::new(),
-                remote_addr: OnceLock::new(),
-                over: OnceLock::new(),
-                connected: AtomicBool::new(false),
-                peer_spoke: AtomicBool::new(false),
-                peer_finished: AtomicBool::new(false),
-                end_taken: AtomicBool::new(false),
-                complete: AtomicBool::new(false),
-                shutdown_asked: AtomicBool::new(false),
-                frames_watched: AtomicBool::new(false),
-                lanes_watched: AtomicBool::new(false),
-                changed: Notify::new(),
-                hook: OnceLock::new(),
-                on_over: Mutex::new(Vec::new()),
-                started: Instant::now(),
-                rtt_us: AtomicU32::new(0),
-                sampled_ms: AtomicU64::new(0),
-                bulk_used: AtomicBool::new(false),
-                bulk_narrow_ms: AtomicU64::new(0),
-                dial: Mutex::new(None),
-                live,
-            }
+        let share = Share::new(&bounds.receiving, limits.inbound_bytes_max);
+        let receiving = ReceivingState::new(Inbound::new(share, limits));
+        Arc::new_cyclic(|weak: &Weak<Self>| Self {
+            weak: weak.clone(),
+            slot: ConnectionSlot::default(),
+            direction,
+            credential,
+            expected,
+            stream_window: stream_window(limits, limits.window_bytes_max),
+            lanes: Lanes::new(bounds),
+            still: Mutex::default(),
+            receiving: Mutex::new(receiving),
+            waiting: Waiting::default(),
+            bounds: Arc::clone(bounds),
+            certificate: OnceLock::new(),
+            refused: OnceLock::new(),
+            alpn: OnceLock::new(),
+            local_addr: OnceLock::new(),
+            remote_addr: OnceLock::new(),
+            over: OnceLock::new(),
+            connected: AtomicBool::new(false),
+            peer_spoke: AtomicBool::new(false),
+            peer_finished: AtomicBool::new(false),
+            end_taken: AtomicBool::new(false),
+            end_untold: AtomicBool::new(false),
+            complete: AtomicBool::new(false),
+            shutdown_asked: AtomicBool::new(false),
+            lanes_watched: AtomicBool::new(false),
+            changed: Notify::new(),
+            hook: OnceLock::new(),
+            on_over: Mutex::new(Vec::new()),
+            started: Instant::now(),
+            rtt_us: AtomicU32::new(0),
+            sampled_ms: AtomicU64::new(0),
+            bulk_used: AtomicBool::new(false),
+            bulk_narrow_ms: AtomicU64::new(0),
+            next_ordinal: Mutex::new(0),
+            dial: Mutex::new(None),
+            live,
         })
     }
 
@@ -185,15 +191,11 @@ impl ConnectionCore {
     }
 
     pub(crate) fn limits(&self) -> &Limits {
-        &self.limits
+        &self.bounds.limits
     }
 
-    pub(crate) fn lane(&self, lane: Lane) -> &SendLane {
+    pub(crate) fn lane(&self, lane: Lane) -> &SendLane<Arc<SendStream>> {
         self.lanes.get(lane)
-    }
-
-    pub(crate) fn inbound(&self) -> &Inbound {
-        &self.inbound
     }
 
     pub(crate) fn direction(&self) -> Direction {
@@ -376,7 +378,7 @@ impl ConnectionCore {
             debug!(%reason, remote = ?self.remote_addr(), "connection over");
             self.lanes.iter().for_each(|lane| lane.shut(reason));
             self.lanes.iter().for_each(SendLane::abandon);
-            self.inbound.close(reason);
+            self.close_inbound(reason);
             self.changed.notify_waiters();
             let callbacks = std::mem::take(&mut *lock(&self.on_over));
             for callback in callbacks {
@@ -417,10 +419,11 @@ impl ConnectionCore {
         }
     }
 
-    pub(super) fn stream_ended(&self, position: Position, last: bool) {
+    /// A stream of the peer's ended; `finished` if it was the last one.
+    pub(super) fn stream_ended(&self, position: Position, finished: bool) {
         if position != Position::Boundary {
-            self.cut(CloseCode::FRAME_TRUNCATED);
-        } else if last {
+            self.fail_inbound(RecvError::EndOfStream { position }, CloseCode::FRAME_TRUNCATED);
+        } else if finished {
             self.peer_finished.store(true, Ordering::Release);
             self.changed.notify_waiters();
             self.notify(Notice::PeerFinished);
@@ -431,13 +434,9 @@ impl ConnectionCore {
         self.changed.notify_waiters();
     }
 
-    pub(super) fn partial_began(&self) {
-        if self.hook.get().is_none() {
-            self.inbound.nudge();
-        } else if !self.frames_watched.swap(true, Ordering::AcqRel) {
-            // Once per watch, not per frame: most frames are whole long before their deadline.
-            self.notify(Notice::PartialBegan);
-        }
+    /// Somebody owns the connection, who watches its deadlines.
+    fn has_owner(&self) -> bool {
+        self.hook.get().is_some()
     }
 
     /// Looks at the round trip now and then. Only from this connection's callbacks.
@@ -465,7 +464,7 @@ impl ConnectionCore {
         let happened = [
             (self.has_peer_finished(), Notice::PeerFinished),
             (self.is_end_taken(), Notice::EndTaken),
-            (self.inbound.oldest_partial().is_some(), Notice::PartialBegan),
+            (self.check_frames().is_some(), Notice::FrameBegan),
             (self.is_lane_busy(), Notice::LaneBusy),
             (self.is_over(), Notice::Over),
             (self.is_complete(), Notice::Complete),
@@ -479,6 +478,13 @@ impl ConnectionCore {
         if let Some(hook) = self.hook.get() {
             hook(notice);
         }
+    }
+}
+
+impl Drop for ConnectionCore {
+    fn drop(&mut self) {
+        let unused = lock(&self.receiving).inbound.release_extra();
+        self.bounds.large.give_back(unused);
     }
 }
 

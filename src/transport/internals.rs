@@ -2,12 +2,14 @@
 //! of the public interface.
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::bounds::{Bounds, Share};
-use super::inbound::Inbound;
 use super::lane::{SendLane, Step};
+use super::lanes::Lane;
+use super::link::inbound::{Decoded, From, Inbound, StreamId};
 use crate::frame::{self, HEADER_BYTES, Piece, Position};
 
 /// The header of a payload of `length` bytes.
@@ -18,7 +20,7 @@ pub fn header(length: usize) -> [u8; HEADER_BYTES] {
 
 /// A lane whose submissions are acknowledged where they are made.
 #[derive(Debug)]
-pub struct Sending(SendLane);
+pub struct Sending(SendLane<()>);
 
 impl Default for Sending {
     fn default() -> Self {
@@ -37,7 +39,7 @@ impl Sending {
     /// there was room.
     pub fn offer_group(&self, frames: &mut VecDeque<Bytes>) -> bool {
         let (count, cost) = self.0.group(frames, usize::MAX);
-        self.0.try_admit_group(cost) && self.0.push_group(frames, count, cost, || None).is_ok()
+        self.0.try_admit_group(cost) && self.0.push_group(frames, count, cost, Vec::new()).is_ok()
     }
 
     /// Takes all submissions that are ready, and acknowledges them; returns how many there were.
@@ -56,28 +58,33 @@ impl Sending {
 /// An inbound queue with one stream, which always ends between two frames.
 #[derive(Debug)]
 pub struct Receiving {
-    inbound: Inbound,
-    stream: u64,
+    inbound: Inbound<()>,
+    stream: StreamId,
+    now: Instant,
 }
 
 impl Default for Receiving {
     fn default() -> Self {
         let bounds = Bounds::default();
         let share = Share::new(&bounds.receiving, bounds.limits.inbound_bytes_max);
-        let inbound = Inbound::new(share, Box::new(|| ()));
-        let stream = inbound.add_stream();
-        Self { inbound, stream }
+        let mut inbound = Inbound::new(share, &bounds.limits);
+        let stream = inbound.add(Lane::Data);
+        Self { inbound, stream, now: Instant::now() }
     }
 }
 
 impl Receiving {
-    /// Stores what a receive callback cut.
-    pub fn store(&self, pieces: &mut Vec<Piece>) {
-        self.inbound.store(self.stream, pieces, 0, Position::Boundary, false);
+    /// Stores what a receive callback cut out of `bytes` bytes.
+    pub fn store(&mut self, pieces: &mut Vec<Piece>, bytes: usize) {
+        let (held, position, paused) = (0, Position::Boundary, false);
+        let decoded = Decoded { pieces, bytes, held, position, paused };
+        drop(self.inbound.store(self.stream, decoded, self.now));
     }
 
     /// What `ConnectionHandle::recv_many` does; returns how many frames it took.
-    pub fn take_many(&self, into: &mut Vec<Bytes>, max: usize) -> usize {
-        self.inbound.take_many(into, max).and_then(Result::ok).unwrap_or(0)
+    pub fn take_many(&mut self, into: &mut Vec<Bytes>, max: usize) -> usize {
+        let (taken, effects) = self.inbound.take_many(From::All, into, max);
+        drop(effects);
+        taken.and_then(Result::ok).unwrap_or(0)
     }
 }

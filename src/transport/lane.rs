@@ -11,49 +11,37 @@
 //!
 //! Invariants: bytes admitted and unfinished never pass the limit (one larger frame alone is
 //! admitted by itself); every accepted frame is counted by exactly one outcome; batches reach the
-//! stream in the order of admission; no callback of a caller runs under the lock.
+//! stream in the order of admission; the pieces of a large frame go out on one stream or not at all;
+//! nothing of a caller's runs under the lock, not even the drop of a payload.
 
 mod batch;
 mod room;
+mod submitting;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
 use super::bounds::Share;
 use super::ffi::SendRequest;
 use super::lock;
-use super::stream::SendStream;
 use crate::error::{CloseReason, Outcome};
 use crate::frame::HEADER_BYTES;
-use batch::Batch;
 pub(super) use batch::Sent;
+use batch::{Batch, PIECE_BYTES_MAX, Payload};
 pub(super) use room::Admission;
 use room::{Limit, Room};
+use submitting::{BYTES_PER_MICROSECOND, Submitting};
 
 /// Admission that is taken ahead for small frames.
 const POCKET_BYTES: usize = 8 * 1024;
 
 /// Frames that are admitted together: less than the least room of a lane.
 const GROUP_BYTES: usize = 64 * 1024;
-
-/// Submissions in flight while there is enough on its way.
-const SUBMISSIONS: usize = 8;
-
-/// Below this many unacknowledged bytes a frame never waits for an acknowledgement: fewer than
-/// three packets may be acknowledged late (RFC 9000, section 13.2.1).
-const PROMPT_BYTES: usize = 3 * 1200;
-
-/// The fastest path that is kept busy: 1 GiB/s. With a round trip of 50 ms that are 50 MiB in flight,
-/// so that the limits of the lane decide.
-const BYTES_PER_MICROSECOND: usize = 1074;
-
-/// What a narrow lane keeps in flight besides one batch: 0.2 ms at 1 GiB/s.
-const NARROW_BYTES: usize = 64 * 1024;
-
-/// Submissions in flight at most: MsQuic walks a list of those it has not taken over yet.
-const SUBMISSIONS_MAX: usize = 64;
 
 /// How many frames met which end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -63,9 +51,9 @@ pub struct OutcomeCounts {
     pub accepted: u64,
     /// Frames the peer's transport acknowledged.
     pub completed: u64,
-    /// Frames of which nothing was handed to the transport.
+    /// Frames that were not handed to the transport whole: the peer cannot have them.
     pub not_sent: u64,
-    /// Frames handed to the transport and never acknowledged.
+    /// Frames handed to the transport whole and never acknowledged.
     pub maybe_sent: u64,
 }
 
@@ -95,9 +83,13 @@ enum Finish {
     Done,
 }
 
-struct State {
+struct State<S> {
     queue: VecDeque<Batch>,
-    stream: Option<Arc<SendStream>>,
+    stream: Option<S>,
+    /// Counts the streams that were kept, the present one included.
+    streams: u64,
+    /// The stream that has the beginning of a frame whose rest is at the front of the queue.
+    begun_on: Option<u64>,
     in_flight: usize,
     in_flight_bytes: usize,
     /// Bytes in flight up to which a full batch never waits.
@@ -112,8 +104,10 @@ struct State {
     /// Admission of finished frames, given back in larger steps so that waiting senders wake
     /// seldom.
     freed: usize,
-    /// Somebody is between taking a batch and having handed it over.
-    submitting: bool,
+    /// What the batch was that somebody is about to hand over.
+    submitting: Option<Submitting>,
+    /// Submissions that met their end.
+    ended: u64,
     shut: Option<CloseReason>,
     /// What was not handed over was given up.
     abandoned: bool,
@@ -122,11 +116,13 @@ struct State {
     bytes_sent: u64,
 }
 
-/// See the module.
-pub(crate) struct SendLane {
-    state: Mutex<State>,
+/// See the module. `S` is what frames go out on.
+pub(crate) struct SendLane<S> {
+    state: Mutex<State<S>>,
     room: Room,
     bytes_max: usize,
+    /// Frames taken over so far, for those who do not hold the lock.
+    accepted: AtomicU64,
 }
 
 /// What to do next, decided under the lock and done outside it.
@@ -134,11 +130,13 @@ pub(super) enum Step {
     Nothing,
     /// Hand this over; [`SendLane::submitted`] must follow.
     Submit(Box<SendRequest<Sent>>),
+    /// The stream that had the beginning of a frame is lost: tell these that it was not sent.
+    Lost(Vec<(Bytes, OutcomeSink)>),
     /// Everything was handed over: end the stream.
     Finish,
 }
 
-impl SendLane {
+impl<S: Clone> SendLane<S> {
     pub(super) fn new(share: Share) -> Self {
         let bytes_max = share.bytes_max();
         let (room, limit) = Room::new(share);
@@ -146,6 +144,8 @@ impl SendLane {
             state: Mutex::new(State {
                 queue: VecDeque::new(),
                 stream: None,
+                streams: 0,
+                begun_on: None,
                 in_flight: 0,
                 in_flight_bytes: 0,
                 enough: 0,
@@ -154,7 +154,8 @@ impl SendLane {
                 limit,
                 pocket: 0,
                 freed: 0,
-                submitting: false,
+                submitting: None,
+                ended: 0,
                 shut: None,
                 abandoned: false,
                 finish: Finish::No,
@@ -163,7 +164,13 @@ impl SendLane {
             }),
             room,
             bytes_max,
+            accepted: AtomicU64::new(0),
         }
+    }
+
+    /// Frames taken over so far.
+    pub(super) fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
     }
 
     /// Bytes that the lane holds at most.
@@ -221,20 +228,38 @@ impl SendLane {
             self.give_back(cost);
             return Err(Rejected { frame, reason });
         }
-        state.push(frame, cost, sink, &self.room);
-        Ok(!state.submitting && state.may_submit())
+        let copied = self.accept(&mut state, Payload::Given(frame), cost, sink);
+        let pump = state.wants_pump();
+        drop(state);
+        drop(copied);
+        Ok(pump)
     }
 
-    /// As [`SendLane::try_admit`] and [`SendLane::push`] in one. `Ok` tells whether the caller is to hand
-    /// over what is ready, and how many frames were taken over so far.
-    pub(super) fn offer(&self, frame: Bytes) -> Result<(bool, u64), Bytes> {
+    /// As [`SendLane::try_admit`] and [`SendLane::push`] in one.
+    pub(super) fn offer(&self, frame: Bytes) -> Result<bool, Bytes> {
         let cost = self.cost(frame.len());
         let mut state = lock(&self.state);
         if state.shut.is_some() || !state.pay(cost, &self.room) {
             return Err(frame);
         }
-        state.push(frame, cost, None, &self.room);
-        Ok((!state.submitting && state.may_submit(), state.counts.accepted))
+        let copied = self.accept(&mut state, Payload::Given(frame), cost, None);
+        let pump = state.wants_pump();
+        drop(state);
+        drop(copied);
+        Ok(pump)
+    }
+
+    /// Takes a frame over; a payload that is needed no more comes back.
+    fn accept(
+        &self,
+        state: &mut State<S>,
+        frame: Payload<'_>,
+        cost: usize,
+        sink: Option<OutcomeSink>,
+    ) -> Option<Bytes> {
+        let copied = state.push(frame, cost, sink, &self.room);
+        self.accepted.store(state.counts.accepted, Ordering::Relaxed);
+        copied
     }
 
     /// How many of the first frames may be admitted together, and what they cost.
@@ -256,80 +281,31 @@ impl SendLane {
         matches!(self.room.try_take(cost), Admission::Granted(_))
     }
 
-    /// As [`SendLane::push`] for the first `count` of `frames`, which cost `cost` together; `sink` is
-    /// asked once for each. They stay where they are if the lane is shut.
+    /// As [`SendLane::push`] for the first `count` of `frames`, which cost `cost` together; each has one
+    /// of `sinks`, if there are any. They stay where they are if the lane is shut.
     pub(super) fn push_group(
         &self,
         frames: &mut VecDeque<Bytes>,
         count: usize,
         cost: usize,
-        mut sink: impl FnMut() -> Option<OutcomeSink>,
+        sinks: Vec<OutcomeSink>,
     ) -> Result<bool, CloseReason> {
+        let mut sinks = sinks.into_iter();
         let mut state = lock(&self.state);
         if let Some(reason) = state.shut.clone() {
             drop(state);
             self.give_back(cost);
             return Err(reason);
         }
-        for frame in frames.drain(..count) {
+        for frame in frames.iter().take(count) {
             let cost = self.cost(frame.len());
-            state.push(frame, cost, sink(), &self.room);
+            // The payload stays in `frames` meanwhile, so nothing of the caller's is dropped here.
+            drop(self.accept(&mut state, Payload::Lent(frame), cost, sinks.next()));
         }
-        Ok(!state.submitting && state.may_submit())
-    }
-
-    /// The next thing to do, if this caller is the one to do it.
-    pub(super) fn next(&self) -> Step {
-        let mut state = lock(&self.state);
-        if state.submitting {
-            return Step::Nothing;
-        }
-        if let Some(batch) = state.may_submit().then(|| state.queue.pop_front()).flatten() {
-            state.submitting = true;
-            state.in_flight += 1;
-            state.in_flight_bytes += batch.sent.bytes;
-            return Step::Submit(batch.into_request());
-        }
-        if state.finish == Finish::Wanted && state.queue.is_empty() {
-            state.finish = Finish::Asked;
-            return Step::Finish;
-        }
-        Step::Nothing
-    }
-
-    /// The submission of [`Step::Submit`] was accepted, or came back.
-    pub(super) fn submitted(&self, result: Result<(), Box<SendRequest<Sent>>>) {
-        let mut state = lock(&self.state);
-        state.submitting = false;
-        if let Err(request) = result {
-            let batch = Batch::from_request(*request);
-            state.in_flight -= 1;
-            state.in_flight_bytes -= batch.sent.bytes;
-            state.queue.push_front(batch);
-            if state.abandoned {
-                drop(state);
-                self.abandon();
-            }
-        }
-    }
-
-    /// A submission met its end.
-    pub(super) fn completed(&self, sent: Sent, acknowledged: bool) {
-        let mut state = lock(&self.state);
-        state.in_flight -= 1;
-        state.in_flight_bytes -= sent.bytes;
-        if acknowledged {
-            state.counts.completed += sent.frames;
-            state.bytes_sent += sent.bytes as u64 - sent.frames * HEADER_BYTES as u64;
-        } else {
-            state.counts.maybe_sent += sent.frames;
-        }
-        let freed = state.free(sent.cost, &self.room);
+        let pump = state.wants_pump();
         drop(state);
-        self.give_back(freed);
-        for (_, sink) in sent.sinks {
-            sink(if acknowledged { Outcome::Completed } else { Outcome::MaybeSent });
-        }
+        drop(frames.drain(..count));
+        Ok(pump)
     }
 
     /// On a long path more batches are in flight. `least` is the round trip of an empty path.
@@ -345,21 +321,25 @@ impl SendLane {
     }
 
     /// The stream to send on, if there is one.
-    pub(super) fn stream(&self) -> Option<Arc<SendStream>> {
+    pub(super) fn stream(&self) -> Option<S> {
         lock(&self.state).stream.clone()
     }
 
     /// Keeps `stream` for the next sends unless there is one; returns the one that is kept.
-    pub(super) fn keep_stream(&self, stream: Arc<SendStream>) -> Arc<SendStream> {
-        Arc::clone(lock(&self.state).stream.get_or_insert(stream))
+    pub(super) fn keep_stream(&self, stream: S) -> S {
+        let state = &mut *lock(&self.state);
+        let kept = state.stream.get_or_insert_with(|| {
+            state.streams += 1;
+            stream
+        });
+        kept.clone()
     }
 
-    /// Forgets a stream that failed or ended; the next send opens another one.
-    pub(super) fn discard_stream(&self, stream: &SendStream) {
-        let mut state = lock(&self.state);
-        if state.stream.as_deref().is_some_and(|kept| std::ptr::eq(kept, stream)) {
-            state.stream = None;
-        }
+    /// Forgets a stream that failed or ended; the next send opens another one. Returns whether it was
+    /// this lane's.
+    pub(super) fn discard_stream(&self, is_it: impl FnOnce(&S) -> bool) -> bool {
+        let discarded = lock(&self.state).stream.take_if(|stream| is_it(stream));
+        discarded.is_some()
     }
 
     /// Refuses frames from here on; those waiting for admission are told at once.
@@ -417,14 +397,14 @@ impl SendLane {
         (state.counts, state.bytes_sent)
     }
 
-    /// Whether anything is on its way, and how many frames have met their end so far.
+    /// Whether anything is on its way, and how many submissions have met their end so far.
     pub(super) fn progress(&self) -> (bool, u64) {
         let state = lock(&self.state);
-        (state.in_flight > 0, state.counts.completed + state.counts.maybe_sent)
+        (state.in_flight > 0, state.ended)
     }
 }
 
-impl State {
+impl<S> State<S> {
     /// Takes `cost` out of the pocket or the room.
     fn pay(&mut self, cost: usize, room: &Room) -> bool {
         if self.pocket < cost {
@@ -439,28 +419,31 @@ impl State {
         true
     }
 
-    fn push(&mut self, frame: Bytes, cost: usize, sink: Option<OutcomeSink>, room: &Room) {
+    /// A payload that was copied comes back.
+    fn push(
+        &mut self,
+        frame: Payload<'_>,
+        cost: usize,
+        sink: Option<OutcomeSink>,
+        room: &Room,
+    ) -> Option<Bytes> {
         self.counts.accepted += 1;
         room.begin(&mut self.limit);
-        match self.queue.back_mut() {
-            Some(batch) if !batch.is_full() => batch.push(frame, cost, sink),
-            _ => {
-                let mut batch = Batch::default();
-                batch.push(frame, cost, sink);
-                self.queue.push_back(batch);
-            }
+        if self.queue.back().is_none_or(Batch::is_full) {
+            self.queue.push_back(Batch::default());
         }
+        let batch = self.queue.back_mut()?;
+        if frame.len() <= PIECE_BYTES_MAX {
+            return batch.push(frame, cost, sink);
+        }
+        let pieces = batch.split(frame.into_bytes(), cost, sink);
+        self.queue.extend(pieces);
+        None
     }
 
-    fn may_submit(&self) -> bool {
-        if self.narrow {
-            return self.in_flight_bytes < NARROW_BYTES.max(self.enough_at_least);
-        }
-        let full = || self.queue.front().is_some_and(Batch::is_full);
-        self.in_flight < SUBMISSIONS
-            || (self.in_flight < SUBMISSIONS_MAX
-                && (self.in_flight_bytes < PROMPT_BYTES
-                    || (self.in_flight_bytes < self.enough && full())))
+    /// Whether whoever made a batch is to hand it over: nobody else is at it.
+    fn wants_pump(&self) -> bool {
+        self.submitting.is_none() && self.may_submit()
     }
 
     /// Collects freed admission; returns what is to be given back by now.
@@ -477,7 +460,7 @@ impl State {
     }
 }
 
-impl std::fmt::Debug for SendLane {
+impl<S> std::fmt::Debug for SendLane<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let state = lock(&self.state);
         f.debug_struct("SendLane")
@@ -485,142 +468,5 @@ impl std::fmt::Debug for SendLane {
             .field("in_flight", &state.in_flight)
             .field("counts", &state.counts)
             .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use super::batch::BATCH_BYTES;
-    use super::*;
-    use crate::error::CloseCode;
-
-    const REASON: CloseReason = CloseReason::Local { code: CloseCode::NORMAL };
-
-    fn push(lane: &SendLane, length: usize) {
-        let Admission::Granted(cost) = lane.try_admit(length) else { panic!("not admitted") };
-        assert!(lane.push(Bytes::from(vec![1; length]), cost, None).is_ok());
-    }
-
-    fn submit(lane: &SendLane) -> Option<SendRequest<Sent>> {
-        match lane.next() {
-            Step::Submit(request) => {
-                lane.submitted(Ok(()));
-                Some(*request)
-            }
-            Step::Finish | Step::Nothing => None,
-        }
-    }
-
-    #[test]
-    fn a_lone_frame_is_submitted_at_once() {
-        let lane = SendLane::new(Share::alone(1 << 20));
-        push(&lane, 10);
-        assert_eq!(submit(&lane).unwrap().batch.frames, 1);
-    }
-
-    #[test]
-    fn frames_that_wait_become_one_submission() {
-        let lane = SendLane::new(Share::alone(1 << 20));
-        for _ in 0..SUBMISSIONS {
-            push(&lane, 1200);
-            assert!(submit(&lane).is_some());
-        }
-        for _ in 0..5 {
-            push(&lane, 100);
-            assert!(submit(&lane).is_none(), "enough is in flight");
-        }
-        lane.completed(Sent { frames: 1, bytes: 1204, cost: 1204, sinks: vec![] }, true);
-        assert_eq!(submit(&lane).unwrap().batch.frames, 5);
-    }
-
-    #[test]
-    fn a_few_small_frames_never_wait_for_an_acknowledgement() {
-        let lane = SendLane::new(Share::alone(1 << 20));
-        for _ in 0..20 {
-            push(&lane, 100);
-            assert!(submit(&lane).is_some());
-        }
-    }
-
-    #[test]
-    fn admission_is_bounded_in_bytes_and_comes_back_with_completion() {
-        let lane = SendLane::new(Share::alone(1024));
-        push(&lane, 1000);
-        assert_eq!(lane.try_admit(100), Admission::Full);
-        let request = submit(&lane).unwrap();
-        lane.completed(request.into_parts().2, true);
-        assert!(matches!(lane.try_admit(1000), Admission::Granted(_)));
-    }
-
-    #[test]
-    fn a_frame_larger_than_the_lane_is_admitted_alone() {
-        let lane = SendLane::new(Share::alone(1024));
-        push(&lane, 5000);
-        assert_eq!(lane.try_admit(0), Admission::Full);
-    }
-
-    #[test]
-    fn outcomes_balance_whatever_happens() {
-        let lane = SendLane::new(Share::alone(1 << 20));
-        // Wide enough for all of them.
-        let Admission::Granted(all) = lane.try_admit(1 << 20) else { panic!() };
-        lane.give_back(all);
-        let told = Arc::new(AtomicUsize::new(0));
-        for _ in 0..4 {
-            let Admission::Granted(cost) = lane.try_admit(BATCH_BYTES) else { panic!() };
-            let told = Arc::clone(&told);
-            let sink: OutcomeSink = Box::new(move |outcome| {
-                let weight = match outcome {
-                    Outcome::Completed => 1,
-                    Outcome::MaybeSent => 10,
-                    Outcome::NotSent(frame) => frame.len() / BATCH_BYTES * 100,
-                };
-                told.fetch_add(weight, Ordering::Relaxed);
-            });
-            assert!(lane.push(Bytes::from(vec![0; BATCH_BYTES]), cost, Some(sink)).is_ok());
-        }
-        let first = submit(&lane).unwrap();
-        let second = submit(&lane).unwrap();
-        lane.completed(first.into_parts().2, true);
-        lane.completed(second.into_parts().2, false);
-        lane.shut(&REASON);
-        lane.abandon();
-        let (counts, _) = lane.counts();
-        let expected = OutcomeCounts { accepted: 4, completed: 1, not_sent: 2, maybe_sent: 1 };
-        assert_eq!(counts, expected);
-        assert_eq!(told.load(Ordering::Relaxed), 211);
-    }
-
-    #[test]
-    fn a_submission_that_was_not_accepted_goes_first_again() {
-        let lane = SendLane::new(Share::alone(1 << 20));
-        push(&lane, 10);
-        let Step::Submit(request) = lane.next() else { panic!("nothing to submit") };
-        push(&lane, 20);
-        lane.submitted(Err(request));
-        assert_eq!(submit(&lane).unwrap().batch.bytes, 14);
-        assert_eq!(submit(&lane).unwrap().batch.bytes, 24);
-    }
-
-    #[test]
-    fn a_shut_lane_hands_frames_back_with_the_reason() {
-        let lane = SendLane::new(Share::alone(1024));
-        let Admission::Granted(cost) = lane.try_admit(3) else { panic!() };
-        lane.shut(&REASON);
-        assert_eq!(lane.try_admit(3), Admission::Shut);
-        let rejected = lane.push(Bytes::from_static(b"abc"), cost, None).err().unwrap();
-        assert_eq!((rejected.frame.as_ref(), rejected.reason), (&b"abc"[..], REASON));
-    }
-
-    #[test]
-    fn the_end_is_sent_after_everything_accepted() {
-        let lane = SendLane::new(Share::alone(1 << 20));
-        push(&lane, 10);
-        lane.finish();
-        assert!(submit(&lane).is_some());
-        assert!(matches!(lane.next(), Step::Finish));
-        assert!(matches!(lane.next(), Step::Nothing), "the end is sent once");
     }
 }

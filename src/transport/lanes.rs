@@ -1,7 +1,10 @@
 //! The three lanes of a connection, and what each of them is for.
 
+use std::sync::Arc;
+
 use super::bounds::{Bounds, Share};
 use super::lane::SendLane;
+use super::stream::SendStream;
 
 /// Which lane a frame goes out on.
 ///
@@ -23,6 +26,16 @@ impl Lane {
     /// All of them, the most urgent first.
     pub const ALL: [Self; 3] = [Self::Control, Self::Data, Self::Bulk];
 
+    /// The lane of the peer's stream with this number, counted from 0: they take turns, so that the
+    /// other end knows the lane of a stream without a byte about it.
+    pub(super) fn of_ordinal(ordinal: u64) -> Self {
+        match ordinal % 3 {
+            0 => Self::Data,
+            1 => Self::Control,
+            _ => Self::Bulk,
+        }
+    }
+
     /// What MsQuic sends first; its default is 0x7fff (`QUIC_PARAM_STREAM_PRIORITY`).
     pub(super) fn priority(self) -> u16 {
         match self {
@@ -34,7 +47,7 @@ impl Lane {
 }
 
 /// The lanes of one connection.
-pub(super) struct Lanes([SendLane; 3]);
+pub(super) struct Lanes([SendLane<Arc<SendStream>>; 3]);
 
 impl Lanes {
     pub(super) fn new(bounds: &Bounds) -> Self {
@@ -47,11 +60,11 @@ impl Lanes {
         }))
     }
 
-    pub(super) fn get(&self, lane: Lane) -> &SendLane {
+    pub(super) fn get(&self, lane: Lane) -> &SendLane<Arc<SendStream>> {
         &self.0[lane as usize]
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &SendLane> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &SendLane<Arc<SendStream>>> {
         self.0.iter()
     }
 }

@@ -8,7 +8,7 @@
 //! core.rs         what a connection's handle, streams and callbacks share
 //! ├── lane.rs     frames out: admission, coalescing, outcomes
 //! ├── lanes.rs    control, data and bulk
-//! ├── inbound.rs  frames in: bounded queue, readers, backpressure
+//! ├── link.rs     frames in: bounded queues, readers, deadlines, as plain state
 //! └── stream.rs, stream_pool.rs   streams of MsQuic, and framing over them
 //! callback.rs, refusal.rs          the guard around callbacks; who refused whom
 //! dial_port.rs                     local ports that dialled connections share
@@ -26,11 +26,11 @@ mod connection;
 pub(crate) mod core;
 mod dial_port;
 mod ffi;
-pub(crate) mod inbound;
 #[cfg(feature = "internals")]
 pub mod internals;
 pub(crate) mod lane;
 mod lanes;
+pub(crate) mod link;
 mod listener;
 mod memory;
 mod refusal;

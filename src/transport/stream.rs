@@ -5,7 +5,7 @@
 //! the connection before anything is allocated.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use super::core::ConnectionCore;
 use super::ffi::{self, PeerStream, Received, SendRequest, StreamSlot};
 use super::lane::Sent;
 use super::lanes::Lane;
+use super::link::inbound::{Decoded, StreamEnd, StreamId};
 use super::lock;
 use super::registration::LiveHandle;
 use crate::error::{CloseCode, LibraryError, RecvError, SendError};
@@ -79,9 +80,17 @@ impl SendStream {
         self.slot.shutdown(ffi::Shutdown::Abort(code.value()));
     }
 
-    fn fail(&self) {
+    /// Gives up a stream that nobody uses: only its number was needed.
+    pub(super) fn pass_over(&self) {
         self.failed.store(true, Ordering::Release);
-        self.connection.lane(self.lane).discard_stream(self);
+        self.slot.shutdown(ffi::Shutdown::Abort(CloseCode::UNUSED.value()));
+    }
+
+    /// Returns whether it was the one of its lane.
+    fn fail(&self) -> bool {
+        self.failed.store(true, Ordering::Release);
+        let lane = self.connection.lane(self.lane);
+        lane.discard_stream(|kept| std::ptr::eq(Arc::as_ptr(kept), self))
     }
 }
 
@@ -135,8 +144,8 @@ impl ffi::StreamCallbacks for SendStream {
     }
 
     fn send_finished(&self, graceful: bool) {
-        self.fail();
-        if !self.failed_before_finish(graceful) {
+        let was_in_use = self.fail();
+        if was_in_use && !self.failed_before_finish(graceful) {
             self.connection.lane_finished(self.lane);
         }
     }
@@ -166,9 +175,11 @@ impl SendStream {
 /// A unidirectional stream of the peer's.
 pub struct ReadStream {
     slot: StreamSlot,
-    /// The number of its queue.
-    id: u64,
+    /// Names its queue.
+    id: StreamId,
     decoding: Mutex<Decoding>,
+    /// How it ended, for those who read it alone.
+    ended: OnceLock<RecvError>,
     connection: Arc<ConnectionCore>,
     live: LiveHandle,
 }
@@ -186,7 +197,8 @@ impl ReadStream {
     pub(super) fn accept(connection: Arc<ConnectionCore>, peer_stream: PeerStream<'_>) {
         // Not adopted, the library closes it itself.
         let Some(live) = connection.live_handle() else { return };
-        let id = connection.inbound().add_stream();
+        let lane = peer_stream.ordinal().map_or(Lane::Data, Lane::of_ordinal);
+        let id = connection.add_stream(lane);
         let frame_bytes_max = connection.limits().frame_bytes_max;
         let stream = Arc::new(Self {
             slot: StreamSlot::default(),
@@ -196,19 +208,21 @@ impl ReadStream {
                 pieces: Vec::new(),
                 broken: false,
             }),
+            ended: OnceLock::new(),
             live,
             connection,
         });
-        stream.connection.inbound().attach(id, &stream);
+        stream.connection.attach_stream(id, &stream);
         peer_stream.accept(&stream);
     }
 
-    pub(super) fn id(&self) -> u64 {
+    pub(super) fn id(&self) -> StreamId {
         self.id
     }
 
-    pub(super) fn connection(&self) -> &Arc<ConnectionCore> {
-        &self.connection
+    /// How it ended, if it did.
+    pub(super) fn ended_with(&self) -> Option<RecvError> {
+        self.ended.get().cloned()
     }
 
     pub(super) fn resume(&self) {
@@ -246,49 +260,49 @@ impl ffi::StreamCallbacks for ReadStream {
             return received.total();
         }
         self.connection.sample();
-        let inbound = self.connection.inbound();
-        let mut budget = inbound.budget(self.id, total);
+        let mut budget = self.connection.budget(self.id, total);
         let paused = budget < total;
-        let (mut consumed, mut refused) = (0, None);
+        let (mut bytes, mut refused) = (0, None);
         for part in received.parts() {
             let part = &part[..part.len().min(budget)];
             budget -= part.len();
-            consumed += part.len() as u64;
+            bytes += part.len();
             if let Err(error) = decoder.feed(part, &mut |piece| pieces.push(piece)) {
                 refused = Some(error);
                 *broken = true;
                 break;
             }
         }
-        let stored =
-            inbound.store(self.id, pieces, decoder.held_bytes(), decoder.position(), paused);
+        let (held, position) = (decoder.held_bytes(), decoder.position());
+        self.connection.store(self.id, Decoded { pieces, bytes, held, position, paused });
         drop(decoding);
-        if let Some(too_large) = refused {
-            let (announced, limit) = (too_large.announced, too_large.limit);
-            inbound.end(self.id, RecvError::FrameTooLarge { announced, limit });
-            self.connection.cut(CloseCode::FRAME_TOO_LARGE);
-            return received.total();
+        match refused {
+            None => bytes as u64,
+            Some(too_large) => {
+                let (announced, limit) = (too_large.announced, too_large.limit);
+                let error = RecvError::FrameTooLarge { announced, limit };
+                self.connection.fail_inbound(error, CloseCode::FRAME_TOO_LARGE);
+                received.total()
+            }
         }
-        if stored.partial_began {
-            self.connection.partial_began();
-        }
-        if stored.resume {
-            self.slot.resume_receive();
-        }
-        consumed
     }
 
     fn peer_finished(&self) {
         let position = self.position();
-        let last = self.connection.inbound().end(self.id, RecvError::EndOfStream { position });
-        self.connection.stream_ended(position, last);
+        let _ = self.ended.set(RecvError::EndOfStream { position });
+        let finished = self.connection.end_stream(self.id, StreamEnd::Finished);
+        self.connection.stream_ended(position, finished);
     }
 
     fn peer_reset(&self, code: u64) {
         let position = self.position();
         let code = CloseCode::from_wire(code);
-        let error = RecvError::Reset { code, position };
-        self.connection.inbound().end(self.id, error);
+        let _ = self.ended.set(RecvError::Reset { code, position });
+        let how = if code == CloseCode::UNUSED { StreamEnd::Gone } else { StreamEnd::Reset };
+        if self.connection.end_stream(self.id, how) {
+            // The end that said it all was known before this one.
+            self.connection.stream_ended(Position::Boundary, true);
+        }
     }
 
     fn peer_stopped(&self, _code: u64) {}
@@ -298,7 +312,7 @@ impl ffi::StreamCallbacks for ReadStream {
     fn send_finished(&self, _graceful: bool) {}
 
     fn complete(&self) {
-        self.connection.inbound().remove_stream(self.id);
+        self.connection.remove_stream(self.id);
     }
 
     fn released(&self) {
@@ -337,5 +351,5 @@ pub async fn write_buffer_to_stream(
 ///
 /// Cancel safe at any byte: a frame is taken only when it is returned.
 pub async fn read_message_from_stream(stream: &ReadStream) -> Result<(Bytes, Duration), RecvError> {
-    stream.connection().recv_from(Some(stream.id())).await
+    stream.connection.recv_from_stream(stream).await
 }

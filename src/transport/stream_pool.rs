@@ -55,7 +55,7 @@ impl StreamPool {
         let found = self.connection.wait_for(|connection| {
             let over =
                 || connection.close_reason().map(|reason| Err(StreamError::Closed { reason }));
-            connection.inbound().first_stream().map(Ok).or_else(over)
+            connection.first_stream().map(Ok).or_else(over)
         });
         self.within(found).await?
     }

@@ -1,11 +1,14 @@
 //! A network between one client and one server that can go bad: a UDP relay on loopback.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 /// More than any test sends.
 const OPEN: i64 = i64::MAX / 2;
@@ -22,6 +25,16 @@ pub(crate) struct Relay {
 impl Relay {
     /// Stands in front of `server`.
     pub(crate) async fn start(server: SocketAddr) -> Self {
+        Self::start_with(server, None).await
+    }
+
+    /// As [`start`](Self::start), and passes no more than so many bytes a second on to the server; what
+    /// more than [`QUEUE_BYTES`] would wait for is lost, as on any link.
+    pub(crate) async fn start_slow(server: SocketAddr, bytes_a_second: u32) -> Self {
+        Self::start_with(server, Some(bytes_a_second)).await
+    }
+
+    async fn start_with(server: SocketAddr, bytes_a_second: Option<u32>) -> Self {
         let front = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
         let back = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
         back.connect(server).await.expect("an address");
@@ -30,7 +43,7 @@ impl Relay {
         let to_client = Arc::new(AtomicI64::new(OPEN));
         let to_lose = Arc::new(AtomicI64::new(0));
         let budgets = [&to_server, &to_client, &to_lose].map(Arc::clone);
-        let task = tokio::spawn(relay(front, back, budgets));
+        let task = tokio::spawn(relay(front, back, budgets, Link::new(bytes_a_second)));
         Self { address, to_server, to_client, to_lose, task }
     }
 
@@ -67,10 +80,56 @@ impl Drop for Relay {
     }
 }
 
+/// What a slow link holds back.
+const QUEUE_BYTES: usize = 64 << 10;
+
+/// The link to the server.
+struct Link {
+    bytes_a_second: Option<u32>,
+    queue: VecDeque<Vec<u8>>,
+    queued: usize,
+    /// When the first one may go on.
+    due: Instant,
+}
+
+impl Link {
+    fn new(bytes_a_second: Option<u32>) -> Self {
+        Self { bytes_a_second, queue: VecDeque::new(), queued: 0, due: Instant::now() }
+    }
+
+    /// A datagram that may go on at once comes back.
+    fn enter<'a>(&mut self, datagram: &'a [u8]) -> Option<&'a [u8]> {
+        if self.bytes_a_second.is_none() {
+            return Some(datagram);
+        }
+        if self.queued + datagram.len() <= QUEUE_BYTES {
+            if self.queue.is_empty() {
+                self.due = self.due.max(Instant::now());
+            }
+            self.queued += datagram.len();
+            self.queue.push_back(datagram.to_vec());
+        }
+        None
+    }
+
+    /// The next one whose time has come.
+    fn leave(&mut self) -> Option<Vec<u8>> {
+        if self.due > Instant::now() {
+            return None;
+        }
+        let first = self.queue.pop_front()?;
+        self.queued -= first.len();
+        let rate = f64::from(self.bytes_a_second?);
+        self.due += Duration::from_secs_f64(first.len() as f64 / rate);
+        Some(first)
+    }
+}
+
 async fn relay(
     front: UdpSocket,
     back: UdpSocket,
     [to_server, to_client, to_lose]: [Arc<AtomicI64>; 3],
+    mut link: Link,
 ) {
     let mut client = None;
     let (mut up, mut down) = (vec![0; 65_536], vec![0; 65_536]);
@@ -80,8 +139,16 @@ async fn relay(
             Ok((length, from)) = front.recv_from(&mut up) => {
                 client = Some(from);
                 let lost = passes(&to_lose, 1);
-                if !lost && passes(&to_server, length) {
-                    drop(back.send(&up[..length]).await);
+                if !lost && passes(&to_server, length)
+                    && let Some(datagram) = link.enter(&up[..length])
+                {
+                    drop(back.send(datagram).await);
+                }
+            }
+            // not synchronisation: the time that a datagram takes on the link
+            () = tokio::time::sleep_until(link.due), if !link.queue.is_empty() => {
+                while let Some(datagram) = link.leave() {
+                    drop(back.send(&datagram).await);
                 }
             }
             Ok(length) = back.recv(&mut down) => {

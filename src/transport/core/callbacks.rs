@@ -28,7 +28,7 @@ impl ConnectionCallbacks for ConnectionCore {
         if let Some(remote) = remote {
             let _ = self.remote_addr.set(remote);
         }
-        self.slot.set_disconnect_time(self.limits.disconnect_time_max);
+        self.slot.set_connected(self.limits().disconnect_time_max, self.stream_window);
         self.sample();
         self.connected.store(true, Ordering::Release);
         self.changed.notify_waiters();
@@ -69,6 +69,7 @@ impl ConnectionCallbacks for ConnectionCore {
     fn peer_stream(self: Arc<Self>, stream: PeerStream<'_>) {
         self.peer_finished.store(false, Ordering::Release);
         self.end_taken.store(false, Ordering::Release);
+        self.end_untold.store(false, Ordering::Release);
         self.peer_has_spoken();
         ReadStream::accept(Arc::clone(&self), stream);
         self.changed.notify_waiters();

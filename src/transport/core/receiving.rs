@@ -1,78 +1,362 @@
-//! Frames in: readers, and the deadline of frames that are not whole.
+//! Frames in: performs what [`Inbound`] says, and lets readers wait.
+//!
+//! Invariant: nothing of anybody else runs under the lock: streams are resumed, readers woken and other
+//! connections given room behind it.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tokio::sync::Notify;
 
-use super::ConnectionCore;
-use crate::error::{CloseCode, RecvError};
+use super::delivery::Delivery;
+use super::{ConnectionCore, Notice};
+use crate::error::{CloseCode, CloseReason, RecvError};
+use crate::frame::Position;
+use crate::transport::bounds::WaitsForRoom;
+use crate::transport::lanes::Lane;
+use crate::transport::link::inbound::{
+    Decoded, Effects, From, Inbound, InboundCounts, Lent, Look, StreamEnd, StreamId, Taken,
+};
+use crate::transport::link::large::Ticket;
+use crate::transport::lock;
+use crate::transport::stream::ReadStream;
 
-impl ConnectionCore {
-    pub(crate) async fn recv_from(
-        &self,
-        stream: Option<u64>,
-    ) -> Result<(Bytes, Duration), RecvError> {
-        loop {
-            let taken = match stream {
-                None => self.inbound.take_one(),
-                Some(id) => self.inbound.take_from(id),
-            };
-            if let Some(taken) = taken {
-                return taken;
-            }
-            self.wait_for_frame().await?;
+/// What is behind the lock.
+pub(super) struct State {
+    pub(super) inbound: Inbound<Arc<ReadStream>>,
+    pub(super) delivery: Delivery,
+    /// While room for a large frame is waited for.
+    pub(super) ticket: Option<Ticket>,
+}
+
+impl State {
+    pub(super) fn new(inbound: Inbound<Arc<ReadStream>>) -> Self {
+        Self { inbound, delivery: Delivery::default(), ticket: None }
+    }
+}
+
+/// Readers that wait, by what they wait for.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    all: Waiters,
+    lanes: [Waiters; 3],
+    streams: Waiters,
+}
+
+#[derive(Debug, Default)]
+struct Waiters {
+    count: AtomicUsize,
+    ready: Notify,
+}
+
+impl Waiters {
+    /// Wakes one of them.
+    fn wake_one(&self) {
+        if self.count.load(Ordering::Acquire) > 0 {
+            self.ready.notify_one();
+        }
+    }
+}
+
+impl Waiting {
+    fn of(&self, from: From) -> &Waiters {
+        match from {
+            From::All => &self.all,
+            From::Lane(lane) => &self.lanes[lane as usize],
+            From::Stream(_) => &self.streams,
         }
     }
 
+    /// Something came on the lane.
+    fn wake(&self, lane: Lane) {
+        self.all.wake_one();
+        self.lanes[lane as usize].wake_one();
+        if self.streams.count.load(Ordering::Acquire) > 0 {
+            self.streams.ready.notify_waiters();
+        }
+    }
+
+    /// Whatever they wait for: they are to look again.
+    pub(super) fn wake_everybody(&self) {
+        for waiters in [&self.all, &self.streams].into_iter().chain(&self.lanes) {
+            waiters.ready.notify_waiters();
+        }
+    }
+}
+
+struct Counted<'a>(&'a AtomicUsize);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Whose frame it was, for a reader that may have to put it back.
+pub(crate) type Received = Taken;
+
+// What readers call.
+impl ConnectionCore {
+    /// Takes the next frame of `from`. Nothing is awaited behind the taking.
+    pub(crate) async fn recv(&self, from: From) -> Result<Received, RecvError> {
+        loop {
+            // A reader that never has to wait would keep its runtime's thread for itself.
+            tokio::task::consume_budget().await;
+            if let Some(taken) = self.try_recv(from)? {
+                return Ok(taken);
+            }
+            if self.end_untold.swap(false, Ordering::AcqRel) {
+                return Err(RecvError::EndOfStream { position: Position::Boundary });
+            }
+            self.wait_for_frame(from).await;
+        }
+    }
+
+    /// As [`ConnectionCore::recv`], for many frames at once.
     pub(crate) async fn recv_many(
         &self,
+        from: From,
         into: &mut Vec<Bytes>,
         max: usize,
     ) -> Result<usize, RecvError> {
         loop {
-            if let Some(taken) = self.inbound.take_many(into, max) {
+            tokio::task::consume_budget().await;
+            let (taken, effects) = self.as_reader(|inbound| inbound.take_many(from, into, max))?;
+            self.after_taking(from, effects);
+            if let Some(taken) = taken {
                 return taken;
             }
-            self.wait_for_frame().await?;
+            self.wait_for_frame(from).await;
         }
     }
 
-    /// Waits for a change; where no owner watches deadlines, the reader does.
-    async fn wait_for_frame(&self) -> Result<(), RecvError> {
-        let changed = self.inbound.changed();
-        if self.hook.get().is_some() {
-            changed.await;
-            return Ok(());
+    /// The next frame of `from`, if there is one.
+    pub(crate) fn try_recv(&self, from: From) -> Result<Option<Received>, RecvError> {
+        let (taken, effects) = self.as_reader(|inbound| inbound.take(from))?;
+        self.after_taking(from, effects);
+        taken.transpose()
+    }
+
+    /// The next frame of `stream` alone.
+    pub(crate) async fn recv_from_stream(
+        &self,
+        stream: &ReadStream,
+    ) -> Result<(Bytes, Duration), RecvError> {
+        let from = From::Stream(stream.id());
+        loop {
+            tokio::task::consume_budget().await;
+            if let Some(taken) = self.try_recv(from)? {
+                return Ok((taken.frame, taken.took));
+            }
+            if let Some(end) = stream.ended_with()
+                && !lock(&self.receiving).inbound.has_something(from)
+            {
+                return Err(end);
+            }
+            self.wait_for_frame(from).await;
         }
-        match self.inbound.oldest_partial() {
-            None => changed.await,
-            Some(partial) => {
-                let deadline = partial.since + self.limits.frame_time_max;
-                if tokio::time::timeout_at(deadline.into(), changed).await.is_err() {
-                    self.check_partial();
+    }
+
+    /// Waits until something may be there; where no owner watches deadlines, the reader does.
+    async fn wait_for_frame(&self, from: From) {
+        let waiters = self.waiting.of(from);
+        waiters.count.fetch_add(1, Ordering::AcqRel);
+        let _counted = Counted(&waiters.count);
+        let notified = waiters.ready.notified();
+        tokio::pin!(notified);
+        notified.as_mut().enable();
+        let deadline = {
+            let state = &mut *lock(&self.receiving);
+            // Between the last look and `enable` something may have come.
+            let ended = matches!(from, From::Stream(id) if !state.inbound.is_open(id));
+            if ended || state.inbound.has_something(from) || state.delivery.is_subscribed() {
+                return;
+            }
+            match self.has_owner() {
+                true => None,
+                false => Some(state.inbound.look(Instant::now())),
+            }
+        };
+        match deadline {
+            None | Some(Look::Nothing) => notified.await,
+            Some(Look::At(deadline)) => {
+                if tokio::time::timeout_at(deadline.into(), notified).await.is_err() {
+                    self.check_frames();
+                }
+            }
+            Some(Look::Overdue { .. }) => drop(self.check_frames()),
+        }
+    }
+
+    /// Frames that were lent and reached nobody come first again.
+    pub(crate) fn put_back(&self, lent: Lent) {
+        let effects = lock(&self.receiving).inbound.put_back(lent);
+        self.perform(effects);
+        self.deliver();
+    }
+
+    /// A subscriber is done with frames that count for `cost`.
+    pub(crate) fn return_lent(&self, cost: usize) {
+        let effects = lock(&self.receiving).inbound.return_lent(cost);
+        self.perform(effects);
+        self.deliver();
+    }
+
+    pub(crate) fn inbound_counts(&self) -> InboundCounts {
+        lock(&self.receiving).inbound.counts()
+    }
+
+    /// The oldest stream of the peer's that can still deliver.
+    pub(crate) fn first_stream(&self) -> Option<Arc<ReadStream>> {
+        lock(&self.receiving).inbound.first_stream()
+    }
+
+    /// Performs what taking asks for, and passes the wake-up on if more is there.
+    fn after_taking(&self, from: From, effects: Effects<Arc<ReadStream>>) {
+        self.perform(effects);
+        let waiters = self.waiting.of(from);
+        if waiters.count.load(Ordering::Acquire) > 0
+            && lock(&self.receiving).inbound.has_something(from)
+        {
+            waiters.wake_one();
+        }
+    }
+}
+
+// What the streams' callbacks call.
+impl ConnectionCore {
+    pub(in crate::transport) fn add_stream(&self, lane: Lane) -> StreamId {
+        lock(&self.receiving).inbound.add(lane)
+    }
+
+    pub(in crate::transport) fn attach_stream(&self, id: StreamId, stream: &Arc<ReadStream>) {
+        lock(&self.receiving).inbound.attach(id, Arc::clone(stream));
+    }
+
+    pub(in crate::transport) fn budget(&self, id: StreamId, total: usize) -> usize {
+        lock(&self.receiving).inbound.budget(id, total)
+    }
+
+    pub(in crate::transport) fn store(&self, id: StreamId, decoded: Decoded<'_>) {
+        let whole = !decoded.pieces.is_empty();
+        let effects = lock(&self.receiving).inbound.store(id, decoded, Instant::now());
+        self.perform(effects);
+        if whole {
+            self.deliver();
+        }
+    }
+
+    /// Returns whether the peer has finished.
+    pub(in crate::transport) fn end_stream(&self, id: StreamId, how: StreamEnd) -> bool {
+        let (finished, effects) = lock(&self.receiving).inbound.end(id, how);
+        self.perform(effects);
+        self.waiting.streams.ready.notify_waiters();
+        finished
+    }
+
+    pub(in crate::transport) fn remove_stream(&self, id: StreamId) {
+        let effects = lock(&self.receiving).inbound.remove(id);
+        self.perform(effects);
+        self.waiting.streams.ready.notify_waiters();
+    }
+
+    /// The peer broke a rule: readers get what came before it, then `error`.
+    pub(in crate::transport) fn fail_inbound(&self, error: RecvError, code: CloseCode) {
+        let effects = lock(&self.receiving).inbound.close(error);
+        self.perform(effects);
+        self.cut(code);
+    }
+
+    /// The connection is over: readers get what is left, then `reason`.
+    pub(super) fn close_inbound(&self, reason: &CloseReason) {
+        let (effects, ticket) = {
+            let mut state = lock(&self.receiving);
+            let effects = state.inbound.close(RecvError::Closed { reason: reason.clone() });
+            (effects, state.ticket.take())
+        };
+        if let Some(ticket) = ticket {
+            self.bounds.large.forget(ticket);
+        }
+        self.perform(effects);
+        self.waiting.wake_everybody();
+        self.deliver();
+    }
+
+    /// Does what is to be done outside the lock.
+    pub(super) fn perform(&self, mut effects: Effects<Arc<ReadStream>>) {
+        loop {
+            for stream in effects.resume.drain(..) {
+                stream.resume();
+            }
+            for lane in Lane::ALL {
+                if effects.wake[lane as usize] {
+                    self.waiting.wake(lane);
+                }
+            }
+            if effects.watch {
+                self.frame_began();
+            }
+            if effects.end_taken {
+                self.end_taken.store(true, Ordering::Release);
+                // An owner answers the end; where there is none, a reader is told.
+                self.end_untold.store(!self.has_owner(), Ordering::Release);
+                self.waiting.wake_everybody();
+                self.notify(Notice::EndTaken);
+            }
+            if effects.give_back > 0 {
+                self.bounds.large.give_back(effects.give_back);
+            }
+            let Some(bytes) = effects.ask else { return };
+            let mut state = lock(&self.receiving);
+            let waiter = self.weak.clone();
+            match self.bounds.large.take(bytes, waiter) {
+                Ok(()) => effects = state.inbound.granted(bytes),
+                Err(ticket) => {
+                    state.ticket = Some(ticket);
+                    return;
                 }
             }
         }
-        Ok(())
+    }
+
+    /// A frame is not whole: somebody must watch whether it goes on.
+    fn frame_began(&self) {
+        if self.has_owner() {
+            self.notify(Notice::FrameBegan);
+        } else {
+            // Readers look after it themselves.
+            self.waiting.wake_everybody();
+        }
     }
 
     /// Ends the connection if a frame is not whole for too long; otherwise tells when to look
     /// again, if there is anything to look at.
-    pub(crate) fn check_partial(&self) -> Option<Instant> {
-        let partial = self.inbound.oldest_partial().or_else(|| {
-            // From here on the next unfinished frame is told again; one may have begun just now.
-            self.frames_watched.store(false, Ordering::Release);
-            self.inbound.oldest_partial()
-        })?;
-        let after = self.limits.frame_time_max;
-        let deadline = partial.since + after;
-        if Instant::now() < deadline {
-            return Some(deadline);
+    pub(crate) fn check_frames(&self) -> Option<Instant> {
+        let look = lock(&self.receiving).inbound.look(Instant::now());
+        match look {
+            Look::Nothing => None,
+            Look::At(next) => Some(next),
+            Look::Overdue { after, position } => {
+                let error = RecvError::FrameTimedOut { after, position };
+                self.fail_inbound(error, CloseCode::FRAME_TIMEOUT);
+                None
+            }
         }
-        let position = partial.position;
-        self.inbound.end_partial(&RecvError::FrameTimedOut { after, position });
-        self.cut(CloseCode::FRAME_TIMEOUT);
-        None
+    }
+}
+
+impl WaitsForRoom for ConnectionCore {
+    fn granted(&self, bytes: usize) -> usize {
+        let mut effects = {
+            let mut state = lock(&self.receiving);
+            state.ticket = None;
+            state.inbound.granted(bytes)
+        };
+        // The one who gave it to us goes on with what we do not need.
+        let unused = std::mem::take(&mut effects.give_back);
+        self.perform(effects);
+        unused
     }
 }

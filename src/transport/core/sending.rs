@@ -12,6 +12,7 @@ use crate::error::{CloseCode, CloseReason, LibraryError, Outcome, SendError};
 use crate::frame::HEADER_BYTES;
 use crate::transport::lane::{Admission, OutcomeSink, Step};
 use crate::transport::lanes::Lane;
+use crate::transport::lock;
 use crate::transport::stream::SendStream;
 
 /// Why a frame was not admitted.
@@ -43,8 +44,10 @@ impl ConnectionCore {
     /// The largest payload that may go out on `lane`.
     pub(crate) fn frame_bytes_max(&self, lane: Lane) -> usize {
         match lane {
-            Lane::Control => self.limits.frame_bytes_max.min(self.limits.control_lane_bytes_max),
-            Lane::Data | Lane::Bulk => self.limits.frame_bytes_max,
+            Lane::Control => {
+                self.limits().frame_bytes_max.min(self.limits().control_lane_bytes_max)
+            }
+            Lane::Data | Lane::Bulk => self.limits().frame_bytes_max,
         }
     }
 
@@ -96,7 +99,8 @@ impl ConnectionCore {
                 group => group,
             };
             credit -= cost;
-            match queue.push_group(frames, count, cost, &mut sink) {
+            let sinks = (0..count).map_while(|_| sink()).collect();
+            match queue.push_group(frames, count, cost, sinks) {
                 Ok(true) => self.pump(lane),
                 Ok(false) => {}
                 Err(reason) => {
@@ -132,7 +136,7 @@ impl ConnectionCore {
         let lane = self.lanes.get(lane);
         let admission = match lane.try_admit(length) {
             Admission::Full => {
-                let limit = self.limits.stream_op_timeout;
+                let limit = self.limits().stream_op_timeout;
                 match tokio::time::timeout(limit, lane.admit(length)).await {
                     Ok(admission) => admission,
                     Err(_) => return Err(AdmitError::TimedOut(limit)),
@@ -161,14 +165,15 @@ impl ConnectionCore {
 
     pub(crate) async fn send(self: &Arc<Self>, lane: Lane, frame: Bytes) -> Result<(), SendError> {
         let frame = self.check_length(lane, frame)?;
+        // A sender that never has to wait would keep its runtime's thread for itself. It gives way
+        // before its frame is taken over: behind that nothing is awaited.
+        if self.lanes.get(lane).accepted().is_multiple_of(FRAMES_A_TURN) {
+            tokio::task::consume_budget().await;
+        }
         match self.lanes.get(lane).offer(frame) {
-            Ok((pump, accepted)) => {
+            Ok(pump) => {
                 if pump {
                     self.pump(lane);
-                }
-                // A sender that never has to wait would keep its runtime's thread for itself.
-                if accepted.is_multiple_of(FRAMES_A_TURN) {
-                    tokio::task::consume_budget().await;
                 }
                 Ok(())
             }
@@ -183,19 +188,22 @@ impl ConnectionCore {
         frames: &mut VecDeque<Bytes>,
     ) -> Result<(), SendError> {
         let (queue, length_max) = (self.lanes.get(lane), self.frame_bytes_max(lane));
-        loop {
+        while let Some(first) = frames.front() {
+            let length = first.len();
+            // Before anything is taken over, also of the next group.
+            tokio::task::consume_budget().await;
             let (count, cost) = queue.group(frames, length_max);
             if count > 1 && queue.try_admit_group(cost) {
-                match queue.push_group(frames, count, cost, || None) {
+                match queue.push_group(frames, count, cost, Vec::new()) {
                     Ok(true) => self.pump(lane),
                     Ok(false) => {}
                     // Told below, with the frame at the front.
                     Err(_) => continue,
                 }
-            } else if let Some(frame) = frames.front() {
-                let admitted = match frame.len() > length_max {
+            } else {
+                let admitted = match length > length_max {
                     true => Ok(0),
-                    false => self.admit(lane, frame.len()).await,
+                    false => self.admit(lane, length).await,
                 };
                 // Only now: until here the caller may give up.
                 let frame = self.check_length(lane, frames.pop_front().unwrap_or_default())?;
@@ -203,11 +211,9 @@ impl ConnectionCore {
                     Ok(cost) => self.send_admitted(lane, frame, cost, None)?,
                     Err(error) => return Err(self.not_admitted(error, frame)),
                 }
-            } else {
-                return Ok(());
             }
-            tokio::task::consume_budget().await;
         }
+        Ok(())
     }
 
     pub(crate) fn not_admitted(&self, error: AdmitError, frame: Bytes) -> SendError {
@@ -228,7 +234,7 @@ impl ConnectionCore {
         let (tell, told) = tokio::sync::oneshot::channel();
         let sink: OutcomeSink = Box::new(move |outcome| drop(tell.send(outcome)));
         self.send_with(lane, frame, Some(sink)).await?;
-        let after = self.limits.stream_op_timeout;
+        let after = self.limits().stream_op_timeout;
         match tokio::time::timeout(after, told).await {
             Ok(Ok(Outcome::Completed)) => Ok(()),
             Ok(Ok(outcome)) => Err(self.not_completed(outcome)),
@@ -253,6 +259,11 @@ impl ConnectionCore {
         loop {
             match queue.next() {
                 Step::Nothing => return,
+                Step::Lost(sinks) => {
+                    for (frame, sink) in sinks {
+                        sink(Outcome::NotSent(frame));
+                    }
+                }
                 Step::Finish => match self.send_stream(lane, false) {
                     Ok(stream) => stream.finish(),
                     Err(_) => return,
@@ -260,7 +271,7 @@ impl ConnectionCore {
                 Step::Submit(request) => {
                     let result = match self.send_stream(lane, false) {
                         Ok(stream) => stream.send(request).inspect_err(|_| {
-                            queue.discard_stream(&stream);
+                            queue.discard_stream(|kept| Arc::ptr_eq(kept, &stream));
                         }),
                         Err(_) => Err(request),
                     };
@@ -292,7 +303,8 @@ impl ConnectionCore {
         }
     }
 
-    /// The stream that the frames of `lane` go out on; opens one if there is none.
+    /// The stream that the frames of `lane` go out on; opens one if there is none. Its number tells the
+    /// peer its lane, so numbers of other lanes may have to be passed over.
     pub(crate) fn send_stream(
         self: &Arc<Self>,
         lane: Lane,
@@ -301,7 +313,21 @@ impl ConnectionCore {
         if let Some(stream) = self.lanes.get(lane).stream() {
             return Ok(stream);
         }
-        let stream = SendStream::open(self, lane, announce)?;
-        Ok(self.lanes.get(lane).keep_stream(stream))
+        // Held over the opening: numbers are given in its order.
+        let mut ordinal = lock(&self.next_ordinal);
+        loop {
+            if let Some(stream) = self.lanes.get(lane).stream() {
+                return Ok(stream);
+            }
+            let next = Lane::of_ordinal(*ordinal);
+            let stream = SendStream::open(self, next, announce && next == lane)?;
+            *ordinal += 1;
+            let wanted = next == lane || next == Lane::Data;
+            if wanted && self.lanes.get(next).stream().is_none() {
+                self.lanes.get(next).keep_stream(stream);
+            } else {
+                stream.pass_over();
+            }
+        }
     }
 }

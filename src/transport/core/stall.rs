@@ -42,7 +42,7 @@ impl ConnectionCore {
                 return None;
             }
         }
-        let (now, limit) = (Instant::now(), self.limits.lane_stall_time_max);
+        let (now, limit) = (Instant::now(), self.limits().lane_stall_time_max);
         if self.is_a_lane_still(now, limit) {
             self.cut(CloseCode::LANE_STALLED);
             return None;

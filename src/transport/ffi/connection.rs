@@ -161,10 +161,14 @@ impl ConnectionSlot {
         Some(RawStatistics { rtt_us: statistics.Rtt, least_rtt_us: statistics.MinRtt })
     }
 
-    /// The time without an acknowledgement after which the peer is taken for gone, from here on.
-    /// Only from this connection's own callbacks.
-    pub(in crate::transport) fn set_disconnect_time(&self, time: Duration) {
-        let settings = QuicSettings::connected(time);
+    /// From here on the peer is taken for gone after that time without an acknowledgement, and no
+    /// stream's window grows. Only from this connection's own callbacks.
+    pub(in crate::transport) fn set_connected(
+        &self,
+        disconnect_time: Duration,
+        stream_window: u32,
+    ) {
+        let settings = QuicSettings::connected(disconnect_time, stream_window);
         let set = self.0.with(|handle| {
             // SAFETY: `settings` is a C struct of that size that outlives the call, which copies
             // it; on the connection's own worker it is executed inline (SetParam).

@@ -26,7 +26,8 @@ macro_rules! set {
 impl QuicSettings {
     pub(super) const SIZE: u32 = size_of::<QUIC_SETTINGS>() as u32;
 
-    pub(in crate::transport) fn new(limits: &Limits) -> Self {
+    /// With a window of so many bytes for each of the peer's streams.
+    pub(in crate::transport) fn new(limits: &Limits, stream_window: u32) -> Self {
         // SAFETY: a plain C struct of integers; all zero means "nothing set".
         let mut s: QUIC_SETTINGS = unsafe { std::mem::zeroed() };
         set!(
@@ -42,10 +43,12 @@ impl QuicSettings {
         set!(s, KeepAliveIntervalMs, set_KeepAliveIntervalMs, short(limits.keep_alive_interval));
         set!(s, PeerUnidiStreamCount, set_PeerUnidiStreamCount, limits.peer_streams_max);
         set!(s, PeerBidiStreamCount, set_PeerBidiStreamCount, 0);
-        // What the library holds beside our queue when nobody reads: without this the window of a
-        // fast peer grows to 16 MiB.
-        let window = u32::try_from(limits.inbound_bytes_max).unwrap_or(u32::MAX);
-        set!(s, ConnFlowControlWindow, set_ConnFlowControlWindow, window);
+        // What the library holds beside our queue when nobody reads. The window of the connection
+        // exceeds those of its streams together: else one that waits for its reader would take it
+        // all, and no other could go on.
+        let together = stream_window.saturating_mul(u32::from(limits.peer_streams_max));
+        set!(s, ConnFlowControlWindow, set_ConnFlowControlWindow, together);
+        set!(s, StreamRecvWindowUnidiDefault, set_StreamRecvWindowUnidiDefault, stream_window);
         set!(s, MaxAckDelayMs, set_MaxAckDelayMs, ACK_DELAY_MS);
         // A completed send means acknowledged, not copied.
         s.set_SendBufferingEnabled(0);
@@ -62,9 +65,12 @@ impl QuicSettings {
     }
 
     /// What changes once a connection stands.
-    pub(super) fn connected(disconnect_time_max: Duration) -> Self {
+    pub(super) fn connected(disconnect_time_max: Duration, stream_window: u32) -> Self {
         // SAFETY: as in `new`.
         let mut s: QUIC_SETTINGS = unsafe { std::mem::zeroed() };
+        // The library takes the window of the connection for the largest that a stream's may grow to,
+        // and reads it for nothing else that counts once a connection stands.
+        set!(s, ConnFlowControlWindow, set_ConnFlowControlWindow, stream_window);
         set!(s, DisconnectTimeoutMs, set_DisconnectTimeoutMs, disconnect(disconnect_time_max));
         Self(s)
     }

@@ -239,6 +239,24 @@ impl<'a> PeerStream<'a> {
         Self { handle, taken }
     }
 
+    /// How many unidirectional streams the peer opened before this one (RFC 9000, section 2.1: the two
+    /// lowest bits of a stream's number tell its kind).
+    pub(in crate::transport) fn ordinal(&self) -> Option<u64> {
+        let mut number = 0_u64;
+        let mut length = u32::try_from(size_of_val(&number)).unwrap_or(0);
+        // SAFETY: the handle of this very event, on the connection's own worker, where the call is
+        // executed inline; the number outlives it (GetParam, QUIC_PARAM_STREAM_ID).
+        let status = unsafe {
+            call!(GetParam)(
+                self.handle.as_ptr(),
+                msquic::ffi::QUIC_PARAM_STREAM_ID,
+                &raw mut length,
+                (&raw mut number).cast::<c_void>(),
+            )
+        };
+        check(status).ok().map(|()| number >> 2)
+    }
+
     /// Adopts the stream, with `context` behind its callbacks. Not adopted, it is refused.
     pub(in crate::transport) fn accept<S: StreamCallbacks>(self, context: &Arc<S>) {
         let raw_context = Arc::into_raw(Arc::clone(context));

@@ -23,6 +23,10 @@ pub(super) const BATCH_BYTES: usize = 128 * 1024;
 /// nothing to amortise, and a lane that gives way has one batch too many on its way.
 const LARGE_BATCH_BYTES: usize = 64 * 1024;
 
+/// Larger payloads go out in pieces of this size: each is acknowledged by itself, so that a slow path
+/// shows that it moves (with 1 MiB, a path of 300 kbit/s within the default time for a stall).
+pub(super) const PIECE_BYTES_MAX: usize = 1024 * 1024;
+
 /// The parts that one more frame may add: the small frames in front of it, its header (where it
 /// needs memory of its own) and itself.
 const PARTS_OF_ONE: usize = 3;
@@ -33,9 +37,45 @@ pub(in crate::transport) struct Sent {
     pub(super) frames: u64,
     /// Bytes on the wire.
     pub(super) bytes: usize,
+    /// Those of them that are payload.
+    pub(super) payload: usize,
     /// Bytes of admission to give back.
     pub(super) cost: usize,
     pub(super) sinks: Vec<(Bytes, OutcomeSink)>,
+}
+
+/// A payload that is handed over, or may only be looked at and cloned.
+pub(super) enum Payload<'a> {
+    Given(Bytes),
+    Lent(&'a Bytes),
+}
+
+impl Payload<'_> {
+    pub(super) fn into_bytes(self) -> Bytes {
+        match self {
+            Self::Given(bytes) => bytes,
+            Self::Lent(bytes) => bytes.clone(),
+        }
+    }
+
+    /// Back to the one who gave it.
+    fn given(self) -> Option<Bytes> {
+        match self {
+            Self::Given(bytes) => Some(bytes),
+            Self::Lent(_) => None,
+        }
+    }
+}
+
+impl std::ops::Deref for Payload<'_> {
+    type Target = Bytes;
+
+    fn deref(&self) -> &Bytes {
+        match self {
+            Self::Given(bytes) => bytes,
+            Self::Lent(bytes) => bytes,
+        }
+    }
 }
 
 /// Frames that will be one submission.
@@ -46,6 +86,10 @@ pub(super) struct Batch {
     tail: BytesMut,
     /// From this size on it is full.
     enough: usize,
+    /// It goes on with a payload whose beginning is in the batch before it.
+    pub(super) continues: bool,
+    /// The payload at its end goes on in the next batch.
+    pub(super) splits: bool,
     pub(super) sent: Sent,
 }
 
@@ -56,6 +100,8 @@ impl Default for Batch {
             count: 0,
             tail: BytesMut::new(),
             enough: BATCH_BYTES,
+            continues: false,
+            splits: false,
             sent: Sent::default(),
         }
     }
@@ -66,23 +112,67 @@ impl Batch {
         self.sent.bytes >= self.enough || self.count + PARTS_OF_ONE > PARTS_MAX
     }
 
-    pub(super) fn push(&mut self, frame: Bytes, cost: usize, sink: Option<OutcomeSink>) {
+    /// Adds a frame of up to [`PIECE_BYTES_MAX`] bytes. A payload that was copied comes back: whoever
+    /// holds a lock drops it behind that, for it is the caller's.
+    pub(super) fn push(
+        &mut self,
+        frame: Payload<'_>,
+        cost: usize,
+        sink: Option<OutcomeSink>,
+    ) -> Option<Bytes> {
         let wire = HEADER_BYTES + frame.len();
-        self.sent.frames += 1;
-        self.sent.bytes += wire;
-        self.sent.cost += cost;
         let small = frame.len() <= COPY_BYTES_MAX;
         self.make_room(if small { wire } else { HEADER_BYTES });
         self.tail.put_slice(&frame::header(frame.len()));
-        if let Some(sink) = sink {
-            self.sent.sinks.push((frame.clone(), sink));
-        }
+        self.sent.bytes += wire;
+        self.sent.payload += frame.len();
+        self.finish_frame(&frame, cost, sink);
         if small {
             self.tail.put_slice(&frame);
-        } else {
-            self.close_tail();
-            self.add_part(frame);
-            self.enough = LARGE_BATCH_BYTES;
+            return frame.given();
+        }
+        self.close_tail();
+        self.add_part(frame.into_bytes());
+        self.enough = LARGE_BATCH_BYTES;
+        None
+    }
+
+    /// Adds the beginning of a larger frame; the batches that are returned go on with it.
+    pub(super) fn split(
+        &mut self,
+        frame: Bytes,
+        cost: usize,
+        sink: Option<OutcomeSink>,
+    ) -> Vec<Self> {
+        let mut rest = frame.clone();
+        self.make_room(HEADER_BYTES);
+        self.tail.put_slice(&frame::header(frame.len()));
+        self.close_tail();
+        self.add_part(rest.split_to(PIECE_BYTES_MAX));
+        self.sent.bytes += HEADER_BYTES + PIECE_BYTES_MAX;
+        self.sent.payload += PIECE_BYTES_MAX;
+        (self.enough, self.splits) = (0, true);
+        let mut pieces = Vec::with_capacity(rest.len().div_ceil(PIECE_BYTES_MAX));
+        while !rest.is_empty() {
+            let piece = rest.split_to(rest.len().min(PIECE_BYTES_MAX));
+            let mut batch = Self { enough: 0, continues: true, ..Self::default() };
+            batch.splits = !rest.is_empty();
+            (batch.sent.bytes, batch.sent.payload) = (piece.len(), piece.len());
+            batch.add_part(piece);
+            pieces.push(batch);
+        }
+        if let Some(last) = pieces.last_mut() {
+            last.finish_frame(&frame, cost, sink);
+        }
+        pieces
+    }
+
+    /// The frame ends in this batch, and meets its end with it.
+    fn finish_frame(&mut self, frame: &Bytes, cost: usize, sink: Option<OutcomeSink>) {
+        self.sent.frames += 1;
+        self.sent.cost += cost;
+        if let Some(sink) = sink {
+            self.sent.sinks.push((frame.clone(), sink));
         }
     }
 
@@ -116,10 +206,14 @@ impl Batch {
         SendRequest::new(self.parts, self.count, self.sent)
     }
 
-    pub(super) fn from_request(request: SendRequest<Sent>) -> Self {
+    /// What came back, with what it was before.
+    pub(super) fn from_request(
+        request: SendRequest<Sent>,
+        (continues, splits): (bool, bool),
+    ) -> Self {
         let (parts, count, sent) = request.into_parts();
         // Closed: nothing is added behind a batch that went out once.
-        Self { parts, count, tail: BytesMut::new(), enough: 0, sent }
+        Self { parts, count, tail: BytesMut::new(), enough: 0, continues, splits, sent }
     }
 }
 
@@ -140,7 +234,7 @@ mod tests {
             expected.extend_from_slice(&frame);
             let parts = batch.count;
             let before = batch.tail.capacity();
-            batch.push(frame, HEADER_BYTES + length, None);
+            batch.push(Payload::Given(frame), HEADER_BYTES + length, None);
             if batch.count > parts {
                 gathered += before;
             }

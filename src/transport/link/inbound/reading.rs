@@ -1,0 +1,355 @@
+//! What readers do: take frames, borrow them, and put back what they did not take after all.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{
+    Effects, From, HEADER_BYTES, Inbound, InboundCounts, Item, PIECE_BYTES, RecvError, StreamId,
+    lookup,
+};
+use crate::transport::lanes::Lane;
+
+/// What one lane or stream gives before the others have their turn, in bytes.
+const TURN_BYTES: usize = 16 * 1024;
+
+/// A frame that a reader took.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Taken {
+    pub(crate) frame: Bytes,
+    pub(crate) lane: Lane,
+    /// Its place among those taken from the lane.
+    pub(crate) number: u64,
+    /// From its first byte to its last.
+    pub(crate) took: Duration,
+}
+
+impl Taken {
+    /// As something lent that counts for nothing.
+    pub(crate) fn into_lent(self) -> Lent {
+        let Self { frame, lane, number, .. } = self;
+        Lent { frames: vec![frame], lane, first: number, cost: 0, tries: 0 }
+    }
+}
+
+/// Frames of one lane that a subscriber has borrowed; they count until they are returned.
+#[derive(Debug)]
+pub(crate) struct Lent {
+    pub(crate) frames: Vec<Bytes>,
+    pub(crate) lane: Lane,
+    /// The number of the first; the others follow.
+    pub(crate) first: u64,
+    /// What they count for.
+    pub(crate) cost: usize,
+    /// How often they came back before.
+    pub(crate) tries: u8,
+}
+
+/// A frame that came back.
+#[derive(Debug)]
+pub(super) struct Returned {
+    frame: Bytes,
+    tries: u8,
+}
+
+fn cost_of(frame: &Bytes) -> usize {
+    PIECE_BYTES + HEADER_BYTES + frame.len()
+}
+
+impl<S: Clone> Inbound<S> {
+    /// The next frame, or why there will be none; nothing if one may still come.
+    pub(in crate::transport) fn take(
+        &mut self,
+        from: From,
+    ) -> (Option<Result<Taken, RecvError>>, Effects<S>) {
+        let mut effects = Effects::default();
+        let taken = match self.next(from) {
+            Some(taken) => {
+                self.feed(from);
+                Some(Ok(taken))
+            }
+            None => {
+                self.starve(from);
+                self.over.clone().map(Err)
+            }
+        };
+        self.settle(&mut effects);
+        (taken, effects)
+    }
+
+    /// As [`Inbound::take`], for up to `max` frames that are appended to `into`; how many there were.
+    pub(in crate::transport) fn take_many(
+        &mut self,
+        from: From,
+        into: &mut Vec<Bytes>,
+        max: usize,
+    ) -> (Option<Result<usize, RecvError>>, Effects<S>) {
+        let mut effects = Effects::default();
+        let mut count = 0;
+        while count < max {
+            match self.next_run(from, max - count, into) {
+                0 => break,
+                more => count += more,
+            }
+        }
+        let taken = if count > 0 {
+            self.feed(from);
+            Some(Ok(count))
+        } else {
+            self.starve(from);
+            self.over.clone().map(Err)
+        };
+        self.settle(&mut effects);
+        (taken, effects)
+    }
+
+    /// Everything that waits in the lane whose turn it is; `None` if nothing does.
+    pub(in crate::transport) fn lend(&mut self) -> (Option<Lent>, Effects<S>) {
+        let mut effects = Effects::default();
+        let lent = self.lane_with_something().map(|lane| {
+            self.turn = ((lane as usize + 1) % Lane::ALL.len(), 0);
+            self.lend_lane(lane)
+        });
+        match &lent {
+            Some(_) => self.feed(From::All),
+            // A subscriber that holds more than half of what may wait has enough to do.
+            None if self.lent <= self.share.bytes() / 2 => self.starve(From::All),
+            None => {}
+        }
+        self.settle(&mut effects);
+        (lent, effects)
+    }
+
+    fn lend_lane(&mut self, lane: Lane) -> Lent {
+        let first = self.returned[lane as usize].keys().next().copied();
+        let first = first.unwrap_or(self.next_number[lane as usize]);
+        let tries = self.returned[lane as usize].values().map(|it| it.tries).max().unwrap_or(0);
+        let (mut frames, before) = (Vec::new(), self.queued);
+        while self.number_of_next(lane) == Some(first + frames.len() as u64)
+            && let Some(taken) = self.next(From::Lane(lane))
+        {
+            frames.push(taken.frame);
+        }
+        let cost = before - self.queued;
+        self.lent += cost;
+        Lent { frames, lane, first, cost, tries }
+    }
+
+    /// A subscriber is done with frames that count for `cost`.
+    pub(in crate::transport) fn return_lent(&mut self, cost: usize) -> Effects<S> {
+        let mut effects = Effects::default();
+        self.lent -= cost;
+        self.settle(&mut effects);
+        effects
+    }
+
+    /// Frames that were lent and reached nobody: they come first again. (For one that was taken, as
+    /// lent for nothing.)
+    pub(in crate::transport) fn put_back(&mut self, back: Lent) -> Effects<S> {
+        let mut effects = Effects::default();
+        let Lent { frames, lane, first, cost, tries } = back;
+        self.lent -= cost;
+        for (number, frame) in (first..).zip(frames) {
+            self.queued += cost_of(&frame);
+            self.counts.frames -= 1;
+            self.counts.bytes -= frame.len() as u64;
+            let tries = tries.saturating_add(1);
+            self.returned[lane as usize].insert(number, Returned { frame, tries });
+        }
+        self.end_taken = false;
+        effects.wake[lane as usize] = true;
+        self.settle(&mut effects);
+        effects
+    }
+
+    /// Whether [`Inbound::take`] would find something.
+    pub(in crate::transport) fn has_something(&self, from: From) -> bool {
+        self.over.is_some()
+            || match from {
+                From::All => self.lane_with_something().is_some(),
+                From::Lane(lane) => self.has_frames(lane),
+                From::Stream(id) => self.queue(id).is_some_and(|queue| !queue.items.is_empty()),
+            }
+    }
+
+    /// Whether the stream can still deliver.
+    pub(in crate::transport) fn is_open(&self, id: StreamId) -> bool {
+        self.queue(id).is_some_and(|queue| queue.open || !queue.items.is_empty())
+    }
+
+    /// The oldest stream that can still deliver.
+    pub(in crate::transport) fn first_stream(&self) -> Option<S> {
+        let open = self.queues.iter().map(|(_, queue)| queue).filter(|queue| queue.open);
+        open.min_by_key(|queue| queue.serial).and_then(|queue| queue.stream.clone())
+    }
+
+    pub(in crate::transport) fn counts(&self) -> InboundCounts {
+        InboundCounts { waiting: self.total(), ..self.counts }
+    }
+
+    /// Whether readers have come to the end of what the peer sent.
+    pub(super) fn is_end_reached(&self) -> bool {
+        let reads = self.hungry.all || self.hungry.lanes.contains(&true);
+        reads && self.queued == 0 && self.lent == 0
+    }
+
+    /// A reader found nothing: it waits.
+    fn starve(&mut self, from: From) {
+        match from {
+            From::All => self.hungry.all = true,
+            From::Lane(lane) => self.hungry.lanes[lane as usize] = true,
+            From::Stream(id) => {
+                if let Some(queue) = lookup(&mut self.queues, id) {
+                    queue.hungry = true;
+                }
+            }
+        }
+    }
+
+    /// A reader found something.
+    fn feed(&mut self, from: From) {
+        match from {
+            From::All => self.hungry.all = false,
+            From::Lane(lane) => self.hungry.lanes[lane as usize] = false,
+            From::Stream(id) => {
+                if let Some(queue) = lookup(&mut self.queues, id) {
+                    queue.hungry = false;
+                }
+            }
+        }
+    }
+
+    fn has_frames(&self, lane: Lane) -> bool {
+        !self.returned[lane as usize].is_empty() || !self.rings[lane as usize].is_empty()
+    }
+
+    /// The lane whose turn it is among those that have something.
+    fn lane_with_something(&self) -> Option<Lane> {
+        let (turn, given) = self.turn;
+        let from = if given >= TURN_BYTES { turn + 1 } else { turn };
+        let lanes = (from..from + Lane::ALL.len()).map(|lane| Lane::ALL[lane % Lane::ALL.len()]);
+        lanes.into_iter().find(|lane| self.has_frames(*lane))
+    }
+
+    /// The number of the frame that [`Inbound::next`] would take from the lane.
+    fn number_of_next(&self, lane: Lane) -> Option<u64> {
+        let returned = self.returned[lane as usize].keys().next().copied();
+        returned.or_else(|| self.has_frames(lane).then_some(self.next_number[lane as usize]))
+    }
+
+    fn next(&mut self, from: From) -> Option<Taken> {
+        let lane = match from {
+            From::All => self.lane_with_something()?,
+            From::Lane(lane) => lane,
+            From::Stream(id) => {
+                let lane = self.queue(id)?.lane;
+                return self.next_of(id.slot, lane);
+            }
+        };
+        self.begin_turn(lane);
+        if let Some((number, Returned { frame, .. })) = self.returned[lane as usize].pop_first() {
+            self.queued -= cost_of(&frame);
+            self.count(lane, 1, frame.len(), HEADER_BYTES + frame.len());
+            return Some(Taken { frame, lane, number, took: Duration::ZERO });
+        }
+        let slot = *self.rings[lane as usize].front()?;
+        self.next_of(slot, lane)
+    }
+
+    /// As [`Inbound::next`], for as many of up to `max` frames as stand together.
+    fn next_run(&mut self, from: From, max: usize, into: &mut Vec<Bytes>) -> usize {
+        let run = match from {
+            From::Stream(_) => None,
+            From::Lane(lane) => Some(lane),
+            From::All => self.lane_with_something(),
+        };
+        let Some(lane) = run.filter(|lane| self.returned[*lane as usize].is_empty()) else {
+            return self.next(from).map_or(0, |taken| {
+                into.push(taken.frame);
+                1
+            });
+        };
+        self.begin_turn(lane);
+        let Some(slot) = self.rings[lane as usize].front().copied() else { return 0 };
+        let Some(queue) = self.queues.get_mut(slot) else { return 0 };
+        let id = StreamId { slot, serial: queue.serial };
+        let mark = queue.mark();
+        let Some(Item::Run(run)) = queue.items.front_mut() else {
+            return self.next_of(slot, lane).map_or(0, |taken| {
+                into.push(taken.frame);
+                1
+            });
+        };
+        let (encoded, before) = (run.encoded_bytes(), into.len());
+        into.extend(run.by_ref().take(max));
+        let left = run.encoded_bytes();
+        queue.queued -= encoded - left;
+        if left == 0 {
+            queue.items.pop_front();
+            queue.queued -= PIECE_BYTES;
+        }
+        let count = into.len() - before;
+        let payload = encoded - left - count * HEADER_BYTES;
+        self.account(id, mark);
+        self.count(lane, count, payload, encoded - left);
+        self.next_number[lane as usize] += count as u64;
+        self.after_taking(slot, lane);
+        count
+    }
+
+    fn next_of(&mut self, slot: usize, lane: Lane) -> Option<Taken> {
+        let queue = self.queues.get_mut(slot)?;
+        let id = StreamId { slot, serial: queue.serial };
+        let mark = queue.mark();
+        let (frame, took, is_last) = match queue.items.front_mut()? {
+            Item::Run(run) => {
+                let frame = run.next().unwrap_or_default();
+                (frame, Duration::ZERO, run.encoded_bytes() == 0)
+            }
+            Item::Frame(frame, took) => (std::mem::take(frame), *took, true),
+        };
+        queue.queued -= HEADER_BYTES + frame.len();
+        if is_last {
+            queue.items.pop_front();
+            queue.queued -= PIECE_BYTES;
+        }
+        let number = self.next_number[lane as usize];
+        self.next_number[lane as usize] += 1;
+        self.account(id, mark);
+        self.count(lane, 1, frame.len(), HEADER_BYTES + frame.len());
+        self.after_taking(slot, lane);
+        Some(Taken { frame, lane, number, took })
+    }
+
+    fn begin_turn(&mut self, lane: Lane) {
+        if self.turn.0 != lane as usize || self.turn.1 >= TURN_BYTES {
+            self.turn = (lane as usize, 0);
+        }
+    }
+
+    fn count(&mut self, lane: Lane, frames: usize, payload: usize, given: usize) {
+        self.counts.frames += frames as u64;
+        self.counts.bytes += payload as u64;
+        if self.turn.0 == lane as usize {
+            self.turn.1 += given;
+        }
+    }
+
+    /// A stream that gave all it had leaves the ring of its lane; otherwise the next one may have its
+    /// turn.
+    fn after_taking(&mut self, slot: usize, lane: Lane) {
+        let ring = &mut self.rings[lane as usize];
+        let Some(queue) = self.queues.get_mut(slot) else { return };
+        if queue.items.is_empty() {
+            queue.in_ring = false;
+            // A reader of one stream alone takes it from wherever it stands.
+            match ring.front() == Some(&slot) {
+                true => drop(ring.pop_front()),
+                false => ring.retain(|other| *other != slot),
+            }
+            self.forget_if_done(slot);
+        } else if self.turn.1 >= TURN_BYTES && ring.front() == Some(&slot) {
+            ring.rotate_left(1);
+        }
+    }
+}
