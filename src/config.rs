@@ -34,23 +34,26 @@ pub struct Limits {
     pub stream_op_timeout: Duration,
     /// Bytes that a lane holds for callers, admitted and unfinished (default 4 MiB): more than a
     /// bandwidth-delay product of 10 Gbit/s × 3 ms. A lane starts with 128 KiB and grows up to this
-    /// as the peer acknowledges. One frame larger than this is admitted alone.
+    /// as the peer acknowledges. Beside that one frame is admitted that is larger than the lane's share,
+    /// if `node_large_bytes_max` has room for it.
     pub lane_bytes_max: usize,
     /// Bytes that all lanes of a node hold together (default 10 MiB): those that are busy get equal
-    /// shares, none less than 128 KiB or its largest frame.
+    /// shares, none less than 128 KiB.
     pub node_send_bytes_max: usize,
     /// Bytes that the control lane of a connection holds, and its largest frame (default 64 KiB):
     /// its own, beside what the other lanes of the node hold.
     pub control_lane_bytes_max: usize,
-    /// Bytes that wait for `recv` on one connection (default 4 MiB). One frame larger than this is
-    /// still received when nothing else waits.
+    /// Bytes that wait for `recv` on one connection (default 4 MiB), with what it costs to remember
+    /// them; each stream may hold a thirty-second of it beside that, so that no lane waits for the
+    /// reader of another. One frame larger than the connection's share is received where a reader
+    /// waits, if `node_large_bytes_max` has room for it.
     pub inbound_bytes_max: usize,
     /// Bytes that wait for `recv` on all connections of a node together (default 64 MiB), shared as
     /// `node_send_bytes_max` is.
     pub node_receive_bytes_max: usize,
-    /// Bytes that frames may take beyond the share of their queue, on all connections of a node
-    /// together (default 256 MiB; where `frame_bytes_max` is more, that counts). Frames that are larger
-    /// than what their connection may hold come one after the other where this is used up.
+    /// Bytes that frames may take beyond the share of their queue, and as many beyond the share of their
+    /// lane, on all connections of a node together (default 128 MiB; where `frame_bytes_max` is more, that
+    /// counts). Where it is used up, such frames wait for each other.
     pub node_large_bytes_max: usize,
     /// Bytes that a peer may have on their way to this end of one connection, on all its streams
     /// together (default 16 MiB): each of `peer_streams_max` streams has an equal part, at least
@@ -71,7 +74,8 @@ pub struct Limits {
     /// Unidirectional streams a peer may have open at once (default 8: one for each lane, and others in
     /// their place after an error). Bidirectional ones: none.
     pub peer_streams_max: u16,
-    /// Connections of one node, in both directions (default 16,384).
+    /// Connections of one node, in both directions (default 1,024: with it
+    /// [`worst_case_memory`](Self::worst_case_memory) is below 3 GiB).
     pub connections_max: usize,
     /// Inbound connections of one listener that are not accepted yet (default 256). A stranger's
     /// next one is refused before a certificate is read.
@@ -96,7 +100,7 @@ impl Default for Limits {
             control_lane_bytes_max: 64 << 10,
             inbound_bytes_max: 4 << 20,
             node_receive_bytes_max: 64 << 20,
-            node_large_bytes_max: 256 << 20,
+            node_large_bytes_max: 128 << 20,
             window_bytes_max: 16 << 20,
             node_window_bytes_max: 64 << 20,
             handshake_time_max: Duration::from_secs(10),
@@ -104,7 +108,7 @@ impl Default for Limits {
             idle_time_max: Duration::from_secs(3),
             disconnect_time_max: Duration::from_secs(1),
             peer_streams_max: 8,
-            connections_max: 16_384,
+            connections_max: 1_024,
             handshakes_pending_max: 256,
             lane_stall_time_max: Duration::from_secs(30),
             close_time_max: Duration::from_secs(5),

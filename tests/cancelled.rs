@@ -192,18 +192,27 @@ async fn sends_that_are_given_up_are_not_sent() {
         near.send_many(&mut frames).await
     })
     .await;
-    sends_each_once("reserve and send", &pair, |n| async move {
-        let credit = near.reserve(4).await?;
-        let (reply, answer) = tokio::sync::oneshot::channel();
-        let reply = Some(reply.into());
-        let frame = numbered(n);
-        let message = moorline::ConnectionMessage::Send { frame, credit, reply };
-        near.actor().cast(message).expect("it lives");
-        // The message is on its way: from here on it is not given up.
-        tokio::spawn(async move { answer.await.expect("answered") });
-        Ok(())
-    })
-    .await;
+    pair.end().await;
+}
+
+/// A credit that is given up on its way gives its room back.
+#[tokio::test]
+async fn reservations_that_are_given_up_hold_no_room() {
+    let small = |config: &mut moorline::NodeConfig| config.limits.lane_bytes_max = 16 << 10;
+    let pair = Pair::with(|_| (), small).await;
+    let near = &pair.at_client;
+    for lengths in [[10_000, 10_000], [60_000, 60_000]] {
+        let held = within("a credit", near.reserve(lengths[0])).await.expect("room");
+        let mut given_up = 0;
+        for (budget, polls) in ways().take(50) {
+            let more = give_up(near.reserve(lengths[1]), budget, polls).await;
+            given_up += u32::from(more.is_none());
+        }
+        assert!(given_up > 0, "{lengths:?}: nothing was given up");
+        drop(held);
+        let all = within("all of it", near.reserve(lengths[1])).await.expect("room");
+        assert_eq!(all.length(), lengths[1]);
+    }
     pair.end().await;
 }
 

@@ -137,7 +137,10 @@ async fn control_takes_small_frames_only() {
 /// reads they do not stand behind what bulk has piled up.
 #[tokio::test]
 async fn frames_overtake_a_full_bulk_lane() {
-    let window = |config: &mut NodeConfig| config.limits.inbound_bytes_max = 1 << 20;
+    let window = |config: &mut NodeConfig| {
+        config.limits.inbound_bytes_max = 1 << 20;
+        config.limits.window_bytes_max = 8 << 20;
+    };
     let pair = Pair::with(window, window).await;
     let bytes = 16 << 10;
     let piled_up = fill(&pair.at_client, Lane::Bulk, bytes).await;
@@ -154,7 +157,7 @@ async fn frames_overtake_a_full_bulk_lane() {
             Lane::Control | Lane::Data => left -= 1,
         }
     }
-    // What the connection's window holds, which is one for all lanes.
+    // What the queue holds, and the window of its stream.
     assert!(before * bytes <= 2 << 20, "{before} of {piled_up} frames came first");
     for _ in before..piled_up {
         assert_eq!(lane_of(&recv(&pair.at_server).await), Lane::Bulk);
@@ -184,7 +187,10 @@ async fn a_lane_that_stands_still_ends_its_connection_with_lane_stalled() {
 #[tokio::test]
 async fn a_lane_that_moves_slowly_or_rests_goes_on() {
     let limit = Duration::from_millis(600);
-    let small = |config: &mut NodeConfig| config.limits.inbound_bytes_max = 64 << 10;
+    let small = |config: &mut NodeConfig| {
+        config.limits.inbound_bytes_max = 64 << 10;
+        config.limits.window_bytes_max = 512 << 10;
+    };
     let pair = Pair::with(small, |client| client.limits.lane_stall_time_max = limit).await;
     // Resting: one frame now and then, with more than the limit between the first two.
     let mut rest = tokio::time::interval(limit * 2);

@@ -18,6 +18,7 @@ use super::connection::ConnectionMessage;
 use crate::error::{CloseCode, CloseReason, RecvError, SendError};
 use crate::identity::CertHash;
 use crate::transport::core::{ConnectionCore, From};
+use crate::transport::lane::Cost;
 use crate::transport::{Direction, Lane, MsQuicNetConnection, OutcomeCounts};
 
 /// One connection of a node. Cheap to clone; dropping it changes nothing: the connection ends by
@@ -96,7 +97,7 @@ pub struct Credit {
     lane: Lane,
     frames: usize,
     length: usize,
-    cost: usize,
+    cost: Cost,
 }
 
 impl Credit {
@@ -123,7 +124,7 @@ impl Credit {
         self,
         core: &Arc<ConnectionCore>,
         frame: Bytes,
-    ) -> Result<(Bytes, usize), SendError> {
+    ) -> Result<(Bytes, Cost), SendError> {
         if !self.covers(core, 1, frame.len()) {
             return Err(SendError::Credit { frame });
         }
@@ -136,7 +137,7 @@ impl Credit {
         self,
         core: &Arc<ConnectionCore>,
         frames: &VecDeque<Bytes>,
-    ) -> Result<usize, SendError> {
+    ) -> Result<Cost, SendError> {
         if !self.covers(core, frames.len(), frames.iter().map(Bytes::len).sum()) {
             let frame = frames.front().cloned().unwrap_or_default();
             return Err(SendError::Credit { frame });
@@ -152,14 +153,14 @@ impl Credit {
         frames <= self.frames && length <= self.length && Arc::ptr_eq(core, &self.core)
     }
 
-    fn take(mut self) -> usize {
-        std::mem::take(&mut self.cost)
+    fn take(mut self) -> Cost {
+        self.cost.split(usize::MAX)
     }
 }
 
 impl Drop for Credit {
     fn drop(&mut self) {
-        if self.cost > 0 {
+        if self.cost.bytes > 0 {
             self.core.give_back(self.lane, self.cost);
         }
     }

@@ -39,6 +39,18 @@ pub enum SendError {
         /// The payload, handed back.
         frame: Bytes,
     },
+    /// Frames of other connections had the node's room for large frames all the time: their peers do
+    /// not read, or there are too many at once. Nothing was sent.
+    #[error(
+        "not sent within {after:?}: other connections have the node's room for large frames \
+         (`Limits::node_large_bytes_max`)"
+    )]
+    NodeFull {
+        /// The limit.
+        after: Duration,
+        /// The payload, handed back.
+        frame: Bytes,
+    },
     /// The credit that came with the frame is for another connection, or for fewer bytes.
     #[error("the credit does not cover the frame")]
     Credit {
@@ -76,7 +88,7 @@ impl SendError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::TooLarge { .. } | Self::Credit { .. } => ErrorKind::Never,
-            Self::Full { .. } => ErrorKind::Retry,
+            Self::Full { .. } | Self::NodeFull { .. } => ErrorKind::Retry,
             Self::TimedOut { outcome, .. }
             | Self::StreamLost { outcome }
             | Self::Closed { outcome, .. } => match outcome {
@@ -90,9 +102,10 @@ impl SendError {
     #[must_use]
     pub fn into_frame(self) -> Option<Bytes> {
         match self {
-            Self::TooLarge { frame, .. } | Self::Full { frame } | Self::Credit { frame } => {
-                Some(frame)
-            }
+            Self::TooLarge { frame, .. }
+            | Self::Full { frame }
+            | Self::NodeFull { frame, .. }
+            | Self::Credit { frame } => Some(frame),
             Self::TimedOut { outcome, .. }
             | Self::StreamLost { outcome }
             | Self::Closed { outcome, .. } => match outcome {

@@ -10,6 +10,9 @@ use std::sync::{Arc, Mutex, Weak};
 use super::link::large::{Granted, LargeRoom, Ticket};
 use super::lock;
 use crate::config::Limits;
+use crate::frame::HEADER_BYTES;
+
+use tokio::sync::Semaphore;
 
 /// What a lane or queue may always hold: two reads of a socket. MsQuic asks its peer for one
 /// acknowledgement of a whole burst, so that with less on its way a sender waits for a late one:
@@ -23,7 +26,10 @@ pub(super) struct Bounds {
     pub(super) sending: Arc<Budget>,
     pub(super) receiving: Arc<Budget>,
     pub(super) windows: Arc<Budget>,
+    /// For frames in.
     pub(super) large: NodeRoom,
+    /// For frames out.
+    pub(super) large_sending: Arc<Semaphore>,
 }
 
 impl Default for Bounds {
@@ -38,7 +44,8 @@ impl Bounds {
             sending: Arc::new(Budget::new(limits.node_send_bytes_max)),
             receiving: Arc::new(Budget::new(limits.node_receive_bytes_max)),
             windows: Arc::new(Budget::new(limits.node_window_bytes_max)),
-            large: NodeRoom::new(limits.node_large_bytes_max.max(limits.frame_bytes_max)),
+            large: NodeRoom::new(large_bytes(&limits)),
+            large_sending: Arc::new(Semaphore::new(large_bytes(&limits))),
             limits: Arc::new(limits),
         }
     }
@@ -54,6 +61,11 @@ pub(super) fn stream_window(limits: &Limits, bytes: usize) -> u32 {
     let each = bytes / usize::from(limits.peer_streams_max.max(1));
     let power = each.max(1).ilog2();
     u32::try_from(1_usize << power).unwrap_or(1 << 31)
+}
+
+/// The room for large frames, in each direction: the largest frame always has some.
+pub(super) fn large_bytes(limits: &Limits) -> usize {
+    limits.node_large_bytes_max.max(limits.frame_bytes_max.saturating_add(HEADER_BYTES))
 }
 
 /// Who waits for room for a large frame.

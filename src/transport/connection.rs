@@ -142,6 +142,21 @@ impl MsQuicNetConnection {
         Ok((taken.frame, taken.took))
     }
 
+    /// As [`recv`](Self::recv), for the frames of `lane` alone: see
+    /// [`ConnectionHandle::recv_on`](crate::ConnectionHandle::recv_on).
+    ///
+    /// # Errors
+    ///
+    /// As for [`recv`](Self::recv).
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`recv`](Self::recv).
+    pub async fn recv_on(&self, lane: Lane) -> Result<(Bytes, Duration), RecvError> {
+        let taken = self.core.recv(From::Lane(lane)).await?;
+        Ok((taken.frame, taken.took))
+    }
+
     /// Sends what was accepted, ends both directions, then closes with `code`; cuts what is left
     /// after `Limits::close_time_max`.
     ///

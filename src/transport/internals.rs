@@ -7,7 +7,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::bounds::{Bounds, Share};
-use super::lane::{SendLane, Step};
+use super::lane::{Cost, SendLane, Step};
 use super::lanes::Lane;
 use super::link::inbound::{Decoded, From, Inbound, StreamId};
 use crate::frame::{self, HEADER_BYTES, Piece, Position};
@@ -25,7 +25,8 @@ pub struct Sending(SendLane<()>);
 impl Default for Sending {
     fn default() -> Self {
         let bounds = Bounds::default();
-        Self(SendLane::new(Share::new(&bounds.sending, bounds.limits.lane_bytes_max)))
+        let share = Share::new(&bounds.sending, bounds.limits.lane_bytes_max);
+        Self(SendLane::new(share, bounds.large_sending))
     }
 }
 
@@ -39,7 +40,8 @@ impl Sending {
     /// there was room.
     pub fn offer_group(&self, frames: &mut VecDeque<Bytes>) -> bool {
         let (count, cost) = self.0.group(frames, usize::MAX);
-        self.0.try_admit_group(cost) && self.0.push_group(frames, count, cost, Vec::new()).is_ok()
+        self.0.try_admit_group(cost)
+            && self.0.push_group(frames, count, Cost::usual(cost), Vec::new()).is_ok()
     }
 
     /// Takes all submissions that are ready, and acknowledges them; returns how many there were.

@@ -33,7 +33,8 @@ use crate::error::{CloseReason, Outcome};
 use crate::frame::HEADER_BYTES;
 pub(super) use batch::Sent;
 use batch::{Batch, PIECE_BYTES_MAX, Payload};
-pub(super) use room::Admission;
+pub(crate) use room::Cost;
+pub(super) use room::{Admission, LargeSending};
 use room::{Limit, Room};
 use submitting::{BYTES_PER_MICROSECOND, Submitting};
 
@@ -125,6 +126,15 @@ pub(crate) struct SendLane<S> {
     accepted: AtomicU64,
 }
 
+/// Whoever waits for admission, until it has it or gives up.
+struct Waits<'a, S>(&'a SendLane<S>);
+
+impl<S> Drop for Waits<'_, S> {
+    fn drop(&mut self) {
+        lock(&self.0.state).limit.waited();
+    }
+}
+
 /// What to do next, decided under the lock and done outside it.
 pub(super) enum Step {
     Nothing,
@@ -137,9 +147,9 @@ pub(super) enum Step {
 }
 
 impl<S: Clone> SendLane<S> {
-    pub(super) fn new(share: Share) -> Self {
+    pub(super) fn new(share: Share, large: LargeSending) -> Self {
         let bytes_max = share.bytes_max();
-        let (room, limit) = Room::new(share);
+        let (room, limit) = Room::new(share, large);
         Self {
             state: Mutex::new(State {
                 queue: VecDeque::new(),
@@ -178,40 +188,61 @@ impl<S: Clone> SendLane<S> {
         self.bytes_max
     }
 
-    /// Bytes of admission a frame of `length` costs.
-    fn cost(&self, length: usize) -> usize {
-        (HEADER_BYTES + length).min(self.bytes_max)
-    }
-
     /// Reserves admission for one frame of `length` bytes without waiting.
     pub(super) fn try_admit(&self, length: usize) -> Admission {
-        let cost = self.cost(length);
-        match self.room.try_take(cost) {
-            Admission::Full if self.room.widen(&mut lock(&self.state).limit, cost) => {
-                self.room.try_take(cost)
+        let bytes = HEADER_BYTES + length;
+        match self.room.try_take(bytes) {
+            Admission::Full => {}
+            admission => return admission,
+        }
+        let mut state = lock(&self.state);
+        if state.limit.fits(bytes) {
+            match self.room.widen(&mut state.limit, bytes) {
+                true => self.room.try_take(bytes),
+                false => Admission::Full,
             }
-            admission => admission,
+        } else {
+            let admission = self.room.try_take_large(bytes);
+            if let Admission::Granted(_) = admission {
+                state.limit.has_large(bytes);
+            }
+            admission
         }
     }
 
-    /// Reserves admission for one frame, in the order of asking. Cancel safe.
-    pub(super) async fn admit(&self, length: usize) -> Admission {
-        let cost = self.cost(length);
-        {
+    /// Reserves admission for one frame, in the order of asking; `at_node` is called when it is the
+    /// node's room that is waited for. Cancel safe.
+    pub(super) async fn admit(&self, length: usize, at_node: impl FnOnce()) -> Admission {
+        let bytes = HEADER_BYTES + length;
+        let (pocket, fits) = {
             let mut state = lock(&self.state);
-            let limit = &mut state.limit;
-            limit.was_short();
-            self.room.widen(limit, cost);
-            let pocket = std::mem::take(&mut state.pocket);
-            drop(state);
-            self.give_back(pocket);
+            let fits = state.limit.fits(bytes);
+            state.limit.wait(if fits { bytes } else { 0 });
+            if fits {
+                self.room.widen(&mut state.limit, bytes);
+            }
+            (std::mem::take(&mut state.pocket), fits)
+        };
+        let _waits = Waits(self);
+        self.room.give_back(pocket);
+        if fits {
+            return self.room.take(bytes).await;
         }
-        self.room.take(cost).await
+        let admission = self.room.take_large(bytes, at_node).await;
+        if let Admission::Granted(_) = admission {
+            lock(&self.state).limit.has_large(bytes);
+        }
+        admission
     }
 
     /// Gives admission back that was not used.
-    pub(super) fn give_back(&self, cost: usize) {
-        self.room.give_back(cost);
+    pub(super) fn give_back(&self, cost: Cost) {
+        if !cost.is_large {
+            self.room.give_back(cost.bytes);
+        } else if cost.bytes > 0 {
+            let is_last = lock(&self.state).limit.give_back_large(cost.bytes);
+            self.room.give_back_large(cost.bytes, is_last);
+        }
     }
 
     /// Takes over a frame for which `cost` was admitted. Returns whether the caller is to hand over
@@ -219,7 +250,7 @@ impl<S: Clone> SendLane<S> {
     pub(super) fn push(
         &self,
         frame: Bytes,
-        cost: usize,
+        cost: Cost,
         sink: Option<OutcomeSink>,
     ) -> Result<bool, Rejected> {
         let mut state = lock(&self.state);
@@ -237,11 +268,12 @@ impl<S: Clone> SendLane<S> {
 
     /// As [`SendLane::try_admit`] and [`SendLane::push`] in one.
     pub(super) fn offer(&self, frame: Bytes) -> Result<bool, Bytes> {
-        let cost = self.cost(frame.len());
+        let bytes = HEADER_BYTES + frame.len();
         let mut state = lock(&self.state);
-        if state.shut.is_some() || !state.pay(cost, &self.room) {
+        if state.shut.is_some() || !state.pay(bytes, &self.room) {
             return Err(frame);
         }
+        let cost = Cost::usual(bytes);
         let copied = self.accept(&mut state, Payload::Given(frame), cost, None);
         let pump = state.wants_pump();
         drop(state);
@@ -254,7 +286,7 @@ impl<S: Clone> SendLane<S> {
         &self,
         state: &mut State<S>,
         frame: Payload<'_>,
-        cost: usize,
+        cost: Cost,
         sink: Option<OutcomeSink>,
     ) -> Option<Bytes> {
         let copied = state.push(frame, cost, sink, &self.room);
@@ -266,7 +298,7 @@ impl<S: Clone> SendLane<S> {
     pub(super) fn group(&self, frames: &VecDeque<Bytes>, length_max: usize) -> (usize, usize) {
         let (mut count, mut total) = (0, 0);
         for frame in frames {
-            let cost = self.cost(frame.len());
+            let cost = HEADER_BYTES + frame.len();
             if frame.len() > length_max || total + cost > GROUP_BYTES.min(self.bytes_max) {
                 break;
             }
@@ -287,7 +319,7 @@ impl<S: Clone> SendLane<S> {
         &self,
         frames: &mut VecDeque<Bytes>,
         count: usize,
-        cost: usize,
+        mut cost: Cost,
         sinks: Vec<OutcomeSink>,
     ) -> Result<bool, CloseReason> {
         let mut sinks = sinks.into_iter();
@@ -298,7 +330,7 @@ impl<S: Clone> SendLane<S> {
             return Err(reason);
         }
         for frame in frames.iter().take(count) {
-            let cost = self.cost(frame.len());
+            let cost = cost.split(HEADER_BYTES + frame.len());
             // The payload stays in `frames` meanwhile, so nothing of the caller's is dropped here.
             drop(self.accept(&mut state, Payload::Lent(frame), cost, sinks.next()));
         }
@@ -386,7 +418,11 @@ impl<S: Clone> SendLane<S> {
         let queue = std::mem::take(&mut state.queue);
         state.limit.end();
         state.counts.not_sent += queue.iter().map(|batch| batch.sent.frames).sum::<u64>();
+        // The lane's own room is closed; other lanes wait for the node's.
+        let large = queue.iter().map(|batch| batch.sent.large).sum();
+        let is_last = large > 0 && state.limit.give_back_large(large);
         drop(state);
+        self.room.give_back_large(large, is_last);
         for (frame, sink) in queue.into_iter().flat_map(|batch| batch.sent.sinks) {
             sink(Outcome::NotSent(frame));
         }
@@ -409,9 +445,9 @@ impl<S> State<S> {
     fn pay(&mut self, cost: usize, room: &Room) -> bool {
         if self.pocket < cost {
             let ahead = cost <= POCKET_BYTES / 4
-                && room.try_take(POCKET_BYTES) == Admission::Granted(POCKET_BYTES);
+                && matches!(room.try_take(POCKET_BYTES), Admission::Granted(_));
             if !ahead {
-                return room.try_take(cost) == Admission::Granted(cost);
+                return matches!(room.try_take(cost), Admission::Granted(_));
             }
             self.pocket += POCKET_BYTES;
         }
@@ -423,7 +459,7 @@ impl<S> State<S> {
     fn push(
         &mut self,
         frame: Payload<'_>,
-        cost: usize,
+        cost: Cost,
         sink: Option<OutcomeSink>,
         room: &Room,
     ) -> Option<Bytes> {

@@ -53,10 +53,11 @@ impl Lanes {
     pub(super) fn new(bounds: &Bounds) -> Self {
         let limits = &bounds.limits;
         Self(Lane::ALL.map(|lane| {
-            SendLane::new(match lane {
+            let share = match lane {
                 Lane::Control => Share::alone(limits.control_lane_bytes_max),
                 Lane::Data | Lane::Bulk => Share::new(&bounds.sending, limits.lane_bytes_max),
-            })
+            };
+            SendLane::new(share, Arc::clone(&bounds.large_sending))
         }))
     }
 

@@ -2,7 +2,8 @@
 //!
 //! Nothing is enforced here: `bounds.rs`, the lanes, the queues and the library's windows do that.
 
-use super::bounds::FLOOR;
+use super::bounds::{FLOOR, STREAM_WINDOW_MIN, large_bytes};
+use super::link::inbound::GUARANTEED_PART;
 use crate::config::Limits;
 use crate::frame::HEADER_BYTES;
 
@@ -21,18 +22,21 @@ const HANDSHAKE_BYTES: u64 = 192 << 10;
 /// smaller pools.
 const PROCESSOR_BYTES: u64 = 24 << 20;
 
+/// Shares that are added up one by one; the others are estimated from above.
+const COUNTED_MAX: usize = 4_096;
+
 /// The most resident memory, in bytes, that a node takes on beside what its process has anyway:
 /// made by [`Limits::worst_case_memory`].
 ///
-/// Each term is what it would be if all peers did their worst at the same time. It counts what is
-/// kept of frames and streams, and what connections cost by themselves. Not in it:
+/// Each term is what it would be if all peers did their worst at the same time, and all are bounds
+/// that are kept. It counts what is kept of frames and streams, and what connections cost by
+/// themselves. Not in it:
 ///
 /// - the kernel's socket buffers;
 /// - frames that the application has taken, or waits with for admission, and what it keeps of them;
 ///   and those sent with more than one [`Credit`](crate::Credit) a lane that was kept unused;
 /// - datagrams that the library has read and not decrypted: little, unless a peer ignores congestion
-///   control (then up to one for each KiB of `Limits::inbound_bytes_max` a connection);
-/// - what it costs to remember very small pieces, where a peer sends byte by byte;
+///   control (then up to one for each KiB of a stream's window);
 /// - what the allocator keeps of what was freed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -43,17 +47,15 @@ pub struct WorstCaseMemory {
     /// All of it twice, as small frames are gathered in buffers that grow by doubling.
     pub lanes: u64,
     /// Frames that wait for `recv`: what each connection may hold of
-    /// `Limits::node_receive_bytes_max`, if they begin one after the other and nobody reads.
+    /// `Limits::node_receive_bytes_max`, if they begin one after the other and nobody reads, and
+    /// what every stream may hold beside that.
     pub queues: u64,
-    /// What is allowed beyond that, so that one frame always gets through: of
-    /// `Limits::frame_bytes_max` one in each data lane, one in each bulk lane, and one for each
-    /// connection that is not received as a whole. With large frames this is most of it: set the
-    /// limit to what is sent.
+    /// What frames take beyond the share of their lane or queue: `Limits::node_large_bytes_max` in
+    /// each direction, or one frame for each connection that receives and for each lane, if that is
+    /// less.
     pub large_frames: u64,
-    /// What the library holds of the peers' streams behind a full queue. Each stream's buffer grows
-    /// up to `Limits::inbound_bytes_max`, rounded up to a power of two, and stays as large as it
-    /// once was: so it counts `Limits::peer_streams_max` times. (Another moorline node has a stream
-    /// for each lane that it uses, three at most.)
+    /// What the library holds of the peers' streams behind a full queue: the windows of the
+    /// connections, out of `Limits::node_window_bytes_max`, if they begin one after the other.
     pub windows: u64,
     /// Connections themselves: 128 KiB each.
     pub connections: u64,
@@ -85,56 +87,71 @@ impl Limits {
     /// ```
     /// use moorline::Limits;
     ///
-    /// let mut limits = Limits::default();
-    /// limits.frame_bytes_max = 64 << 10;
-    /// limits.lane_bytes_max = 256 << 10;
-    /// limits.inbound_bytes_max = 256 << 10;
-    /// limits.peer_streams_max = 1;
-    /// let memory = limits.worst_case_memory(100);
-    /// assert_eq!(memory.large_frames, 100 * 3 * (4 + (64 << 10)));
-    /// assert_eq!(memory.windows, 100 * (256 << 10));
+    /// let limits = Limits::default();
+    /// let few = limits.worst_case_memory(20);
+    /// assert!(few.total() < 1 << 30);
     /// let all = limits.worst_case_memory(limits.connections_max);
-    /// assert!(all.total() > memory.total());
+    /// assert!(all.total() < 3 << 30);
+    ///
+    /// let mut small = Limits::default();
+    /// small.frame_bytes_max = 64 << 10;
+    /// let memory = small.worst_case_memory(100);
+    /// assert_eq!(memory.large_frames, 100 * 3 * (4 + (64 << 10)));
     /// ```
     #[must_use]
     pub fn worst_case_memory(&self, connections: usize) -> WorstCaseMemory {
         let connections = connections.min(self.connections_max);
         let count = connections as u64;
-        let frame = (HEADER_BYTES + self.frame_bytes_max) as u64;
+        let each = |bytes: u64| count.saturating_mul(bytes);
         let lanes = shares(
             self.node_send_bytes_max,
             self.lane_bytes_max,
+            FLOOR,
             connections.saturating_mul(LANES),
         );
-        let control = count.saturating_mul(self.control_lane_bytes_max as u64);
-        let queued = shares(self.node_receive_bytes_max, self.inbound_bytes_max, connections);
-        let stream = (self.inbound_bytes_max as u64).next_power_of_two();
+        let control = each(self.control_lane_bytes_max as u64);
+        let queued =
+            shares(self.node_receive_bytes_max, self.inbound_bytes_max, FLOOR, connections);
+        // Once for every stream that is open, and once more for those a reader waits for.
+        let guaranteed = queued.saturating_mul(2 * u64::from(self.peer_streams_max));
+        let frame = (self.frame_bytes_max as u64).saturating_add(HEADER_BYTES as u64);
+        let large = large_bytes(self) as u64;
+        let large_in = each(frame).min(large);
+        let large_out = each(frame.saturating_mul(LANES as u64)).min(large);
+        let window_min = STREAM_WINDOW_MIN.saturating_mul(usize::from(self.peer_streams_max));
         let processors = std::thread::available_parallelism().map_or(1, usize::from) as u64;
         WorstCaseMemory {
             lanes: lanes.saturating_add(control).saturating_mul(2),
-            queues: queued,
-            large_frames: count.saturating_mul(LANES as u64 + 1).saturating_mul(frame),
-            windows: count.saturating_mul(u64::from(self.peer_streams_max)).saturating_mul(stream),
-            connections: count.saturating_mul(CONNECTION_BYTES),
+            queues: queued.saturating_add(guaranteed / GUARANTEED_PART as u64),
+            large_frames: large_in.saturating_add(large_out),
+            windows: shares(
+                self.node_window_bytes_max,
+                self.window_bytes_max,
+                window_min,
+                connections,
+            ),
+            connections: each(CONNECTION_BYTES),
             handshakes: (self.handshakes_pending_max as u64).saturating_mul(HANDSHAKE_BYTES),
-            pools: processors * PROCESSOR_BYTES,
+            pools: processors.saturating_mul(PROCESSOR_BYTES),
         }
     }
 }
 
-/// What `count` lanes or queues hold of `budget` that are filled one after the other: each has the
-/// share that was its own when it began, and nothing is taken back.
-fn shares(budget: usize, bytes_max: usize, count: usize) -> u64 {
-    let floor = FLOOR.min(bytes_max);
-    let mut sum = 0_u64;
-    for before in 0..count {
-        let share = budget / before.max(1);
-        if share <= floor {
-            return sum.saturating_add(((count - before) as u64).saturating_mul(floor as u64));
-        }
-        sum = sum.saturating_add(share.min(bytes_max) as u64);
+/// What `count` of them hold of `budget` that are filled one after the other: each has the share that
+/// was its own when it began, at least `floor`, and nothing is taken back.
+fn shares(budget: usize, bytes_max: usize, floor: usize, count: usize) -> u64 {
+    let floor = floor.min(bytes_max);
+    let share = |place: usize| (budget / place.max(1)).clamp(floor, bytes_max) as u64;
+    let counted: u64 = (1..=count.min(COUNTED_MAX)).map(share).fold(0, u64::saturating_add);
+    let rest = count.saturating_sub(COUNTED_MAX);
+    if rest == 0 {
+        return counted;
     }
-    sum
+    // The sum of 1/n is below the integral from one place before.
+    let (from, to) = (COUNTED_MAX as f64, count as f64);
+    let shared = (budget as f64 * (to / from).ln()).ceil().min(bytes_max as f64 * rest as f64);
+    let least = (floor as u64).saturating_mul(rest as u64);
+    counted.saturating_add((shared as u64).saturating_add(least))
 }
 
 #[cfg(test)]
@@ -144,24 +161,45 @@ mod tests {
     #[test]
     fn queues_that_fill_one_after_the_other_hold_more_than_the_budget() {
         let (budget, bytes_max) = (16 * FLOOR, 8 * FLOOR);
-        assert_eq!(shares(budget, bytes_max, 0), 0);
-        let units = |count| shares(budget, bytes_max, count) as f64 / FLOOR as f64;
-        assert_eq!(units(3), 24.0);
-        // The fourth finds three that are busy.
-        assert!((units(4) - (24.0 + 16.0 / 3.0)).abs() < 0.001, "{}", units(4));
+        assert_eq!(shares(budget, bytes_max, FLOOR, 0), 0);
+        let units = |count| shares(budget, bytes_max, FLOOR, count) as f64 / FLOOR as f64;
+        assert_eq!(units(2), 16.0);
+        // The third finds two that are busy.
+        assert!((units(3) - (16.0 + 16.0 / 3.0)).abs() < 0.001, "{}", units(3));
         assert_eq!(units(117) - units(17), 100.0, "the others have their floor");
     }
 
     #[test]
-    fn the_sum_never_overflows() {
+    fn what_is_estimated_is_never_below_what_would_be_counted() {
+        for (budget, bytes_max, floor) in [(1 << 30, 4 << 20, FLOOR), (1 << 36, 1 << 30, 1)] {
+            let count = 4 * COUNTED_MAX;
+            let share = |place: usize| (budget / place).clamp(floor, bytes_max) as u64;
+            let exact: u64 = (1..=count).map(share).sum();
+            let estimated = shares(budget, bytes_max, floor, count);
+            assert!(exact <= estimated && estimated < exact * 2, "{exact} {estimated}");
+        }
+    }
+
+    #[test]
+    fn the_sum_never_overflows_and_is_there_at_once() {
         let limits = Limits {
             connections_max: usize::MAX,
-            inbound_bytes_max: 1 << 30,
-            node_receive_bytes_max: 1,
+            frame_bytes_max: usize::MAX,
+            lane_bytes_max: usize::MAX,
+            node_send_bytes_max: usize::MAX,
+            control_lane_bytes_max: usize::MAX,
+            inbound_bytes_max: usize::MAX,
+            node_receive_bytes_max: usize::MAX,
+            node_large_bytes_max: usize::MAX,
+            window_bytes_max: usize::MAX,
+            node_window_bytes_max: usize::MAX,
+            handshakes_pending_max: usize::MAX,
             peer_streams_max: u16::MAX,
             ..Limits::default()
         };
-        assert_eq!(limits.worst_case_memory(usize::MAX / 2).total(), u64::MAX);
+        for connections in [1, 5_000, usize::MAX] {
+            assert_eq!(limits.worst_case_memory(connections).total(), u64::MAX);
+        }
     }
 
     #[test]

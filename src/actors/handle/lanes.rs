@@ -9,6 +9,7 @@ use super::{ConnectionHandle, Credit};
 use crate::error::SendError;
 use crate::frame::HEADER_BYTES;
 use crate::transport::Lane;
+use crate::transport::lane::Cost;
 
 impl ConnectionHandle {
     /// As [`send`](Self::send), on `lane`.
@@ -109,7 +110,7 @@ impl ConnectionHandle {
         Ok(self.credit(lane, frames, length, cost))
     }
 
-    fn credit(&self, lane: Lane, frames: usize, length: usize, cost: usize) -> Credit {
+    fn credit(&self, lane: Lane, frames: usize, length: usize, cost: Cost) -> Credit {
         Credit { core: Arc::clone(&self.core), lane, frames, length, cost }
     }
 

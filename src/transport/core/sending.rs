@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::ConnectionCore;
 use crate::error::{CloseCode, CloseReason, LibraryError, Outcome, SendError};
 use crate::frame::HEADER_BYTES;
-use crate::transport::lane::{Admission, OutcomeSink, Step};
+use crate::transport::lane::{Admission, Cost, OutcomeSink, Step};
 use crate::transport::lanes::Lane;
 use crate::transport::lock;
 use crate::transport::stream::SendStream;
@@ -19,6 +19,8 @@ use crate::transport::stream::SendStream;
 #[derive(Debug)]
 pub(crate) enum AdmitError {
     TimedOut(Duration),
+    /// Other connections have the node's room for large frames.
+    NodeFull(Duration),
     Shut,
 }
 
@@ -57,7 +59,7 @@ impl ConnectionCore {
     }
 
     /// Gives admission back that was not used.
-    pub(crate) fn give_back(&self, lane: Lane, cost: usize) {
+    pub(crate) fn give_back(&self, lane: Lane, cost: Cost) {
         self.lanes.get(lane).give_back(cost);
     }
 
@@ -66,7 +68,7 @@ impl ConnectionCore {
         self: &Arc<Self>,
         lane: Lane,
         frame: Bytes,
-        cost: usize,
+        cost: Cost,
         sink: Option<OutcomeSink>,
     ) -> Result<(), SendError> {
         match self.lanes.get(lane).push(frame, cost, sink) {
@@ -87,18 +89,18 @@ impl ConnectionCore {
         self: &Arc<Self>,
         lane: Lane,
         frames: &mut VecDeque<Bytes>,
-        mut credit: usize,
+        mut credit: Cost,
         mut sink: impl FnMut() -> Option<OutcomeSink>,
     ) -> Result<(), CloseReason> {
         let (queue, length_max) = (self.lanes.get(lane), self.frame_bytes_max(lane));
         let mut result = Ok(());
         while let Some(frame) = frames.front() {
             // In groups, so that the lane's lock is never held for long.
-            let (count, cost) = match queue.group(frames, length_max) {
-                (0, _) => (1, credit.min(HEADER_BYTES + frame.len())),
+            let (count, bytes) = match queue.group(frames, length_max) {
+                (0, _) => (1, HEADER_BYTES + frame.len()),
                 group => group,
             };
-            credit -= cost;
+            let cost = credit.split(bytes);
             let sinks = (0..count).map_while(|_| sink()).collect();
             match queue.push_group(frames, count, cost, sinks) {
                 Ok(true) => self.pump(lane),
@@ -123,7 +125,7 @@ impl ConnectionCore {
     }
 
     /// Admission of `length` bytes, or why there is none now.
-    pub(crate) fn try_admit(&self, lane: Lane, length: usize) -> Result<usize, SendError> {
+    pub(crate) fn try_admit(&self, lane: Lane, length: usize) -> Result<Cost, SendError> {
         match self.lanes.get(lane).try_admit(length) {
             Admission::Granted(cost) => Ok(cost),
             Admission::Full => Err(SendError::Full { frame: Bytes::new() }),
@@ -132,13 +134,16 @@ impl ConnectionCore {
     }
 
     /// Waits for admission of `length` bytes, within the limit for stream operations.
-    pub(crate) async fn admit(&self, lane: Lane, length: usize) -> Result<usize, AdmitError> {
+    pub(crate) async fn admit(&self, lane: Lane, length: usize) -> Result<Cost, AdmitError> {
         let lane = self.lanes.get(lane);
         let admission = match lane.try_admit(length) {
             Admission::Full => {
                 let limit = self.limits().stream_op_timeout;
-                match tokio::time::timeout(limit, lane.admit(length)).await {
+                let at_node = AtomicBool::new(false);
+                let admit = lane.admit(length, || at_node.store(true, Ordering::Relaxed));
+                match tokio::time::timeout(limit, admit).await {
                     Ok(admission) => admission,
+                    Err(_) if at_node.into_inner() => return Err(AdmitError::NodeFull(limit)),
                     Err(_) => return Err(AdmitError::TimedOut(limit)),
                 }
             }
@@ -194,7 +199,7 @@ impl ConnectionCore {
             tokio::task::consume_budget().await;
             let (count, cost) = queue.group(frames, length_max);
             if count > 1 && queue.try_admit_group(cost) {
-                match queue.push_group(frames, count, cost, Vec::new()) {
+                match queue.push_group(frames, count, Cost::usual(cost), Vec::new()) {
                     Ok(true) => self.pump(lane),
                     Ok(false) => {}
                     // Told below, with the frame at the front.
@@ -202,7 +207,7 @@ impl ConnectionCore {
                 }
             } else {
                 let admitted = match length > length_max {
-                    true => Ok(0),
+                    true => Ok(Cost::usual(0)),
                     false => self.admit(lane, length).await,
                 };
                 // Only now: until here the caller may give up.
@@ -221,6 +226,7 @@ impl ConnectionCore {
             AdmitError::TimedOut(after) => {
                 SendError::TimedOut { after, outcome: Outcome::NotSent(frame) }
             }
+            AdmitError::NodeFull(after) => SendError::NodeFull { after, frame },
             AdmitError::Shut => self.closed_error(frame),
         }
     }

@@ -3,7 +3,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::OutcomeSink;
+use super::{Cost, OutcomeSink};
 use crate::frame::{self, HEADER_BYTES};
 use crate::transport::ffi::{PARTS_MAX, SendRequest};
 
@@ -41,6 +41,8 @@ pub(in crate::transport) struct Sent {
     pub(super) payload: usize,
     /// Bytes of admission to give back.
     pub(super) cost: usize,
+    /// The same, to the node's room for large frames.
+    pub(super) large: usize,
     pub(super) sinks: Vec<(Bytes, OutcomeSink)>,
 }
 
@@ -117,7 +119,7 @@ impl Batch {
     pub(super) fn push(
         &mut self,
         frame: Payload<'_>,
-        cost: usize,
+        cost: Cost,
         sink: Option<OutcomeSink>,
     ) -> Option<Bytes> {
         let wire = HEADER_BYTES + frame.len();
@@ -141,7 +143,7 @@ impl Batch {
     pub(super) fn split(
         &mut self,
         frame: Bytes,
-        cost: usize,
+        cost: Cost,
         sink: Option<OutcomeSink>,
     ) -> Vec<Self> {
         let mut rest = frame.clone();
@@ -168,9 +170,9 @@ impl Batch {
     }
 
     /// The frame ends in this batch, and meets its end with it.
-    fn finish_frame(&mut self, frame: &Bytes, cost: usize, sink: Option<OutcomeSink>) {
+    fn finish_frame(&mut self, frame: &Bytes, cost: Cost, sink: Option<OutcomeSink>) {
         self.sent.frames += 1;
-        self.sent.cost += cost;
+        *if cost.is_large { &mut self.sent.large } else { &mut self.sent.cost } += cost.bytes;
         if let Some(sink) = sink {
             self.sent.sinks.push((frame.clone(), sink));
         }
@@ -234,7 +236,7 @@ mod tests {
             expected.extend_from_slice(&frame);
             let parts = batch.count;
             let before = batch.tail.capacity();
-            batch.push(Payload::Given(frame), HEADER_BYTES + length, None);
+            batch.push(Payload::Given(frame), Cost::usual(HEADER_BYTES + length), None);
             if batch.count > parts {
                 gathered += before;
             }

@@ -1,9 +1,9 @@
 //! Handing over: what goes to the transport next, and how it comes back.
 
-use bytes::Bytes;
+use std::sync::MutexGuard;
 
 use super::batch::Batch;
-use super::{Finish, OutcomeSink, SendLane, Sent, State, Step};
+use super::{Finish, SendLane, Sent, State, Step};
 use crate::error::Outcome;
 use crate::transport::ffi::SendRequest;
 use crate::transport::lock;
@@ -41,11 +41,9 @@ impl<S: Clone> SendLane<S> {
         if state.submitting.is_some() {
             return Step::Nothing;
         }
-        if let Some((sinks, cost)) = state.take_lost_rest() {
-            let freed = state.free(cost, &self.room);
-            drop(state);
-            self.give_back(freed);
-            return Step::Lost(sinks);
+        if let Some(lost) = state.take_lost_rest() {
+            self.free(state, lost.cost, lost.large);
+            return Step::Lost(lost.sinks);
         }
         if let Some(batch) = state.may_submit().then(|| state.queue.pop_front()).flatten() {
             let (continues, splits) = (batch.continues, batch.splits);
@@ -82,6 +80,17 @@ impl<S: Clone> SendLane<S> {
         }
     }
 
+    /// Gives admission back that met its end.
+    fn free(&self, mut state: MutexGuard<'_, State<S>>, cost: usize, large: usize) {
+        let freed = state.free(cost, &self.room);
+        let is_last = large > 0 && state.limit.give_back_large(large);
+        drop(state);
+        self.room.give_back(freed);
+        if large > 0 {
+            self.room.give_back_large(large, is_last);
+        }
+    }
+
     /// A submission met its end.
     pub(in crate::transport) fn completed(&self, sent: Sent, acknowledged: bool) {
         let mut state = lock(&self.state);
@@ -94,9 +103,7 @@ impl<S: Clone> SendLane<S> {
         } else {
             state.counts.maybe_sent += sent.frames;
         }
-        let freed = state.free(sent.cost, &self.room);
-        drop(state);
-        self.give_back(freed);
+        self.free(state, sent.cost, sent.large);
         for (_, sink) in sent.sinks {
             sink(if acknowledged { Outcome::Completed } else { Outcome::MaybeSent });
         }
@@ -115,24 +122,26 @@ impl<S> State<S> {
                     || (self.in_flight_bytes < self.enough && full())))
     }
 
-    /// Takes the rest of a frame out of the queue whose beginning went out on a stream that is lost;
-    /// who waits for its outcome, and what it cost.
-    fn take_lost_rest(&mut self) -> Option<(Vec<(Bytes, OutcomeSink)>, usize)> {
+    /// Takes the rest of a frame out of the queue whose beginning went out on a stream that is lost:
+    /// what was to be remembered of it.
+    fn take_lost_rest(&mut self) -> Option<Sent> {
         let on = self.stream.as_ref().map(|_| self.streams);
         if !self.queue.front().is_some_and(|front| front.continues) || self.begun_on == on {
             return None;
         }
-        let (mut sinks, mut cost) = (Vec::new(), 0);
+        let mut lost = Sent::default();
         while self.queue.front().is_some_and(|front| front.continues)
             && let Some(batch) = self.queue.pop_front()
         {
-            self.counts.not_sent += batch.sent.frames;
-            cost += batch.sent.cost;
-            sinks.extend(batch.sent.sinks);
+            lost.frames += batch.sent.frames;
+            lost.cost += batch.sent.cost;
+            lost.large += batch.sent.large;
+            lost.sinks.extend(batch.sent.sinks);
             if !batch.splits {
                 break;
             }
         }
-        Some((sinks, cost))
+        self.counts.not_sent += lost.frames;
+        Some(lost)
     }
 }

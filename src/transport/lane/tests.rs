@@ -7,13 +7,14 @@ use super::batch::BATCH_BYTES;
 use super::submitting::SUBMISSIONS;
 use super::*;
 use crate::error::CloseCode;
+use tokio::sync::Semaphore;
 
 const REASON: CloseReason = CloseReason::Local { code: CloseCode::NORMAL };
 
 type Lane = SendLane<u8>;
 
 fn lane(bytes_max: usize) -> Lane {
-    SendLane::new(Share::alone(bytes_max))
+    SendLane::new(Share::alone(bytes_max), Arc::new(Semaphore::new(64 << 20)))
 }
 
 fn push(lane: &Lane, length: usize) {
@@ -49,7 +50,7 @@ fn frames_that_wait_become_one_submission() {
         push(&lane, 100);
         assert!(submit(&lane).is_none(), "enough is in flight");
     }
-    let sent = Sent { frames: 1, bytes: 1204, payload: 1200, cost: 1204, sinks: vec![] };
+    let sent = Sent { frames: 1, bytes: 1204, payload: 1200, cost: 1204, ..Sent::default() };
     lane.completed(sent, true);
     assert_eq!(submit(&lane).unwrap().batch.frames, 5);
 }
@@ -74,10 +75,16 @@ fn admission_is_bounded_in_bytes_and_comes_back_with_completion() {
 }
 
 #[test]
-fn a_frame_larger_than_the_lane_is_admitted_alone() {
+fn a_frame_larger_than_the_lane_is_admitted_beside_it_one_at_a_time() {
     let lane = lane(1024);
     push(&lane, 5000);
-    assert_eq!(lane.try_admit(0), Admission::Full);
+    assert_eq!(lane.try_admit(5000), Admission::Full);
+    push(&lane, 1000);
+    assert_eq!(lane.try_admit(100), Admission::Full);
+    while let Some(request) = submit(&lane) {
+        lane.completed(request.into_parts().2, true);
+    }
+    push(&lane, 5000);
 }
 
 #[test]
@@ -235,13 +242,27 @@ fn a_payload_is_never_dropped_under_the_lock() {
         for frame in frames {
             at_work.offer(frame).unwrap();
         }
-        assert!(at_work.push_group(&mut group, 3, 0, Vec::new()).is_ok());
+        assert!(at_work.push_group(&mut group, 3, Cost::usual(0), Vec::new()).is_ok());
         at_work.shut(&REASON);
         at_work.abandon();
         given.send(()).unwrap();
     });
     waits.recv_timeout(std::time::Duration::from_secs(20)).expect("no deadlock");
     assert_eq!(dropped.try_iter().count(), 6);
+}
+
+#[test]
+fn a_lane_that_is_given_up_gives_the_nodes_room_back() {
+    let large = Arc::new(Semaphore::new(64 << 20));
+    let lane: Lane = SendLane::new(Share::alone(1024), Arc::clone(&large));
+    push(&lane, 3 << 20);
+    assert!(large.available_permits() < 62 << 20);
+    let first = submit(&lane).expect("a piece of it");
+    lane.shut(&REASON);
+    lane.abandon();
+    lane.completed(first.into_parts().2, false);
+    assert_eq!(large.available_permits(), 64 << 20);
+    assert_eq!(lane.counts().0.not_sent, 1);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //!             └── no room: the stream is paused ── room again, or a reader that waits ──> resumed
 //! ```
 //!
-//! Invariants: what waits stays within the share, but for a sixteenth of it that every open stream may
+//! Invariants: what waits stays within the share, but for a part of it that every open stream may
 //! hold, and for frames that hungry readers wait for, one at a time, whose bytes were granted from the
 //! room that the node's connections have together; no stream is paused while a reader waits for it and
 //! could have its next frame; every frame is given to one reader, in the order of its stream; what a
@@ -27,6 +27,7 @@ use self::patience::Patience;
 use self::queue::{Item, Mark, PIECE_BYTES, Queue};
 use self::reading::Returned;
 pub(crate) use self::reading::{Lent, Taken};
+pub(in crate::transport) use self::room::GUARANTEED_PART;
 use crate::config::Limits;
 use crate::error::RecvError;
 use crate::frame::{HEADER_BYTES, Piece, Position};

@@ -6,7 +6,7 @@ use super::{Beyond, Effects, HEADER_BYTES, Inbound, Mark, Position, Queue, Strea
 
 /// The part of the share that each stream may hold whatever the others do: so no lane waits for the
 /// reader of another one.
-pub(super) const GUARANTEED_PART: usize = 16;
+pub(in crate::transport) const GUARANTEED_PART: usize = 32;
 
 impl<S: Clone> Inbound<S> {
     pub(super) fn total(&self) -> usize {

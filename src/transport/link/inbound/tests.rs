@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::room::GUARANTEED_PART;
 use super::*;
 use crate::frame::{self, FrameDecoder};
 use crate::transport::bounds::Budget;
