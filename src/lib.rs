@@ -97,7 +97,7 @@ pub use restart::{BackoffSettings, InvalidRestartSetting, RestartPolicy};
 pub use transport::{
     Direction, LINKAGE, Lane, LibraryVersion, MsQuicListener, MsQuicNetConnection,
     MsQuicNetIncomingRequest, MsQuicTransport, NetConnection, NetIncomingRequest, NetListener,
-    NetTransport, OutcomeCounts, ReadStream, RegistrationWrapper, RemoteAddr, SendStream,
+    NetTransport, NoLane, OutcomeCounts, ReadStream, RegistrationWrapper, RemoteAddr, SendStream,
     StreamPool, WorstCaseMemory, exit_at_once, read_message_from_stream, resolve_bad_certificate,
     skip_system_certificates, write_buffer_to_stream,
 };

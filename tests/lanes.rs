@@ -77,6 +77,40 @@ async fn frames_of_each_lane_arrive_in_its_order_and_are_counted_by_lane() {
     pair.end().await;
 }
 
+#[test]
+fn a_lane_has_a_number_and_comes_back_from_it() {
+    for lane in Lane::ALL {
+        assert_eq!(Lane::try_from(u8::from(lane)), Ok(lane));
+    }
+    let error = Lane::try_from(3).expect_err("there are three");
+    assert_eq!(error.to_string(), "3 is no lane: 0 is control, 1 is data, 2 is bulk");
+}
+
+#[tokio::test]
+async fn the_statistics_tell_what_waits_on_each_lane_and_at_the_reader() {
+    let pair = Pair::new().await;
+    let sizes = [(Lane::Control, 100), (Lane::Data, 200_000), (Lane::Bulk, 3_000_000)];
+    for (lane, bytes) in sizes {
+        let sent = pair.at_client.send_acked_on(lane, vec![1; bytes]);
+        within("an acknowledgement", sent).await.expect("acknowledged");
+    }
+    let stats = pair.at_client.stats();
+    assert_eq!(stats.bytes_pending_by_lane, [0; 3], "all of it was acknowledged");
+    assert!(stats.packets_sent > 0, "{stats:?}");
+    assert!(stats.packets_lost < stats.packets_sent, "{stats:?}");
+    let waiting = pair.at_server.stats().bytes_waiting;
+    assert!((3_200_100..3_210_000).contains(&waiting), "{waiting} bytes wait");
+    for _ in sizes {
+        recv(&pair.at_server).await;
+    }
+    assert_eq!(pair.at_server.stats().bytes_waiting, 0);
+    let piled_up = fill(&pair.at_client, Lane::Bulk, 100_000).await;
+    let [control, data, bulk] = pair.at_client.stats().bytes_pending_by_lane;
+    assert_eq!((control, data), (0, 0));
+    assert!(bulk > 0 && bulk <= piled_up * 100_004, "{bulk} bytes of {piled_up} frames");
+    pair.end().await;
+}
+
 #[tokio::test]
 async fn a_close_sends_what_every_lane_had_accepted_first() {
     for order in [Lane::ALL, [Lane::Bulk, Lane::Data, Lane::Control]] {

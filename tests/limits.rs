@@ -6,11 +6,12 @@ use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use common::memory::{Baseline, MIB};
+use common::memory::{Baseline, MIB, resident};
 use common::{LIMIT, Pair, connected, friends, loopback, node, node_with, stranger, within};
 use moorline::{
-    CloseCode, CloseReason, ConnectError, ConnectionHandle, ErrorKind, HEADER_BYTES, Limits,
-    MsQuicTransport, NodeConfig, Outcome, OutcomeCounts, RecvError, Redial, SendError, Target,
+    CloseCode, CloseReason, ConnectError, ConnectionHandle, DEFAULT_ALPN, ErrorKind, HEADER_BYTES,
+    Limits, MsQuicTransport, NodeConfig, Outcome, OutcomeCounts, RecvError, Redial, SendError,
+    Target,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
@@ -312,7 +313,7 @@ async fn a_cancelled_send_leaves_nothing_behind() {
         empty += 1;
     }
     let accepted = (count + empty) as u64;
-    for size in [0, 1, 1_000, HELD / 2, HELD - HEADER_BYTES] {
+    for size in [0, 1, 1_000, HELD / 2, HELD - 1_000] {
         let frame = Bytes::from(vec![9; size]);
         for _ in 0..50 {
             assert!(poll_once(pair.at_client.send(frame.clone())).await.is_none(), "no room");
@@ -337,6 +338,75 @@ async fn a_cancelled_send_leaves_nothing_behind() {
     assert_eq!(recv(&pair.at_server).await, "end", "nothing of a cancelled send comes");
     assert_eq!(assert_balanced(&pair.at_client).accepted, accepted + 3);
     pair.end().await;
+}
+
+/// What it costs to remember who waits for an outcome counts as the frame does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn empty_frames_with_an_answer_take_no_more_than_their_lane_holds() {
+    let _alone = alone().await;
+    let pair = Pair::new().await;
+    let near = &pair.at_client;
+    let lane = Limits::default().lane_bytes_max;
+    let refused = within("a credit", near.reserve_many(lane / HEADER_BYTES, 0)).await;
+    assert!(matches!(refused, Err(SendError::TooLarge { .. })), "{refused:?}");
+    let count = 25_000;
+    let credit = within("a credit", near.reserve_many(count, 0)).await.expect("room");
+    let frames = vec![Bytes::new(); count];
+    let before = resident();
+    let (reply, answer) = tokio::sync::oneshot::channel();
+    let reply = Some(reply.into());
+    let message = moorline::ConnectionMessage::SendMany { frames, credit, reply };
+    near.actor().cast(message).expect("it lives");
+    let mut most = 0;
+    let mut got = Vec::new();
+    while got.len() < count {
+        within("frames", pair.at_server.recv_many(&mut got, count)).await.expect("frames");
+        most = most.max(resident().saturating_sub(before));
+    }
+    within("the answer", answer).await.expect("answered").expect("acknowledged");
+    // The reader's own list is in it too.
+    assert!(most < 2 * lane, "{most} bytes for frames that a lane of {lane} bytes holds");
+    pair.end().await;
+}
+
+// ---- a peer that gives streams up --------------------------------------------------------------
+
+/// Nobody reads while a peer begins and gives up one stream after the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_that_are_given_up_while_nobody_reads_leave_nothing_behind() {
+    const STREAMS: u64 = 2_000;
+    let _alone = alone().await;
+    let (a, b) = friends();
+    let server = node(a).await;
+    let mut events = server.subscribe();
+    let address = within("listening", server.listen(loopback())).await.expect("it listens");
+    let transport = MsQuicTransport::new();
+    let client = transport.connect(address, &[DEFAULT_ALPN], b).await.expect("connects");
+    let accepted = connected(&mut events).await;
+    let pool = client.streams();
+    let mut memory = None;
+    for number in 0..STREAMS {
+        if number == STREAMS / 10 {
+            // The pools of the library are filled by then.
+            memory = Some(Baseline::take());
+        }
+        let stream = within("a stream", pool.acquire_send()).await.expect("a stream");
+        pool.discard(&stream);
+        // The one who gives up has to wait as well: streams pile up at its own end.
+        within("the reset", async {
+            while accepted.stats().streams_reset <= number {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+    let memory = memory.expect("a baseline");
+    memory.assert_growth_below(4 * MIB, "streams that were given up");
+    within("a frame", client.send_acked("after them")).await.expect("acknowledged");
+    // A reader has nothing to go through first.
+    assert_eq!(within("the frame", accepted.recv()).await, Ok("after them".into()));
+    drop(client);
+    server.close(LIMIT).await.expect("an orderly end");
 }
 
 // ---- recv, cancelled ---------------------------------------------------------------------------

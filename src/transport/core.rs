@@ -113,6 +113,8 @@ pub(crate) struct ConnectionCore {
     on_over: Mutex<Vec<OnOver>>,
     started: Instant,
     rtt_us: AtomicU32,
+    packets_sent: AtomicU64,
+    packets_lost: AtomicU64,
     /// Milliseconds after `started` of the last look at the statistics.
     sampled_ms: AtomicU64,
     bulk_used: AtomicBool,
@@ -170,6 +172,8 @@ impl ConnectionCore {
             on_over: Mutex::new(Vec::new()),
             started: Instant::now(),
             rtt_us: AtomicU32::new(0),
+            packets_sent: AtomicU64::new(0),
+            packets_lost: AtomicU64::new(0),
             sampled_ms: AtomicU64::new(0),
             bulk_used: AtomicBool::new(false),
             bulk_narrow_ms: AtomicU64::new(0),
@@ -244,6 +248,12 @@ impl ConnectionCore {
 
     pub(crate) fn rtt(&self) -> Duration {
         Duration::from_micros(u64::from(self.rtt_us.load(Ordering::Relaxed)))
+    }
+
+    /// Packets sent, and those of them that were lost, as last looked at.
+    pub(crate) fn packets(&self) -> (u64, u64) {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        (read(&self.packets_sent), read(&self.packets_lost))
     }
 
     /// Milliseconds since it was begun.
@@ -449,6 +459,8 @@ impl ConnectionCore {
         self.sampled_ms.store(now.max(1), Ordering::Relaxed);
         if let Some(statistics) = self.slot.statistics() {
             self.rtt_us.store(statistics.rtt_us, Ordering::Relaxed);
+            self.packets_sent.store(statistics.packets_sent, Ordering::Relaxed);
+            self.packets_lost.store(statistics.packets_lost, Ordering::Relaxed);
             let (rtt, least) = (statistics.rtt_us, statistics.least_rtt_us);
             self.lanes.iter().for_each(|lane| lane.set_round_trip(rtt, least));
         }

@@ -41,6 +41,9 @@ use submitting::{BYTES_PER_MICROSECOND, Submitting};
 /// Admission that is taken ahead for small frames.
 const POCKET_BYTES: usize = 8 * 1024;
 
+/// What it costs to remember who waits for the outcome of a frame, in bytes: counted as its payload is.
+pub(crate) const OUTCOME_BYTES: usize = 128;
+
 /// Frames that are admitted together: less than the least room of a lane.
 const GROUP_BYTES: usize = 64 * 1024;
 
@@ -93,6 +96,8 @@ struct State<S> {
     begun_on: Option<u64>,
     in_flight: usize,
     in_flight_bytes: usize,
+    /// Bytes that were accepted and not handed over.
+    queued_bytes: usize,
     /// Bytes in flight up to which a full batch never waits.
     enough: usize,
     /// The same without what queues on the path add.
@@ -158,6 +163,7 @@ impl<S: Clone> SendLane<S> {
                 begun_on: None,
                 in_flight: 0,
                 in_flight_bytes: 0,
+                queued_bytes: 0,
                 enough: 0,
                 enough_at_least: 0,
                 narrow: false,
@@ -330,9 +336,11 @@ impl<S: Clone> SendLane<S> {
             return Err(reason);
         }
         for frame in frames.iter().take(count) {
-            let cost = cost.split(HEADER_BYTES + frame.len());
+            let sink = sinks.next();
+            let remembered = if sink.is_some() { OUTCOME_BYTES } else { 0 };
+            let cost = cost.split(HEADER_BYTES + frame.len() + remembered);
             // The payload stays in `frames` meanwhile, so nothing of the caller's is dropped here.
-            drop(self.accept(&mut state, Payload::Lent(frame), cost, sinks.next()));
+            drop(self.accept(&mut state, Payload::Lent(frame), cost, sink));
         }
         let pump = state.wants_pump();
         drop(state);
@@ -416,6 +424,7 @@ impl<S: Clone> SendLane<S> {
         let mut state = lock(&self.state);
         state.abandoned = true;
         let queue = std::mem::take(&mut state.queue);
+        state.queued_bytes = 0;
         state.limit.end();
         state.counts.not_sent += queue.iter().map(|batch| batch.sent.frames).sum::<u64>();
         // The lane's own room is closed; other lanes wait for the node's.
@@ -426,6 +435,12 @@ impl<S: Clone> SendLane<S> {
         for (frame, sink) in queue.into_iter().flat_map(|batch| batch.sent.sinks) {
             sink(Outcome::NotSent(frame));
         }
+    }
+
+    /// Bytes that were accepted and have not met their end.
+    pub(crate) fn pending(&self) -> usize {
+        let state = lock(&self.state);
+        state.queued_bytes + state.in_flight_bytes
     }
 
     pub(crate) fn counts(&self) -> (OutcomeCounts, u64) {
@@ -464,6 +479,7 @@ impl<S> State<S> {
         room: &Room,
     ) -> Option<Bytes> {
         self.counts.accepted += 1;
+        self.queued_bytes += HEADER_BYTES + frame.len();
         room.begin(&mut self.limit);
         if self.queue.back().is_none_or(Batch::is_full) {
             self.queue.push_back(Batch::default());

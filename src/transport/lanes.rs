@@ -46,6 +46,26 @@ impl Lane {
     }
 }
 
+/// A number that is no lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is no lane: 0 is control, 1 is data, 2 is bulk")]
+pub struct NoLane(u8);
+
+/// From its place in [`Lane::ALL`].
+impl TryFrom<u8> for Lane {
+    type Error = NoLane;
+
+    fn try_from(number: u8) -> Result<Self, NoLane> {
+        Self::ALL.get(usize::from(number)).copied().ok_or(NoLane(number))
+    }
+}
+
+impl From<Lane> for u8 {
+    fn from(lane: Lane) -> Self {
+        lane as Self
+    }
+}
+
 /// The lanes of one connection.
 pub(super) struct Lanes([SendLane<Arc<SendStream>>; 3]);
 

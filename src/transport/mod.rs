@@ -49,7 +49,7 @@ pub use core::Direction;
 pub(crate) use ffi::poll_when_idle;
 pub use ffi::{exit_at_once, skip_system_certificates};
 pub use lane::OutcomeCounts;
-pub use lanes::Lane;
+pub use lanes::{Lane, NoLane};
 pub use listener::{MsQuicListener, MsQuicNetIncomingRequest};
 pub use memory::WorstCaseMemory;
 pub use refusal::resolve_bad_certificate;

@@ -9,7 +9,7 @@ use super::{ConnectionHandle, Credit};
 use crate::error::SendError;
 use crate::frame::HEADER_BYTES;
 use crate::transport::Lane;
-use crate::transport::lane::Cost;
+use crate::transport::lane::{Cost, OUTCOME_BYTES};
 
 impl ConnectionHandle {
     /// As [`send`](Self::send), on `lane`.
@@ -117,14 +117,16 @@ impl ConnectionHandle {
     /// The length of one frame that needs as much room.
     fn check_reserved(&self, lane: Lane, frames: usize, length: usize) -> Result<usize, SendError> {
         let more = frames.saturating_sub(1);
-        let together = length.saturating_add(HEADER_BYTES.saturating_mul(more));
-        let limit = match more {
-            0 => self.core.frame_bytes_max(lane),
-            _ => self.core.lane(lane).bytes_max() - HEADER_BYTES,
+        let remembered = OUTCOME_BYTES.saturating_mul(frames);
+        let needed =
+            length.saturating_add(HEADER_BYTES.saturating_mul(more)).saturating_add(remembered);
+        let (wanted, limit) = match more {
+            0 => (length, self.core.frame_bytes_max(lane)),
+            _ => (needed, self.core.lane(lane).bytes_max() - HEADER_BYTES),
         };
-        if together > limit {
-            return Err(SendError::TooLarge { length: together, limit, frame: Bytes::new() });
+        if wanted > limit {
+            return Err(SendError::TooLarge { length: wanted, limit, frame: Bytes::new() });
         }
-        Ok(together)
+        Ok(needed)
     }
 }

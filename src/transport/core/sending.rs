@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::ConnectionCore;
 use crate::error::{CloseCode, CloseReason, LibraryError, Outcome, SendError};
 use crate::frame::HEADER_BYTES;
-use crate::transport::lane::{Admission, Cost, OutcomeSink, Step};
+use crate::transport::lane::{Admission, Cost, OUTCOME_BYTES, OutcomeSink, Step};
 use crate::transport::lanes::Lane;
 use crate::transport::lock;
 use crate::transport::stream::SendStream;
@@ -100,8 +100,8 @@ impl ConnectionCore {
                 (0, _) => (1, HEADER_BYTES + frame.len()),
                 group => group,
             };
-            let cost = credit.split(bytes);
-            let sinks = (0..count).map_while(|_| sink()).collect();
+            let sinks: Vec<_> = (0..count).map_while(|_| sink()).collect();
+            let cost = credit.split(bytes + OUTCOME_BYTES * sinks.len());
             match queue.push_group(frames, count, cost, sinks) {
                 Ok(true) => self.pump(lane),
                 Ok(false) => {}
@@ -162,7 +162,8 @@ impl ConnectionCore {
         sink: Option<OutcomeSink>,
     ) -> Result<(), SendError> {
         let frame = self.check_length(lane, frame)?;
-        match self.admit(lane, frame.len()).await {
+        let remembered = if sink.is_some() { OUTCOME_BYTES } else { 0 };
+        match self.admit(lane, frame.len() + remembered).await {
             Ok(cost) => self.send_admitted(lane, frame, cost, sink),
             Err(error) => Err(self.not_admitted(error, frame)),
         }

@@ -44,6 +44,9 @@ pub(in crate::transport) struct ConnectionSlot(pub(super) Slot);
 pub(in crate::transport) struct RawStatistics {
     pub(in crate::transport) rtt_us: u32,
     pub(in crate::transport) least_rtt_us: u32,
+    pub(in crate::transport) packets_sent: u64,
+    /// Those of them that were taken for lost and were not late.
+    pub(in crate::transport) packets_lost: u64,
 }
 
 impl ConnectionSlot {
@@ -158,7 +161,13 @@ impl ConnectionSlot {
         // SAFETY: a plain C struct of integers; all zero is valid.
         let mut statistics: QUIC_STATISTICS_V2 = unsafe { std::mem::zeroed() };
         self.parameter(msquic::ffi::QUIC_PARAM_CONN_STATISTICS_V2, &mut statistics)?;
-        Some(RawStatistics { rtt_us: statistics.Rtt, least_rtt_us: statistics.MinRtt })
+        let suspected = statistics.SendSuspectedLostPackets;
+        Some(RawStatistics {
+            rtt_us: statistics.Rtt,
+            least_rtt_us: statistics.MinRtt,
+            packets_sent: statistics.SendTotalPackets,
+            packets_lost: suspected.saturating_sub(statistics.SendSpuriousLostPackets),
+        })
     }
 
     /// From here on the peer is taken for gone after that time without an acknowledgement, and no

@@ -52,6 +52,7 @@ impl<S: Clone> SendLane<S> {
             state.submitting = Some(Submitting { stream, continues, splits });
             state.in_flight += 1;
             state.in_flight_bytes += batch.sent.bytes;
+            state.queued_bytes -= batch.sent.bytes;
             return Step::Submit(batch.into_request());
         }
         if state.finish == Finish::Wanted && state.queue.is_empty() {
@@ -71,6 +72,7 @@ impl<S: Clone> SendLane<S> {
                 let batch = Batch::from_request(*request, (was.continues, was.splits));
                 state.in_flight -= 1;
                 state.in_flight_bytes -= batch.sent.bytes;
+                state.queued_bytes += batch.sent.bytes;
                 state.queue.push_front(batch);
                 if state.abandoned {
                     drop(state);
@@ -133,6 +135,7 @@ impl<S> State<S> {
         while self.queue.front().is_some_and(|front| front.continues)
             && let Some(batch) = self.queue.pop_front()
         {
+            self.queued_bytes -= batch.sent.bytes;
             lost.frames += batch.sent.frames;
             lost.cost += batch.sent.cost;
             lost.large += batch.sent.large;
