@@ -91,7 +91,7 @@ fn a_frame_larger_than_the_lane_is_admitted_beside_it_one_at_a_time() {
 fn outcomes_balance_whatever_happens() {
     let lane = lane(1 << 20);
     // Wide enough for all of them.
-    let Admission::Granted(all) = lane.try_admit(1 << 20) else { panic!() };
+    let Admission::Granted(all) = lane.try_admit((1 << 20) - HEADER_BYTES) else { panic!() };
     lane.give_back(all);
     let told = Arc::new(AtomicUsize::new(0));
     for _ in 0..4 {
@@ -133,7 +133,7 @@ fn a_submission_that_was_not_accepted_goes_first_again() {
 /// A lane with room for large frames and a stream.
 fn wide_lane() -> Lane {
     let lane = lane(64 << 20);
-    let Admission::Granted(all) = lane.try_admit(64 << 20) else { panic!() };
+    let Admission::Granted(all) = lane.try_admit((64 << 20) - HEADER_BYTES) else { panic!() };
     lane.give_back(all);
     lane.keep_stream(0);
     lane
@@ -199,7 +199,7 @@ fn the_rest_of_a_frame_never_goes_out_on_another_stream() {
         let (counts, _) = lane.counts();
         let expected = OutcomeCounts { accepted: 2, completed: 1, not_sent: 1, maybe_sent: 0 };
         assert_eq!(counts, expected);
-        let all = lane.try_admit(64 << 20);
+        let all = lane.try_admit((64 << 20) - HEADER_BYTES);
         assert!(matches!(all, Admission::Granted(_)), "its room is free again: {all:?}");
     }
 }
