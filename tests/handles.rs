@@ -91,6 +91,38 @@ async fn a_frame_over_the_limit_stops_send_many_and_comes_back() {
 }
 
 #[tokio::test]
+async fn a_frame_in_two_parts_arrives_as_one() {
+    let pair = Pair::new().await;
+    let sizes = [0, 1, 100, 8 << 10, (8 << 10) + 1, 200_000, (1 << 20) + 1, 5 << 20];
+    for head_bytes in [0, 1, 30, 20_000] {
+        for body_bytes in sizes {
+            let (head, body) = (vec![1; head_bytes], Bytes::from(vec![2; body_bytes]));
+            let sent = pair.at_client.send_parts(&head, body.clone());
+            within("a send", sent).await.expect("taken over");
+            let frame = within("the frame", pair.at_server.recv()).await.expect("a frame");
+            assert!(frame == [&head[..], &body].concat(), "{head_bytes} and {body_bytes}");
+        }
+    }
+    pair.end().await;
+}
+
+#[tokio::test]
+async fn a_frame_in_two_parts_comes_back_whole() {
+    let small = |config: &mut NodeConfig| config.limits.frame_bytes_max = 100;
+    let pair = Pair::with(|_| (), small).await;
+    let error = within("the error", pair.at_client.send_parts(b"head", vec![2; 97])).await;
+    let error = error.expect_err("it is too large");
+    assert!(matches!(error, SendError::TooLarge { length: 101, limit: 100, .. }), "{error:?}");
+    let whole = [b"head", &[2; 97][..]].concat();
+    assert_eq!(error.into_frame().expect("handed back"), whole);
+    within("the close", pair.at_client.close(CloseCode::NORMAL)).await;
+    let error = within("the error", pair.at_client.send_parts(b"head", "body")).await;
+    let frame = error.expect_err("closed").into_frame();
+    assert_eq!(frame.expect("handed back"), "headbody");
+    pair.end().await;
+}
+
+#[tokio::test]
 async fn a_sink_and_a_stream_carry_frames() {
     let pair = Pair::new().await;
     // More than a lane holds: the sink has to wait for room.

@@ -258,6 +258,19 @@ impl ConnectionHandle {
         self.send_on(Lane::Data, frame).await
     }
 
+    /// As [`send`](Self::send), for a frame in two parts: see [`send_parts_on`](Self::send_parts_on).
+    ///
+    /// # Errors
+    ///
+    /// As for [`send`](Self::send). The frame that is handed back has both parts, copied.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: the frame is taken over whole or not at all.
+    pub async fn send_parts(&self, head: &[u8], body: impl Into<Bytes>) -> Result<(), SendError> {
+        self.send_parts_on(Lane::Data, head, body).await
+    }
+
     /// As [`send`](Self::send) for each of `frames`, from the front, with one call.
     ///
     /// A frame leaves `frames` when it is taken over, or in the error.

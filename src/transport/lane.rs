@@ -259,13 +259,24 @@ impl<S: Clone> SendLane<S> {
         cost: Cost,
         sink: Option<OutcomeSink>,
     ) -> Result<bool, Rejected> {
+        self.push_behind(&[], frame, cost, sink)
+    }
+
+    /// As [`SendLane::push`], for a payload that begins with `head`.
+    pub(super) fn push_behind(
+        &self,
+        head: &[u8],
+        frame: Bytes,
+        cost: Cost,
+        sink: Option<OutcomeSink>,
+    ) -> Result<bool, Rejected> {
         let mut state = lock(&self.state);
         if let Some(reason) = state.shut.clone() {
             drop(state);
             self.give_back(cost);
             return Err(Rejected { frame, reason });
         }
-        let copied = self.accept(&mut state, Payload::Given(frame), cost, sink);
+        let copied = self.accept(&mut state, Payload::Behind(head, frame), cost, sink);
         let pump = state.wants_pump();
         drop(state);
         drop(copied);
@@ -485,10 +496,10 @@ impl<S> State<S> {
             self.queue.push_back(Batch::default());
         }
         let batch = self.queue.back_mut()?;
-        if frame.len() <= PIECE_BYTES_MAX {
+        if frame.body().len() <= PIECE_BYTES_MAX {
             return batch.push(frame, cost, sink);
         }
-        let pieces = batch.split(frame.into_bytes(), cost, sink);
+        let pieces = batch.split(frame, cost, sink);
         self.queue.extend(pieces);
         None
     }

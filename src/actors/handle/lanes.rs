@@ -29,6 +29,26 @@ impl ConnectionHandle {
         self.core.send(lane, frame.into()).await
     }
 
+    /// As [`send_on`](Self::send_on), for a frame in two parts: `head` is copied, `body` is not (if it has
+    /// more than 8 KiB), so that a header and a payload need not be put together first. The peer gets one
+    /// frame.
+    ///
+    /// # Errors
+    ///
+    /// As for [`send_on`](Self::send_on). The frame that is handed back has both parts, copied.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: the frame is taken over whole or not at all.
+    pub async fn send_parts_on(
+        &self,
+        lane: Lane,
+        head: &[u8],
+        body: impl Into<Bytes>,
+    ) -> Result<(), SendError> {
+        self.core.send_parts(lane, head, body.into()).await
+    }
+
     /// As [`send_many`](Self::send_many), on `lane`.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::ConnectionCore;
 use crate::error::{CloseCode, CloseReason, LibraryError, Outcome, SendError};
 use crate::frame::HEADER_BYTES;
-use crate::transport::lane::{Admission, Cost, OUTCOME_BYTES, OutcomeSink, Step};
+use crate::transport::lane::{Admission, Cost, OUTCOME_BYTES, OutcomeSink, Rejected, Step};
 use crate::transport::lanes::Lane;
 use crate::transport::lock;
 use crate::transport::stream::SendStream;
@@ -185,6 +185,38 @@ impl ConnectionCore {
             }
             Err(frame) => self.send_with(lane, frame, None).await,
         }
+    }
+
+    /// As [`ConnectionCore::send`], for a payload in two parts, of which the first is copied.
+    pub(crate) async fn send_parts(
+        self: &Arc<Self>,
+        lane: Lane,
+        head: &[u8],
+        body: Bytes,
+    ) -> Result<(), SendError> {
+        // Only an error puts them together.
+        let whole = |body: Bytes| Bytes::from([head, &body].concat());
+        let (length, limit) = (head.len() + body.len(), self.frame_bytes_max(lane));
+        if length > limit {
+            return Err(SendError::TooLarge { length, limit, frame: whole(body) });
+        }
+        if self.lanes.get(lane).accepted().is_multiple_of(FRAMES_A_TURN) {
+            tokio::task::consume_budget().await;
+        }
+        let cost = match self.admit(lane, length).await {
+            Ok(cost) => cost,
+            Err(error) => return Err(self.not_admitted(error, whole(body))),
+        };
+        match self.lanes.get(lane).push_behind(head, body, cost, None) {
+            Ok(true) => self.pump(lane),
+            Ok(false) => {}
+            Err(Rejected { frame, reason }) => {
+                let reason = self.close_reason().unwrap_or(reason);
+                let outcome = Outcome::NotSent(whole(frame));
+                return Err(SendError::Closed { reason, outcome });
+            }
+        }
+        Ok(())
     }
 
     /// Takes frames over from the front; what is not taken over stays.

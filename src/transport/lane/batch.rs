@@ -50,32 +50,41 @@ pub(in crate::transport) struct Sent {
 pub(super) enum Payload<'a> {
     Given(Bytes),
     Lent(&'a Bytes),
+    /// In two parts, of which the first is copied.
+    Behind(&'a [u8], Bytes),
 }
 
 impl Payload<'_> {
-    pub(super) fn into_bytes(self) -> Bytes {
+    pub(super) fn len(&self) -> usize {
+        self.head().len() + self.body().len()
+    }
+
+    fn head(&self) -> &[u8] {
         match self {
-            Self::Given(bytes) => bytes,
-            Self::Lent(bytes) => bytes.clone(),
+            Self::Given(_) | Self::Lent(_) => &[],
+            Self::Behind(head, _) => head,
+        }
+    }
+
+    pub(super) fn body(&self) -> &Bytes {
+        match self {
+            Self::Given(body) | Self::Behind(_, body) => body,
+            Self::Lent(body) => body,
+        }
+    }
+
+    fn into_body(self) -> Bytes {
+        match self {
+            Self::Given(body) | Self::Behind(_, body) => body,
+            Self::Lent(body) => body.clone(),
         }
     }
 
     /// Back to the one who gave it.
     fn given(self) -> Option<Bytes> {
         match self {
-            Self::Given(bytes) => Some(bytes),
+            Self::Given(body) | Self::Behind(_, body) => Some(body),
             Self::Lent(_) => None,
-        }
-    }
-}
-
-impl std::ops::Deref for Payload<'_> {
-    type Target = Bytes;
-
-    fn deref(&self) -> &Bytes {
-        match self {
-            Self::Given(bytes) => bytes,
-            Self::Lent(bytes) => bytes,
         }
     }
 }
@@ -114,45 +123,45 @@ impl Batch {
         self.sent.bytes >= self.enough || self.count + PARTS_OF_ONE > PARTS_MAX
     }
 
-    /// Adds a frame of up to [`PIECE_BYTES_MAX`] bytes. A payload that was copied comes back: whoever
-    /// holds a lock drops it behind that, for it is the caller's.
+    /// Adds a frame whose body has up to [`PIECE_BYTES_MAX`] bytes. A body that was copied comes back:
+    /// whoever holds a lock drops it behind that, for it is the caller's.
     pub(super) fn push(
         &mut self,
         frame: Payload<'_>,
         cost: Cost,
         sink: Option<OutcomeSink>,
     ) -> Option<Bytes> {
-        let wire = HEADER_BYTES + frame.len();
-        let small = frame.len() <= COPY_BYTES_MAX;
-        self.make_room(if small { wire } else { HEADER_BYTES });
-        self.tail.put_slice(&frame::header(frame.len()));
-        self.sent.bytes += wire;
+        let small = frame.body().len() <= COPY_BYTES_MAX;
+        let copied = if small { frame.len() } else { frame.head().len() };
+        self.begin_frame(&frame, copied);
+        self.sent.bytes += HEADER_BYTES + frame.len();
         self.sent.payload += frame.len();
-        self.finish_frame(&frame, cost, sink);
+        self.finish_frame(frame.body(), cost, sink);
         if small {
-            self.tail.put_slice(&frame);
+            self.tail.put_slice(frame.body());
             return frame.given();
         }
         self.close_tail();
-        self.add_part(frame.into_bytes());
+        self.add_part(frame.into_body());
         self.enough = LARGE_BATCH_BYTES;
         None
     }
 
-    /// Adds the beginning of a larger frame; the batches that are returned go on with it.
+    /// Adds the beginning of a frame with a larger body; the batches that are returned go on with it.
     pub(super) fn split(
         &mut self,
-        frame: Bytes,
+        frame: Payload<'_>,
         cost: Cost,
         sink: Option<OutcomeSink>,
     ) -> Vec<Self> {
-        let mut rest = frame.clone();
-        self.make_room(HEADER_BYTES);
-        self.tail.put_slice(&frame::header(frame.len()));
+        let head = frame.head().len();
+        self.begin_frame(&frame, head);
+        let body = frame.into_body();
+        let mut rest = body.clone();
         self.close_tail();
         self.add_part(rest.split_to(PIECE_BYTES_MAX));
-        self.sent.bytes += HEADER_BYTES + PIECE_BYTES_MAX;
-        self.sent.payload += PIECE_BYTES_MAX;
+        self.sent.bytes += HEADER_BYTES + head + PIECE_BYTES_MAX;
+        self.sent.payload += head + PIECE_BYTES_MAX;
         (self.enough, self.splits) = (0, true);
         let mut pieces = Vec::with_capacity(rest.len().div_ceil(PIECE_BYTES_MAX));
         while !rest.is_empty() {
@@ -164,9 +173,16 @@ impl Batch {
             pieces.push(batch);
         }
         if let Some(last) = pieces.last_mut() {
-            last.finish_frame(&frame, cost, sink);
+            last.finish_frame(&body, cost, sink);
         }
         pieces
+    }
+
+    /// The length of the frame and its head, with room behind them for what else is `copied`.
+    fn begin_frame(&mut self, frame: &Payload<'_>, copied: usize) {
+        self.make_room(HEADER_BYTES + copied);
+        self.tail.put_slice(&frame::header(frame.len()));
+        self.tail.put_slice(frame.head());
     }
 
     /// The frame ends in this batch, and meets its end with it.
