@@ -77,6 +77,7 @@ pub use actors::adapters::{FrameSink, FrameStream};
 pub use actors::connection::ConnectionMessage;
 pub use actors::events::{Events, NodeEvent};
 pub use actors::frame_batch::{FrameBatch, ReceivedFrame};
+pub use actors::frame_io::FrameIo;
 pub use actors::handle::{ConnectionHandle, ConnectionStats, Credit};
 pub use actors::node::Node;
 pub use actors::supervisor::SupervisorMessage;

@@ -9,7 +9,8 @@ use bytes::Bytes;
 use common::{Pair, stranger, within};
 use futures_util::{SinkExt, StreamExt, stream};
 use moorline::{
-    CloseCode, CloseReason, Latency, Node, NodeConfig, NodeError, Outcome, RecvError, SendError,
+    CloseCode, CloseReason, Lane, Latency, Node, NodeConfig, NodeError, Outcome, RecvError,
+    SendError,
 };
 
 /// Of all lengths up to some packets, and each one different.
@@ -149,6 +150,54 @@ async fn a_sink_and_a_stream_carry_frames() {
     let mut late = pair.at_client.sink();
     let error = within("the error", late.send(Bytes::from_static(b"late"))).await;
     assert!(matches!(error, Err(SendError::Closed { .. })), "{error:?}");
+    pair.end().await;
+}
+
+#[tokio::test]
+async fn a_lane_carries_bytes_for_those_who_know_no_frames() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let pair = Pair::new().await;
+    let (near, far) = (pair.at_client.clone(), pair.at_server.clone());
+    let sent: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 251) as u8).collect();
+    let (mut here, mut there) = (near.into_io(Lane::Bulk), far.into_io(Lane::Bulk));
+    // Frames without bytes are not the end.
+    within("a send", pair.at_client.send_on(Lane::Bulk, "")).await.expect("taken over");
+    let given = sent.clone();
+    let writing = tokio::spawn(async move {
+        for part in given.chunks(70_001) {
+            here.write_all(part).await.expect("written");
+        }
+        let mut answer = [0; 6];
+        here.read_exact(&mut answer).await.expect("an answer");
+        here.shutdown().await.expect("an orderly end");
+        answer
+    });
+    let mut got = vec![0; sent.len()];
+    within("all bytes", there.read_exact(&mut got)).await.expect("all of them");
+    assert!(got == sent);
+    within("the answer", there.write_all(b"answer")).await.expect("written");
+    assert_eq!(within("the end", there.read(&mut got)).await.expect("an orderly end"), 0);
+    assert_eq!(&within("the writer", writing).await.expect("no panic"), b"answer");
+    assert_eq!(pair.at_client.stats().sent_by_lane[Lane::Data as usize].accepted, 0);
+    pair.end().await;
+}
+
+#[tokio::test]
+async fn a_lane_of_bytes_that_is_dropped_closes_its_connection_behind_what_was_written() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let pair = Pair::new().await;
+    let mut here = pair.at_client.clone().into_io(Lane::Data);
+    within("a write", here.write_all(&[7; 100_000])).await.expect("written");
+    drop(here);
+    let mut there = pair.at_server.clone().into_io(Lane::Data);
+    let mut got = Vec::new();
+    within("all bytes", there.read_to_end(&mut got)).await.expect("an orderly end");
+    assert_eq!(got, [7; 100_000]);
+    let reason = within("the end", pair.at_client.closed()).await;
+    assert_eq!(reason, CloseReason::Local { code: CloseCode::NORMAL });
+    let mut late = pair.at_client.clone().into_io(Lane::Data);
+    let error = within("a late write", late.write_all(b"late")).await.expect_err("closed");
+    assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
     pair.end().await;
 }
 

@@ -15,6 +15,7 @@ use ractor::ActorRef;
 
 use super::adapters::{FrameSink, FrameStream};
 use super::connection::ConnectionMessage;
+use super::frame_io::FrameIo;
 use crate::error::{CloseCode, CloseReason, RecvError, SendError};
 use crate::identity::CertHash;
 use crate::transport::core::{ConnectionCore, From};
@@ -408,6 +409,24 @@ impl ConnectionHandle {
     #[must_use]
     pub fn stream(&self) -> FrameStream {
         FrameStream::new(self.clone())
+    }
+
+    /// One lane as bytes in and out: for code that is written against `AsyncRead` and `AsyncWrite`. The
+    /// connection is closed when it is shut down or dropped.
+    #[must_use = "its drop closes the connection"]
+    pub fn into_io(self, lane: Lane) -> FrameIo {
+        FrameIo::new(self, lane)
+    }
+
+    pub(super) fn frame_bytes_max(&self, lane: Lane) -> usize {
+        self.core.frame_bytes_max(lane)
+    }
+
+    /// Takes a frame over for which `credit` is.
+    pub(super) fn send_with_credit(&self, frame: Bytes, credit: Credit) -> Result<(), SendError> {
+        let lane = credit.lane();
+        let (frame, cost) = credit.spend(&self.core, frame)?;
+        self.core.send_admitted(lane, frame, cost, None)
     }
 
     /// Accepts no more frames, sends those that were accepted, ends both directions and closes

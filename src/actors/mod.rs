@@ -19,6 +19,7 @@ pub(crate) mod connection;
 pub(crate) mod connector;
 pub(crate) mod events;
 pub(crate) mod frame_batch;
+pub(crate) mod frame_io;
 pub(crate) mod handle;
 pub(crate) mod listener;
 pub(crate) mod node;
