@@ -532,6 +532,23 @@ fn a_frame_for_which_there_is_no_room_is_not_overdue() {
 }
 
 #[test]
+fn a_frame_that_is_paused_is_not_overdue_although_a_little_room_is_free() {
+    let mut model = Model::new(1 << 12, 1 << 20, 1 << 20);
+    let streams = [model.open(), model.open(), model.open()];
+    for at in &streams[1..] {
+        model.queue(*at, 100);
+        model.arrive(*at, usize::MAX);
+    }
+    model.queue(streams[0], 1 << 20);
+    model.arrive(streams[0], usize::MAX);
+    // The others have nothing any more, so that this one may hold more than it does.
+    assert!(model.take(From::All) && model.take(From::All));
+    let queue = model.inbound.queue(model.streams[streams[0]].id).expect("it is open");
+    assert!(queue.paused && model.inbound.room(queue) > 0, "{queue:?}");
+    assert_eq!(model.inbound.look(model.now + Duration::from_secs(3_600)), Look::Nothing);
+}
+
+#[test]
 fn a_frame_that_goes_on_after_a_pause_has_the_whole_limit_again() {
     let (mut model, data, _) = began_a_frame(1 << 12);
     model.arrive(data, usize::MAX);
