@@ -14,6 +14,7 @@
 //! stream in the order of admission; the pieces of a large frame go out on one stream or not at all;
 //! nothing of a caller's runs under the lock, not even the drop of a payload.
 
+mod admission;
 mod batch;
 mod room;
 mod submitting;
@@ -38,14 +39,8 @@ pub(super) use room::{Admission, LargeSending};
 use room::{Limit, Room};
 use submitting::{BYTES_PER_MICROSECOND, Submitting};
 
-/// Admission that is taken ahead for small frames.
-const POCKET_BYTES: usize = 8 * 1024;
-
 /// What it costs to remember who waits for the outcome of a frame, in bytes: counted as its payload is.
 pub(crate) const OUTCOME_BYTES: usize = 128;
-
-/// Frames that are admitted together: less than the least room of a lane.
-const GROUP_BYTES: usize = 64 * 1024;
 
 /// How many frames met which end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -131,15 +126,6 @@ pub(crate) struct SendLane<S> {
     accepted: AtomicU64,
 }
 
-/// Whoever waits for admission, until it has it or gives up.
-struct Waits<'a, S>(&'a SendLane<S>);
-
-impl<S> Drop for Waits<'_, S> {
-    fn drop(&mut self) {
-        lock(&self.0.state).limit.waited();
-    }
-}
-
 /// What to do next, decided under the lock and done outside it.
 pub(super) enum Step {
     Nothing,
@@ -192,63 +178,6 @@ impl<S: Clone> SendLane<S> {
     /// Bytes that the lane holds at most.
     pub(crate) fn bytes_max(&self) -> usize {
         self.bytes_max
-    }
-
-    /// Reserves admission for one frame of `length` bytes without waiting.
-    pub(super) fn try_admit(&self, length: usize) -> Admission {
-        let bytes = HEADER_BYTES + length;
-        match self.room.try_take(bytes) {
-            Admission::Full => {}
-            admission => return admission,
-        }
-        let mut state = lock(&self.state);
-        if state.limit.fits(bytes) {
-            match self.room.widen(&mut state.limit, bytes) {
-                true => self.room.try_take(bytes),
-                false => Admission::Full,
-            }
-        } else {
-            let admission = self.room.try_take_large(bytes);
-            if let Admission::Granted(_) = admission {
-                state.limit.has_large(bytes);
-            }
-            admission
-        }
-    }
-
-    /// Reserves admission for one frame, in the order of asking; `at_node` is called when it is the
-    /// node's room that is waited for. Cancel safe.
-    pub(super) async fn admit(&self, length: usize, at_node: impl FnOnce()) -> Admission {
-        let bytes = HEADER_BYTES + length;
-        let (pocket, fits) = {
-            let mut state = lock(&self.state);
-            let fits = state.limit.fits(bytes);
-            state.limit.wait(if fits { bytes } else { 0 });
-            if fits {
-                self.room.widen(&mut state.limit, bytes);
-            }
-            (std::mem::take(&mut state.pocket), fits)
-        };
-        let _waits = Waits(self);
-        self.room.give_back(pocket);
-        if fits {
-            return self.room.take(bytes).await;
-        }
-        let admission = self.room.take_large(bytes, at_node).await;
-        if let Admission::Granted(_) = admission {
-            lock(&self.state).limit.has_large(bytes);
-        }
-        admission
-    }
-
-    /// Gives admission back that was not used.
-    pub(super) fn give_back(&self, cost: Cost) {
-        if !cost.is_large {
-            self.room.give_back(cost.bytes);
-        } else if cost.bytes > 0 {
-            let is_last = lock(&self.state).limit.give_back_large(cost.bytes);
-            self.room.give_back_large(cost.bytes, is_last);
-        }
     }
 
     /// Takes over a frame for which `cost` was admitted. Returns whether the caller is to hand over
@@ -309,25 +238,6 @@ impl<S: Clone> SendLane<S> {
         let copied = state.push(frame, cost, sink, &self.room);
         self.accepted.store(state.counts.accepted, Ordering::Relaxed);
         copied
-    }
-
-    /// How many of the first frames may be admitted together, and what they cost.
-    pub(super) fn group(&self, frames: &VecDeque<Bytes>, length_max: usize) -> (usize, usize) {
-        let (mut count, mut total) = (0, 0);
-        for frame in frames {
-            let cost = HEADER_BYTES + frame.len();
-            if frame.len() > length_max || total + cost > GROUP_BYTES.min(self.bytes_max) {
-                break;
-            }
-            count += 1;
-            total += cost;
-        }
-        (count, total)
-    }
-
-    /// Reserves `cost` bytes without waiting.
-    pub(super) fn try_admit_group(&self, cost: usize) -> bool {
-        matches!(self.room.try_take(cost), Admission::Granted(_))
     }
 
     /// As [`SendLane::push`] for the first `count` of `frames`, which cost `cost` together; each has one
@@ -467,20 +377,6 @@ impl<S: Clone> SendLane<S> {
 }
 
 impl<S> State<S> {
-    /// Takes `cost` out of the pocket or the room.
-    fn pay(&mut self, cost: usize, room: &Room) -> bool {
-        if self.pocket < cost {
-            let ahead = cost <= POCKET_BYTES / 4
-                && matches!(room.try_take(POCKET_BYTES), Admission::Granted(_));
-            if !ahead {
-                return matches!(room.try_take(cost), Admission::Granted(_));
-            }
-            self.pocket += POCKET_BYTES;
-        }
-        self.pocket -= cost;
-        true
-    }
-
     /// A payload that was copied comes back.
     fn push(
         &mut self,
@@ -507,19 +403,6 @@ impl<S> State<S> {
     /// Whether whoever made a batch is to hand it over: nobody else is at it.
     fn wants_pump(&self) -> bool {
         self.submitting.is_none() && self.may_submit()
-    }
-
-    /// Collects freed admission; returns what is to be given back by now.
-    fn free(&mut self, cost: usize, room: &Room) -> usize {
-        self.freed += cost;
-        if self.in_flight == 0 && self.queue.is_empty() {
-            let freed = std::mem::take(&mut self.freed) + std::mem::take(&mut self.pocket);
-            room.rest(&mut self.limit, freed)
-        } else if self.freed >= self.limit.now() / 8 {
-            self.limit.settle(std::mem::take(&mut self.freed))
-        } else {
-            0
-        }
     }
 }
 
