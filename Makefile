@@ -3,13 +3,13 @@
 CARGO ?= cargo
 # Seconds that `make fuzz` runs for.
 FUZZ_SECONDS ?= 600
-# More arguments for `node demo` and `node bench`: make bench-node ARGS="--workload small"
+# More arguments for `moorline demo` and `moorline bench`: make bench-node ARGS="--workload small"
 ARGS ?=
 # More arguments for the comparison: make bench BENCH_ARGS="--workloads small --plot small.svg"
 BENCH_ARGS ?=
 
 TARGET_DIR := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
-NODE := $(TARGET_DIR)/release/node
+MOORLINE := $(TARGET_DIR)/release/moorline
 COMPARE := $(TARGET_DIR)/release/compare
 
 .PHONY: help deps release demo test bench bench-node bench-micro fuzz clean
@@ -23,12 +23,12 @@ deps: ## find what the build needs, and install it where apt-get exists
 	@sh scripts/deps.sh
 
 release: deps
-	@echo "==> node, release build (the first one takes a few minutes)"
-	@$(CARGO) build --release --locked --bin node
+	@echo "==> moorline, release build (the first one takes a few minutes)"
+	@$(CARGO) build --release --locked --bin moorline
 
 demo: release ## run three supervised nodes on loopback and check all they do
 	@echo "==> demo"
-	@$(NODE) demo $(ARGS)
+	@$(MOORLINE) demo $(ARGS)
 
 test: deps ## formatting, lints, documentation and every test
 	@echo "==> formatting"
@@ -53,11 +53,11 @@ bench: release ## compare with quinn, msquic-async, TCP: 12 minutes; BENCH_ARGS=
 	@echo "==> compare, release build (the first one takes a few minutes)"
 	@$(CARGO) build --release --locked -p moorline-bench
 	@echo "==> bench"
-	@$(COMPARE) --node $(NODE) $(BENCH_ARGS)
+	@$(COMPARE) --moorline $(MOORLINE) $(BENCH_ARGS)
 
 bench-node: release ## measure moorline alone: make bench-node ARGS="--workload small"
 	@echo "==> bench-node"
-	@$(NODE) bench $(ARGS)
+	@$(MOORLINE) bench $(ARGS)
 
 bench-micro: deps ## measure single parts without a network: make bench-micro ARGS=lane
 	@echo "==> bench-micro, release build"

@@ -61,8 +61,8 @@
 //!
 //! - `bundled` (default): builds MsQuic and links it statically.
 //! - `system`: links an installed libmsquic.so.2; use it with `default-features = false`.
-//! - `node` (default): the `node` binary and what only it needs; an embedding program can leave it
-//!   out.
+//! - `node` (default): the command `moorline` and what only it needs; an embedding program can leave
+//!   it out.
 
 mod actors;
 mod config;

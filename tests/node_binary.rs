@@ -1,4 +1,4 @@
-//! The `node` binary from outside: what it prints, how it ends, and that it ends.
+//! The command `moorline` from outside: what it prints, how it ends, and that it ends.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall say where")]
 
@@ -74,7 +74,7 @@ struct Running {
 
 impl Running {
     fn start(words: &[&str], input: &str) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_node"))
+        let mut child = Command::new(env!("CARGO_BIN_EXE_moorline"))
             .args(words)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -426,7 +426,7 @@ fn the_versions_and_the_linkage_are_known() {
 
 #[test]
 fn a_closed_standard_output_is_an_error_and_no_panic() {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_node"))
+    let mut child = Command::new(env!("CARGO_BIN_EXE_moorline"))
         .arg("version")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -481,9 +481,9 @@ fn the_benchmark_by_message_compares_three_ways_with_a_line_each() {
 
 #[test]
 fn the_far_end_of_a_benchmark_dies_with_its_parent() {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_node"))
+    let mut child = Command::new(env!("CARGO_BIN_EXE_moorline"))
         .args(["bench", "--workload", "small", "--two-processes", "--seconds", "600"])
-        .env("MOORLINE_LOG", "node=info")
+        .env("MOORLINE_LOG", "moorline=info")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

@@ -1,4 +1,4 @@
-//! The `node` binary: arguments, logging, signals and exit codes. What it does is in its modules.
+//! The command `moorline`: arguments, logging, signals and exit codes. What it does is in its modules.
 //!
 //! ```text
 //! arguments ── app ─┬─ keys            keygen, id, version
