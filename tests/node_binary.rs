@@ -483,7 +483,7 @@ fn the_benchmark_by_message_compares_three_ways_with_a_line_each() {
 fn the_far_end_of_a_benchmark_dies_with_its_parent() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_moorline"))
         .args(["bench", "--workload", "small", "--two-processes", "--seconds", "600"])
-        .env("MOORLINE_LOG", "moorline=info")
+        .env("MOORLINE_LOG", "moorline::bench=info")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

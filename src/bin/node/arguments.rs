@@ -302,7 +302,8 @@ fn certificate_hash(text: &str) -> Result<CertHash, String> {
 }
 
 fn signer_key(text: &str) -> Result<SignerKey, String> {
-    text.parse().map_err(|error| format!("{error}; `moorline keygen --signing-key` prints such a key"))
+    text.parse()
+        .map_err(|error| format!("{error}; `moorline keygen --signing-key` prints such a key"))
 }
 
 fn listen_address(text: &str) -> Result<SocketAddr, String> {
