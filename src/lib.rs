@@ -89,9 +89,9 @@ pub use error::{
 };
 pub use frame::{FrameDecoder, FrameTooLarge, HEADER_BYTES, Piece, Position, Run};
 pub use identity::{
-    CERTIFICATE_BYTES_MAX, CertHash, CredentialError, KeyPrefixes, NetCredential, Origin,
-    ParseHexError, Refusal, SIGNATURES_EXAMINED_MAX, SignerKey, SigningKey, Trust, key_prefixes,
-    read_certificate,
+    CERTIFICATE_BYTES_MAX, CHAIN_BYTES_MAX, CertHash, CredentialError, KeyPrefixes, NetCredential,
+    Origin, ParseHexError, Refusal, SIGNATURES_EXAMINED_MAX, SignerKey, SigningKey, Trust,
+    key_prefixes, read_certificate,
 };
 pub use restart::{BackoffSettings, InvalidRestartSetting, RestartPolicy};
 pub use transport::{

@@ -61,8 +61,8 @@ fn main() -> ExitCode {
 
 /// Logs to standard error: standard output belongs to what a command answers.
 fn start_logging(cli: &Cli) {
-    // What a command answers matters; a service tells how it is doing.
-    let level = if cli.command.is_service() { "info" } else { "error" };
+    // What a command answers matters, and a key that others can read; a service tells how it is doing.
+    let level = if cli.command.is_service() { "info" } else { "error,moorline::identity=warn" };
     let asked = std::env::var(LOG_VARIABLE).ok().filter(|text| !text.is_empty());
     let filter = asked.as_deref().map(EnvFilter::try_new);
     let (filter, problem) = match filter {

@@ -85,7 +85,8 @@ pub(crate) struct KeygenArgs {
 /// Whom to let in, and whom to believe when dialling.
 #[derive(Debug, Args)]
 pub(crate) struct TrustArgs {
-    /// Trust the certificate with this SHA-256 (`moorline id` prints it)
+    /// Trust the certificate with this SHA-256, as `moorline id` or `openssl x509 -fingerprint
+    /// -sha256` prints it
     #[arg(long, value_name = "HASH", num_args = 1.., value_parser = certificate_hash)]
     pub trust: Vec<CertHash>,
     /// Trust every certificate that this Ed25519 key signed (`moorline keygen --signing-key`)

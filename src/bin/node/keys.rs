@@ -55,8 +55,12 @@ pub(crate) fn keygen(out: Output, args: &KeygenArgs) -> Result<()> {
 }
 
 fn credential(out: Output, args: &KeygenArgs) -> Result<()> {
-    let keys: Vec<SigningKey> =
-        args.sign_with.iter().map(read_signing_key).collect::<Result<_>>()?;
+    let keys: Vec<SigningKey> = args
+        .sign_with
+        .iter()
+        .map(|path| SigningKey::from_file(path))
+        .collect::<Result<_, _>>()
+        .context("cannot sign")?;
     let credential = NetCredential::generate_self_signed(&[&args.name], &keys)?;
     let (certificate, key) = (args.out.join("cert.pem"), args.out.join("key.pem"));
     credential.write_files(&certificate, &key)?;
@@ -73,13 +77,6 @@ fn signing_key(out: Output, directory: &Path) -> Result<()> {
     let key = SigningKey::generate();
     write_secret(&path, key.to_pkcs8_pem().as_bytes())?;
     out.line(&Answer::SigningKey { public: key.public(), key: &path })
-}
-
-fn read_signing_key(path: impl AsRef<Path>) -> Result<SigningKey> {
-    let path = path.as_ref();
-    let what = || format!("cannot sign with {}", path.display());
-    let text = zeroize::Zeroizing::new(fs::read_to_string(path).with_context(what)?);
-    SigningKey::from_pkcs8_pem(&text).with_context(what)
 }
 
 /// Writes a file that is its owner's alone from the start, and overwrites nothing.
