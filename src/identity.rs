@@ -28,13 +28,14 @@ mod key_files;
 mod pkcs12;
 mod prefixes;
 mod private_key;
+#[cfg(feature = "serde")]
+mod serialized;
 mod signing_key;
 mod trust;
 
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
 pub use credential::NetCredential;
@@ -131,12 +132,6 @@ impl FromStr for CertHash {
     }
 }
 
-impl Serialize for CertHash {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
 /// The public half of a [`SigningKey`]: 32 bytes of Ed25519, shown and parsed as 64 hex digits.
 ///
 /// Who trusts it accepts every certificate whose public key it has signed.
@@ -180,12 +175,6 @@ impl FromStr for SignerKey {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         parse_hex(text).map(Self)
-    }
-}
-
-impl Serialize for SignerKey {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
     }
 }
 
@@ -258,12 +247,6 @@ mod tests {
         assert_eq!(hash.short(), "e3b0c442");
         assert_eq!(format!("{hash:?}"), "CertHash(e3b0c442)");
         assert_eq!(CertHash::from_bytes(*hash.as_bytes()), hash);
-    }
-
-    #[test]
-    fn hash_is_serialized_as_its_hex_digits() {
-        let hash = CertHash::of_der(b"");
-        assert_eq!(serde_json::to_string(&hash).unwrap(), format!("\"{OF_NOTHING}\""));
     }
 
     #[test]

@@ -61,6 +61,8 @@
 //!
 //! - `bundled` (default): builds MsQuic and links it statically.
 //! - `system`: links an installed libmsquic.so.2; use it with `default-features = false`.
+//! - `serde`: settings ([`Limits`], [`BackoffSettings`], [`RestartPolicy`], [`Latency`], [`Redial`],
+//!   [`Lane`]) and the names of peers ([`CertHash`], [`SignerKey`]) can be read and written by serde.
 //! - `node` (default): the command `moorline` and what only it needs; an embedding program can leave
 //!   it out.
 
