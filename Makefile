@@ -47,6 +47,8 @@ test: deps ## formatting, lints, documentation and every test
 	else \
 		$(CARGO) test --workspace --locked --no-fail-fast --lib --bins --tests --examples -- --test-threads=2; \
 	fi
+	@echo "==> beside ractor_cluster"
+	@$(CARGO) test --locked --features cluster,async-trait --test cluster
 	@echo "==> all good"
 
 bench: release ## compare with quinn, msquic-async, TCP: 12 minutes; BENCH_ARGS="--quick": 2

@@ -63,6 +63,9 @@
 //! - `system`: links an installed libmsquic.so.2; use it with `default-features = false`.
 //! - `serde`: settings ([`Limits`], [`BackoffSettings`], [`RestartPolicy`], [`Latency`], [`Redial`],
 //!   [`Lane`]) and the names of peers ([`CertHash`], [`SignerKey`]) can be read and written by serde.
+//! - `cluster`, `async-trait`: needed where another crate of the program switches on ractor's features
+//!   of these names (ractor_cluster does). Cargo builds ractor once for all, and both change what its
+//!   actors and messages look like.
 //! - `node` (default): the command `moorline` and what only it needs; an embedding program can leave
 //!   it out.
 

@@ -61,6 +61,7 @@ pub(crate) struct State {
 impl Actor for ListenerActor {
     type Msg = ListenerMessage;
     type State = State;
+#[cfg_attr(feature = "async-trait", ractor::async_trait)]
     type Arguments = Arguments;
 
     async fn pre_start(

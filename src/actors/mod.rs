@@ -15,6 +15,7 @@
 
 pub(crate) mod adapters;
 mod child;
+mod cluster;
 pub(crate) mod connection;
 pub(crate) mod connector;
 pub(crate) mod events;
