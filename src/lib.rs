@@ -57,10 +57,26 @@
 //! retry, never, unknown), and an error of a send hands the frame back wherever it is certain that
 //! none of it was sent. Why a connection ended is a [`CloseReason`]; its first specific cause wins.
 //!
+//! # Debug builds
+//!
+//! A plain `cargo build` builds the bundled MsQuic without optimization: it moves about a third of the
+//! bytes a second. A program that depends on this crate keeps its own debug build and has MsQuic
+//! optimized with this in its Cargo.toml:
+//!
+//! ```toml
+//! [profile.dev.package.msquic]
+//! opt-level = 3
+//! debug = false
+//! ```
+//!
+//! The first node of a process logs a warning where the library is a debug build
+//! ([`msquic_is_debug_build`]).
+//!
 //! # Cargo features
 //!
 //! - `bundled` (default): builds MsQuic and links it statically.
-//! - `system`: links an installed libmsquic.so.2; use it with `default-features = false`.
+//! - `system`: links an installed libmsquic.so.2; use it with `default-features = false`, because
+//!   the two exclude each other.
 //! - `serde`: settings ([`Limits`], [`BackoffSettings`], [`RestartPolicy`], [`Latency`], [`Redial`],
 //!   [`Lane`]) and the names of peers ([`CertHash`], [`SignerKey`]) can be read and written by serde.
 //! - `cluster`, `async-trait`: needed where another crate of the program switches on ractor's features
@@ -68,6 +84,13 @@
 //!   actors and messages look like.
 //! - `node` (default): the command `moorline` and what only it needs; an embedding program can leave
 //!   it out.
+
+#[cfg(not(any(feature = "bundled", feature = "system", docsrs)))]
+compile_error!(
+    "moorline needs to know where its MsQuic comes from: switch on the Cargo feature `bundled` \
+     (builds it and links it statically; on by default) or `system` (links an installed \
+     libmsquic.so.2), and not both"
+);
 
 mod actors;
 mod config;
@@ -103,8 +126,9 @@ pub use transport::{
     Direction, LINKAGE, Lane, LibraryVersion, MsQuicListener, MsQuicNetConnection,
     MsQuicNetIncomingRequest, MsQuicTransport, NetConnection, NetIncomingRequest, NetListener,
     NetTransport, OutcomeCounts, ReadStream, RegistrationWrapper, RemoteAddr, SendStream,
-    StreamPool, WorstCaseMemory, exit_at_once, read_message_from_stream, resolve_bad_certificate,
-    skip_system_certificates, write_buffer_to_stream,
+    StreamPool, WorstCaseMemory, exit_at_once, msquic_is_debug_build, read_message_from_stream,
+    resolve_bad_certificate, skip_system_certificates, unskip_system_certificates,
+    write_buffer_to_stream,
 };
 
 #[cfg(feature = "internals")]

@@ -17,6 +17,7 @@
 #![allow(unsafe_code, reason = "this folder is the boundary to the C library")]
 
 mod connection;
+mod debug_build;
 mod environment;
 mod execution;
 mod exit_guard;
@@ -34,7 +35,8 @@ use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
 use msquic::ffi::{HQUIC, QUIC_API_TABLE, QUIC_BUFFER, QUIC_HANDLE};
 
 pub(super) use connection::{ConnectionCallbacks, ConnectionSlot};
-pub use environment::skip_system_certificates;
+pub use debug_build::msquic_is_debug_build;
+pub use environment::{skip_system_certificates, unskip_system_certificates};
 pub(crate) use execution::poll_when_idle;
 pub use exit_guard::exit_at_once;
 pub(super) use listener::{ListenerCallbacks, ListenerSlot, NewConnection};
@@ -292,12 +294,12 @@ impl Configuration {
             Role::Client => CredentialFlags::CLIENT,
             Role::Server => CredentialFlags::REQUIRE_CLIENT_AUTHENTICATION,
         };
-        let aborted = LibraryError { status: status::ABORTED };
-        let _exit_waits = exit_guard::begin().ok_or(aborted)?;
         let flags = CredentialFlags::INDICATE_CERTIFICATE_RECEIVED
             | CredentialFlags::USE_PORTABLE_CERTIFICATES
             | CredentialFlags::NO_CERTIFICATE_VALIDATION
             | side;
+        let aborted = LibraryError { status: status::ABORTED };
+        let _exit_waits = exit_guard::begin().ok_or(aborted)?;
         let der = pkcs12.as_bytes();
         // The crate's own types would keep a copy of the key that nobody wipes.
         let mut packed = q::QUIC_CERTIFICATE_PKCS12 {

@@ -16,10 +16,29 @@ use crate::output::Output;
 #[derive(Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 enum Answer<'a> {
-    Credential { identity: CertHash, certificate: &'a Path, key: &'a Path, signers: Vec<SignerKey> },
-    SigningKey { public: SignerKey, key: &'a Path },
-    Identity { identity: CertHash, key: String },
-    Version { version: &'a str, msquic: String, linkage: &'a str, affected: bool },
+    Credential {
+        identity: CertHash,
+        certificate: &'a Path,
+        key: &'a Path,
+        signers: Vec<SignerKey>,
+    },
+    SigningKey {
+        public: SignerKey,
+        key: &'a Path,
+    },
+    Identity {
+        identity: CertHash,
+        key: String,
+        #[serde(skip)]
+        verbose: bool,
+    },
+    Version {
+        version: &'a str,
+        msquic: String,
+        linkage: &'a str,
+        debug: bool,
+        affected: bool,
+    },
 }
 
 impl fmt::Display for Answer<'_> {
@@ -36,9 +55,14 @@ impl fmt::Display for Answer<'_> {
             Self::SigningKey { public, key } => {
                 write!(f, "key    {}\npublic {public}", key.display())
             }
-            Self::Identity { identity, key } => write!(f, "{identity} {key}"),
-            Self::Version { version, msquic, linkage, affected } => {
-                write!(f, "moorline {version}\nMsQuic   {msquic} ({linkage})")?;
+            // What is asked for, and nothing that a shell would have to cut off.
+            Self::Identity { identity, verbose: false, .. } => identity.fmt(f),
+            Self::Identity { identity, key, verbose: true } => {
+                write!(f, "identity {identity}\n{key}")
+            }
+            Self::Version { version, msquic, linkage, debug, affected } => {
+                let debug = if *debug { ", a debug build" } else { "" };
+                write!(f, "moorline {version}\nMsQuic   {msquic} ({linkage}{debug})")?;
                 if *affected {
                     f.write_str(" with known faults: see SECURITY.md")?;
                 }
@@ -108,5 +132,6 @@ pub(crate) fn version(out: Output) -> Result<()> {
         msquic: library.to_string(),
         linkage: moorline::LINKAGE,
         affected: library.is_affected(),
+        debug: moorline::msquic_is_debug_build(),
     })
 }
