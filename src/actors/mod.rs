@@ -23,6 +23,7 @@ pub(crate) mod frame_batch;
 pub(crate) mod handle;
 pub(crate) mod listener;
 pub(crate) mod node;
+mod refusal_log;
 mod send_many;
 pub(crate) mod supervisor;
 pub(crate) mod target;
