@@ -42,11 +42,7 @@ test: deps ## formatting, lints, documentation and every test
 	@echo "==> documentation tests"
 	@$(CARGO) test --doc --workspace --locked
 	@echo "==> tests"
-	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
-		$(CARGO) nextest run --workspace --locked; \
-	else \
-		$(CARGO) test --workspace --locked --no-fail-fast --lib --bins --tests --examples -- --test-threads=2; \
-	fi
+	@$(CARGO) test --workspace --locked --no-fail-fast --lib --bins --tests --examples -- --test-threads=2
 	@echo "==> beside ractor_cluster"
 	@$(CARGO) test --locked --features cluster,async-trait --test cluster
 	@echo "==> all good"
