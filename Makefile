@@ -12,7 +12,7 @@ TARGET_DIR := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 MOORLINE := $(TARGET_DIR)/release/moorline
 COMPARE := $(TARGET_DIR)/release/compare
 
-.PHONY: help deps release demo test bench bench-node bench-micro fuzz clean
+.PHONY: help deps release install demo test bench bench-node bench-micro fuzz clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -25,6 +25,9 @@ deps: ## find what the build needs, and install it where apt-get exists
 release: deps
 	@echo "==> moorline, release build (the first one takes a few minutes)"
 	@$(CARGO) build --release --locked --bin moorline
+
+install: deps ## put the command moorline into ~/.cargo/bin
+	@$(CARGO) install --path . --locked
 
 demo: release ## run three supervised nodes on loopback and check all they do
 	@echo "==> demo"

@@ -87,7 +87,7 @@ pub(crate) fn execute(cli: Cli) -> Exit {
     let out = Output { json: cli.json };
     let done = match cli.command {
         Command::Keygen(args) => keys::keygen(out, &args),
-        Command::Id { certificate } => keys::id(out, &certificate),
+        Command::Id { certificate, verbose } => keys::id(out, &certificate, verbose),
         Command::Version => keys::version(out),
         command => in_runtime(out, (cli.poll_idle, cli.keep_alive), command),
     };

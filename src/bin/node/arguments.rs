@@ -41,6 +41,9 @@ pub(crate) enum Command {
         /// The certificate, PEM or DER
         #[arg(value_name = "CERT")]
         certificate: PathBuf,
+        /// Print its key and its signers as well
+        #[arg(long, short)]
+        verbose: bool,
     },
     /// Print the versions of this program and of MsQuic, and how MsQuic is linked
     Version,

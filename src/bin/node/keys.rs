@@ -116,13 +116,14 @@ fn write_secret(path: &Path, secret: &[u8]) -> Result<()> {
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
-pub(crate) fn id(out: Output, path: &Path) -> Result<()> {
+pub(crate) fn id(out: Output, path: &Path, verbose: bool) -> Result<()> {
     let der = moorline::read_certificate(path)?;
     let key = key_prefixes(&der);
     if key.subject.is_empty() {
         bail!("{} holds no certificate that can be read: give a PEM or DER one", path.display());
     }
-    out.line(&Answer::Identity { identity: CertHash::of_der(&der), key: key.to_string() })
+    let (identity, key) = (CertHash::of_der(&der), key.to_string());
+    out.line(&Answer::Identity { identity, key, verbose })
 }
 
 pub(crate) fn version(out: Output) -> Result<()> {
@@ -131,7 +132,7 @@ pub(crate) fn version(out: Output) -> Result<()> {
         version: env!("CARGO_PKG_VERSION"),
         msquic: library.to_string(),
         linkage: moorline::LINKAGE,
-        affected: library.is_affected(),
         debug: moorline::msquic_is_debug_build(),
+        affected: library.is_affected(),
     })
 }
