@@ -48,6 +48,9 @@ test: deps ## formatting, lints, documentation and every test
 	@$(CARGO) test --workspace --locked --no-fail-fast --lib --bins --tests --examples -- --test-threads=2
 	@echo "==> beside ractor_cluster"
 	@$(CARGO) test --locked --features cluster,async-trait --test cluster
+	@$(CARGO) check --locked --lib --features ractor/cluster 2>&1 | grep -m 1 "error" \
+		| grep -q "moorline needs its own feature" || { \
+		echo "cluster: without the feature the first error does not say what to do"; exit 1; }
 	@echo "==> all good"
 
 bench: release ## compare with quinn, msquic-async, TCP: 12 minutes; BENCH_ARGS="--quick": 2
