@@ -3,16 +3,16 @@
 CARGO ?= cargo
 # Seconds that `make fuzz` runs for.
 FUZZ_SECONDS ?= 600
-# More arguments for `node demo` and `node bench`: make bench-node ARGS="--workload small"
+# More arguments for `moorline demo` and `moorline bench`: make bench-node ARGS="--workload small"
 ARGS ?=
 # More arguments for the comparison: make bench BENCH_ARGS="--workloads small --plot small.svg"
 BENCH_ARGS ?=
 
 TARGET_DIR := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
-NODE := $(TARGET_DIR)/release/node
+MOORLINE := $(TARGET_DIR)/release/moorline
 COMPARE := $(TARGET_DIR)/release/compare
 
-.PHONY: help deps release demo test bench bench-node bench-micro fuzz clean
+.PHONY: help deps release install demo test bench bench-node bench-micro fuzz clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -23,12 +23,15 @@ deps: ## find what the build needs, and install it where apt-get exists
 	@sh scripts/deps.sh
 
 release: deps
-	@echo "==> node, release build (the first one takes a few minutes)"
-	@$(CARGO) build --release --locked --bin node
+	@echo "==> moorline, release build (the first one takes a few minutes)"
+	@$(CARGO) build --release --locked --bin moorline
+
+install: deps ## put the command moorline into ~/.cargo/bin
+	@$(CARGO) install --path . --locked
 
 demo: release ## run three supervised nodes on loopback and check all they do
 	@echo "==> demo"
-	@$(NODE) demo $(ARGS)
+	@$(MOORLINE) demo $(ARGS)
 
 test: deps ## formatting, lints, documentation and every test
 	@echo "==> formatting"
@@ -42,22 +45,23 @@ test: deps ## formatting, lints, documentation and every test
 	@echo "==> documentation tests"
 	@$(CARGO) test --doc --workspace --locked
 	@echo "==> tests"
-	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
-		$(CARGO) nextest run --workspace --locked; \
-	else \
-		$(CARGO) test --workspace --locked --no-fail-fast --lib --bins --tests --examples -- --test-threads=2; \
-	fi
+	@$(CARGO) test --workspace --locked --no-fail-fast --lib --bins --tests --examples -- --test-threads=2
+	@echo "==> beside ractor_cluster"
+	@$(CARGO) test --locked --features cluster,async-trait --test cluster
+	@$(CARGO) check --locked --lib --features ractor/cluster 2>&1 | grep -m 1 "error" \
+		| grep -q "moorline needs its own feature" || { \
+		echo "cluster: without the feature the first error does not say what to do"; exit 1; }
 	@echo "==> all good"
 
 bench: release ## compare with quinn, msquic-async, TCP: 12 minutes; BENCH_ARGS="--quick": 2
 	@echo "==> compare, release build (the first one takes a few minutes)"
 	@$(CARGO) build --release --locked -p moorline-bench
 	@echo "==> bench"
-	@$(COMPARE) --node $(NODE) $(BENCH_ARGS)
+	@$(COMPARE) --moorline $(MOORLINE) $(BENCH_ARGS)
 
 bench-node: release ## measure moorline alone: make bench-node ARGS="--workload small"
 	@echo "==> bench-node"
-	@$(NODE) bench $(ARGS)
+	@$(MOORLINE) bench $(ARGS)
 
 bench-micro: deps ## measure single parts without a network: make bench-micro ARGS=lane
 	@echo "==> bench-micro, release build"

@@ -15,7 +15,12 @@ pub const DEFAULT_ALPN: &str = "moorline/0";
 /// Bounds on everything that a peer or a caller could make grow, and every deadline.
 ///
 /// All of them are checked before memory is spent.
+///
+/// With the Cargo feature `serde`, what is left out of a text keeps its default; times are
+/// `{ "secs": 1, "nanos": 500000000 }`. [`validate`](Self::validate) judges the result.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
 #[non_exhaustive]
 pub struct Limits {
     /// Largest payload of one frame, in bytes (default 16 MiB). The receive buffer grows as bytes
@@ -183,6 +188,8 @@ impl Limits {
 /// wants it. It is a setting of the process: the first node decides (or whoever else uses MsQuic
 /// before), and what later ones say changes nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Latency {
     /// [`BALANCED_IDLE_US`](Self::BALANCED_IDLE_US): long enough for the next frame of a busy

@@ -8,6 +8,8 @@
 //! identity.rs ............ CertHash, SignerKey: the two names a certificate can be trusted by
 //! ├── credential.rs ...... NetCredential: own key, own chain, trust
 //! ├── key_files.rs ....... PEM and DER, on disk and in memory
+//! ├── private_key.rs ..... kinds of keys, and whose they are
+//! ├── pkcs12.rs .......... key and chain for the C library
 //! ├── signing_key.rs ..... SigningKey: vouches for certificates
 //! ├── trust.rs ........... Trust and Refusal
 //! ├── prefixes.rs ........ KeyPrefixes: the short names that messages use
@@ -23,20 +25,23 @@ mod certificate;
 mod credential;
 mod error;
 mod key_files;
+mod pkcs12;
 mod prefixes;
+mod private_key;
+#[cfg(feature = "serde")]
+mod serialized;
 mod signing_key;
 mod trust;
 
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
 pub use credential::NetCredential;
-pub(crate) use credential::Pkcs12;
 pub use error::{CredentialError, Origin};
 pub use key_files::read_certificate;
+pub(crate) use pkcs12::Pkcs12;
 pub use prefixes::{KeyPrefixes, key_prefixes};
 pub use signing_key::SigningKey;
 pub use trust::{Refusal, Trust};
@@ -45,9 +50,26 @@ pub use trust::{Refusal, Trust};
 /// keeps what a stranger can make us parse small.
 pub const CERTIFICATE_BYTES_MAX: usize = 64 * 1024;
 
+/// The largest own chain, in bytes of a handshake: its certificates in DER, and 5 bytes for each.
+///
+/// MsQuic keeps what is unacknowledged of a handshake in a buffer that it doubles, up to 32 KiB; with
+/// more a worker of the library would never end. Of this room long protocol names take theirs: each byte
+/// over 288 of them takes two.
+pub const CHAIN_BYTES_MAX: usize = 30 * 1024;
+
+/// Bytes of protocol names, one more for each, that leave a chain its [`CHAIN_BYTES_MAX`].
+///
+/// A client that is asked to begin anew has sent its names twice. The rest of a handshake takes up to
+/// 880 bytes beside these at the client (two hellos, the signature of an RSA key of 4,096 bits,
+/// Finished) and 1,350 at the server, of 2,048.
+pub(crate) const ALPN_BYTES_FREE: usize = 288;
+
 /// How many entries of a certificate's signatures extension are examined. A certificate has few
 /// signers; the limit keeps a stranger from buying signature checks.
 pub const SIGNATURES_EXAMINED_MAX: usize = 8;
+
+/// What OpenSSL prints before a fingerprint, in one case or the other.
+const FINGERPRINT_WORDS: &str = "sha256 Fingerprint=";
 
 /// How many bytes of a hash or a key its short form shows: enough to tell peers apart in a log,
 /// never enough to decide anything.
@@ -56,7 +78,9 @@ const SHORT_BYTES: usize = 4;
 /// An identity: the SHA-256 of a certificate's leaf DER.
 ///
 /// Shown and parsed as 64 hex digits, the same as
-/// `openssl x509 -outform der -in certificate.pem | sha256sum`.
+/// `openssl x509 -outform der -in certificate.pem | sha256sum`. What
+/// `openssl x509 -noout -fingerprint -sha256 -in certificate.pem` prints is parsed as well, with or
+/// without the words before it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CertHash([u8; 32]);
 
@@ -102,17 +126,13 @@ impl FromStr for CertHash {
     type Err = ParseHexError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        parse_hex(text).map(Self)
+        let words = text.get(..FINGERPRINT_WORDS.len());
+        let named = words.is_some_and(|words| words.eq_ignore_ascii_case(FINGERPRINT_WORDS));
+        parse_hex(if named { &text[FINGERPRINT_WORDS.len()..] } else { text }).map(Self)
     }
 }
 
-impl Serialize for CertHash {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-/// The public half of a [`SigningKey`]: 32 bytes of Ed25519.
+/// The public half of a [`SigningKey`]: 32 bytes of Ed25519, shown and parsed as 64 hex digits.
 ///
 /// Who trusts it accepts every certificate whose public key it has signed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -158,12 +178,6 @@ impl FromStr for SignerKey {
     }
 }
 
-impl Serialize for SignerKey {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
 /// Why a text is no hash or key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -186,17 +200,22 @@ pub enum ParseHexError {
     },
 }
 
+/// 64 digits, or 32 pairs of digits with colons between them.
 fn parse_hex(text: &str) -> Result<[u8; 32], ParseHexError> {
     let mut bytes = [0; 32];
     let expected = 2 * bytes.len();
-    let found = text.chars().count();
+    // With colons every third character is one.
+    let colons = text.chars().nth(2) == Some(':');
+    let separates = |index: usize, found: char| colons && index % 3 == 2 && found == ':';
+    let characters = || text.chars().enumerate().filter(|(at, found)| !separates(*at, *found));
+    let found = characters().count();
     if found != expected {
         return Err(ParseHexError::Length { expected, found });
     }
-    for (index, found) in text.chars().enumerate() {
+    for (index, (at, found)) in characters().enumerate() {
         let digit = found.to_digit(16).and_then(|digit| u8::try_from(digit).ok());
         let Some(digit) = digit else {
-            return Err(ParseHexError::Digit { position: index + 1, found });
+            return Err(ParseHexError::Digit { position: at + 1, found });
         };
         bytes[index / 2] = bytes[index / 2] << 4 | digit;
     }
@@ -231,16 +250,31 @@ mod tests {
     }
 
     #[test]
-    fn hash_is_serialized_as_its_hex_digits() {
-        let hash = CertHash::of_der(b"");
-        assert_eq!(serde_json::to_string(&hash).unwrap(), format!("\"{OF_NOTHING}\""));
-    }
-
-    #[test]
     fn hash_is_parsed_in_either_case() {
         let hash = CertHash::of_der(b"");
         assert_eq!(OF_NOTHING.parse(), Ok(hash));
         assert_eq!(OF_NOTHING.to_uppercase().parse(), Ok(hash));
+    }
+
+    #[test]
+    fn hash_is_parsed_as_openssl_prints_it() {
+        let pairs: Vec<&str> = (0..32).map(|at| &OF_NOTHING[2 * at..2 * at + 2]).collect();
+        let colons = pairs.join(":");
+        for text in [&colons, &colons.to_uppercase()] {
+            assert_eq!(text.parse(), Ok(CertHash::of_der(b"")));
+        }
+        for words in ["sha256 Fingerprint=", "SHA256 Fingerprint="] {
+            let printed = format!("{words}{}", colons.to_uppercase());
+            assert_eq!(printed.parse(), Ok(CertHash::of_der(b"")));
+        }
+        let sha_1 = pairs[..20].join(":").parse::<CertHash>().unwrap_err();
+        assert_eq!(sha_1.to_string(), "expected 64 hex digits, found 40 characters");
+        let odd = "e3b0:".to_owned() + &OF_NOTHING[5..];
+        let error = odd.parse::<CertHash>().unwrap_err();
+        assert_eq!(error.to_string(), "expected only hex digits, found ':' as character 5");
+        let double = colons.replacen(':', "::", 1);
+        let error = double.parse::<CertHash>().unwrap_err();
+        assert!(error.to_string().starts_with("expected 64 hex digits"), "{error}");
     }
 
     #[test]
@@ -260,7 +294,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_parsed_without_a_panic(text in "\\PC{0,80}|[0-9a-fé+]{64}") {
+        fn any_text_is_parsed_without_a_panic(text in "\\PC{0,80}|[0-9a-fé+]{64}|[0-9a-fA-F:é]{90,100}") {
             let _ = text.parse::<CertHash>();
         }
     }

@@ -57,12 +57,40 @@
 //! retry, never, unknown), and an error of a send hands the frame back wherever it is certain that
 //! none of it was sent. Why a connection ended is a [`CloseReason`]; its first specific cause wins.
 //!
+//! # Debug builds
+//!
+//! A plain `cargo build` builds the bundled MsQuic without optimization: it moves about a third of the
+//! bytes a second. A program that depends on this crate keeps its own debug build and has MsQuic
+//! optimized with this in its Cargo.toml:
+//!
+//! ```toml
+//! [profile.dev.package.msquic]
+//! opt-level = 3
+//! debug = false
+//! ```
+//!
+//! The first node of a process logs a warning where the library is a debug build
+//! ([`msquic_is_debug_build`]).
+//!
 //! # Cargo features
 //!
 //! - `bundled` (default): builds MsQuic and links it statically.
-//! - `system`: links an installed libmsquic.so.2; use it with `default-features = false`.
-//! - `node` (default): the `node` binary and what only it needs; an embedding program can leave it
-//!   out.
+//! - `system`: links an installed libmsquic.so.2; use it with `default-features = false`, because
+//!   the two exclude each other.
+//! - `serde`: settings ([`Limits`], [`BackoffSettings`], [`RestartPolicy`], [`Latency`], [`Redial`],
+//!   [`Lane`]) and the names of peers ([`CertHash`], [`SignerKey`]) can be read and written by serde.
+//! - `cluster`, `async-trait`: needed where another crate of the program switches on ractor's features
+//!   of these names (ractor_cluster does). Cargo builds ractor once for all, and both change what its
+//!   actors and messages look like.
+//! - `node` (default): the command `moorline` and what only it needs; an embedding program can leave
+//!   it out.
+
+#[cfg(not(any(feature = "bundled", feature = "system", docsrs)))]
+compile_error!(
+    "moorline needs to know where its MsQuic comes from: switch on the Cargo feature `bundled` \
+     (builds it and links it statically; on by default) or `system` (links an installed \
+     libmsquic.so.2), and not both"
+);
 
 mod actors;
 mod config;
@@ -90,17 +118,18 @@ pub use error::{
 };
 pub use frame::{FrameDecoder, FrameTooLarge, HEADER_BYTES, Piece, Position, Run};
 pub use identity::{
-    CERTIFICATE_BYTES_MAX, CertHash, CredentialError, KeyPrefixes, NetCredential, Origin,
-    ParseHexError, Refusal, SIGNATURES_EXAMINED_MAX, SignerKey, SigningKey, Trust, key_prefixes,
-    read_certificate,
+    CERTIFICATE_BYTES_MAX, CHAIN_BYTES_MAX, CertHash, CredentialError, KeyPrefixes, NetCredential,
+    Origin, ParseHexError, Refusal, SIGNATURES_EXAMINED_MAX, SignerKey, SigningKey, Trust,
+    key_prefixes, read_certificate,
 };
 pub use restart::{BackoffSettings, InvalidRestartSetting, RestartPolicy};
 pub use transport::{
     Direction, LINKAGE, Lane, LibraryVersion, MsQuicListener, MsQuicNetConnection,
     MsQuicNetIncomingRequest, MsQuicTransport, NetConnection, NetIncomingRequest, NetListener,
     NetTransport, NoLane, OutcomeCounts, ReadStream, RegistrationWrapper, RemoteAddr, SendStream,
-    StreamPool, WorstCaseMemory, exit_at_once, read_message_from_stream, resolve_bad_certificate,
-    skip_system_certificates, write_buffer_to_stream,
+    StreamPool, WorstCaseMemory, exit_at_once, msquic_is_debug_build, read_message_from_stream,
+    resolve_bad_certificate, skip_system_certificates, unskip_system_certificates,
+    write_buffer_to_stream,
 };
 
 #[cfg(feature = "internals")]

@@ -29,6 +29,8 @@ pub struct InvalidRestartSetting {
 /// connection backoff, but for `initial` and `cap`: a peer that restarts is back in well under a
 /// second, and one that was away for hours is found again within a minute.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
 pub struct BackoffSettings {
     /// The wait before the second attempt. Default 250 ms.
     pub initial: Duration,
@@ -131,6 +133,8 @@ impl BackoffState {
 
 /// How often a child may be restarted before its supervisor gives up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
 pub struct RestartPolicy {
     /// How many restarts there may be within `window`; one more and the supervisor gives up. With
     /// 0 it gives up at once. Default 5: a cause that passes is gone after that many.

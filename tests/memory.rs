@@ -6,24 +6,21 @@
 mod common;
 
 use std::net::SocketAddr;
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use common::memory::{MIB, peak, resident};
+use common::process::in_its_own_runtime;
 use common::{LIMIT, connected, friends, loopback, node_with, within};
 use moorline::{
     CloseReason, ConnectError, ConnectionHandle, HEADER_BYTES, Limits, Node, Redial, SendError,
     Target, WorstCaseMemory,
 };
-use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
-/// Who measures the memory of the process is alone in it.
-static PROCESS: Mutex<()> = Mutex::const_new(());
-
-/// What the process has anyway: library, runtime, two nodes that know nobody.
-static ANYWAY: OnceLock<usize> = OnceLock::new();
+/// One at a time: beside it the deadlines of the others would be missed.
+static TURN: Mutex<()> = Mutex::new(());
 
 /// Connections that are made at the same time.
 const WIDTH: usize = 16;
@@ -40,6 +37,7 @@ struct Many {
     near: Vec<ConnectionHandle>,
     /// The ends that accepted, in another order.
     far: Vec<ConnectionHandle>,
+    /// What the process has anyway: library, runtime, two nodes that know nobody.
     anyway: usize,
 }
 
@@ -51,7 +49,7 @@ impl Many {
         let mut limits = Limits::default();
         change(&mut limits);
         let address = within("listening", server.listen(loopback())).await.expect("a listener");
-        let anyway = *ANYWAY.get_or_init(resident);
+        let anyway = resident();
         let mut events = server.subscribe();
         let (mut dials, mut near, mut far) = (JoinSet::new(), Vec::new(), Vec::new());
         for number in 0..count {
@@ -120,10 +118,15 @@ async fn send_until_it_waits(handle: ConnectionHandle) -> usize {
     accepted
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn peers_that_never_read_take_no_more_than_the_limits_say() {
+#[test]
+fn peers_that_never_read_take_no_more_than_the_limits_say() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let test = "peers_that_never_read_take_no_more_than_the_limits_say";
+    in_its_own_runtime(test, peers_that_never_read());
+}
+
+async fn peers_that_never_read() {
     const PEERS: usize = 8;
-    let _alone = PROCESS.lock().await;
     let many = Many::new(PEERS, |limits| {
         limits.frame_bytes_max = 64 << 10;
         limits.peer_streams_max = 1;
@@ -142,12 +145,17 @@ async fn peers_that_never_read_take_no_more_than_the_limits_say() {
     many.end().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn senders_at_full_speed_take_no_more_than_the_limits_say() {
+#[test]
+fn senders_at_full_speed_take_no_more_than_the_limits_say() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let test = "senders_at_full_speed_take_no_more_than_the_limits_say";
+    in_its_own_runtime(test, senders_at_full_speed());
+}
+
+async fn senders_at_full_speed() {
     const SENDERS: usize = 64;
     const FRAMES: usize = 3_000;
     const BYTES: usize = 1_000;
-    let _alone = PROCESS.lock().await;
     let many = Many::new(SENDERS, |limits| {
         limits.frame_bytes_max = BYTES;
         limits.lane_bytes_max = 256 << 10;
@@ -179,10 +187,15 @@ async fn senders_at_full_speed_take_no_more_than_the_limits_say() {
     many.end().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn five_thousand_idle_connections_take_no_more_than_the_limits_say() {
+#[test]
+fn five_thousand_idle_connections_take_no_more_than_the_limits_say() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let test = "five_thousand_idle_connections_take_no_more_than_the_limits_say";
+    in_its_own_runtime(test, five_thousand_idle_connections());
+}
+
+async fn five_thousand_idle_connections() {
     const CONNECTIONS: usize = 5_000;
-    let _alone = PROCESS.lock().await;
     let many = Many::new(CONNECTIONS, |limits| {
         // Other tests may keep the processors busy for longer than the default second.
         limits.keep_alive_interval = LIMIT / 8;

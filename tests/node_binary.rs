@@ -1,214 +1,28 @@
-//! The `node` binary from outside: what it prints, how it ends, and that it ends.
-
+//! The command `moorline` from outside: what it prints, how it ends, and that it ends.
+#![cfg(feature = "node")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall say where")]
 
+mod command;
+
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
 use std::net::UdpSocket;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-/// How long anything may take that a busy machine does in two seconds.
-const LIMIT: Duration = Duration::from_secs(60);
-
-/// A directory of its own, removed with everything in it.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("node-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.join(name).display().to_string()
-    }
-
-    /// Makes a certificate in the directory `name`, and returns its identity.
-    fn keygen(&self, name: &str, more: &[&str]) -> String {
-        let out = self.path(name);
-        let made = node(&[&["--json", "keygen", "--out", &out], more].concat()).expect_code(0);
-        made.json()["identity"].as_str().unwrap().to_owned()
-    }
-
-    /// `--cert` and `--key` of what `keygen` made.
-    fn credential(&self, name: &str) -> [String; 4] {
-        let file = |file: &str| self.path(&format!("{name}/{file}"));
-        ["--cert".to_owned(), file("cert.pem"), "--key".to_owned(), file("key.pem")]
-    }
-
-    /// A running node called `name` that listens on a free port.
-    fn run(&self, name: &str, more: &[&str]) -> Running {
-        let credential = self.credential(name);
-        let mut words = vec!["--json", "run", "--listen", "127.0.0.1:0"];
-        words.extend(credential.iter().map(String::as_str));
-        words.extend(more);
-        let mut running = Running::start(&words, "");
-        let line = running.event("listening");
-        running.address = line["address"].as_str().unwrap().to_owned();
-        running
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// A process that is killed at the latest when it is dropped.
-struct Running {
-    child: Child,
-    stdout: Receiver<String>,
-    stderr: Receiver<String>,
-    address: String,
-}
-
-impl Running {
-    fn start(words: &[&str], input: &str) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_node"))
-            .args(words)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut stdin = child.stdin.take().unwrap();
-        let input = input.to_owned();
-        // Whoever does not read it has closed it: that is no error.
-        std::thread::spawn(move || drop(stdin.write_all(input.as_bytes())));
-        let stdout = lines(child.stdout.take().unwrap());
-        let stderr = lines(child.stderr.take().unwrap());
-        Self { child, stdout, stderr, address: String::new() }
-    }
-
-    /// The next line on standard output that is this event.
-    fn event(&self, name: &str) -> Value {
-        let deadline = Instant::now() + LIMIT;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let line = match self.stdout.recv_timeout(left) {
-                Ok(line) => line,
-                Err(error) => {
-                    let log: Vec<_> = self.stderr.try_iter().collect();
-                    panic!("waited for {name:?}: {error}; standard error: {log:#?}");
-                }
-            };
-            let value: Value = serde_json::from_str(&line).expect("a line of JSON");
-            if value["event"] == name {
-                return value;
-            }
-        }
-    }
-
-    fn signal(&self, signal: &str) {
-        let id = self.child.id().to_string();
-        let done = Command::new("kill").args([signal, &id]).status().unwrap();
-        assert!(done.success(), "kill {signal} {id}");
-    }
-
-    /// Waits for its end: it closes what it writes to when it ends, and not before.
-    fn finish(mut self) -> Finished {
-        let stdout = rest(&self.stdout);
-        let stderr = rest(&self.stderr);
-        let code = self.child.wait().unwrap().code();
-        Finished { code, stdout, stderr }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn lines(source: impl Read + Send + 'static) -> Receiver<String> {
-    let (sender, receiver) = channel();
-    std::thread::spawn(move || {
-        for line in BufReader::new(source).lines() {
-            if sender.send(line.unwrap()).is_err() {
-                return;
-            }
-        }
-    });
-    receiver
-}
-
-fn rest(lines: &Receiver<String>) -> String {
-    let (mut text, deadline) = (String::new(), Instant::now() + LIMIT);
-    loop {
-        match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(line) => text.extend([line.as_str(), "\n"]),
-            Err(RecvTimeoutError::Disconnected) => return text,
-            Err(RecvTimeoutError::Timeout) => panic!("it does not end; so far: {text}"),
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Finished {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
-impl Finished {
-    #[track_caller]
-    fn expect_code(self, code: i32) -> Self {
-        assert_eq!(self.code, Some(code), "{self:#?}");
-        self
-    }
-
-    /// One line that begins with `error: ` and holds `text`, and nothing that a panic prints.
-    #[track_caller]
-    fn expect_error(self, code: i32, text: &str) {
-        let finished = self.expect_code(code);
-        let errors = finished.stderr.lines().filter(|line| line.starts_with("error: "));
-        assert_eq!(errors.count(), 1, "{finished:#?}");
-        assert!(finished.stderr.contains(text), "no {text:?} in {finished:#?}");
-        for word in ["panicked", "backtrace", "RUST_BACKTRACE"] {
-            assert!(!finished.stderr.contains(word), "{finished:#?}");
-        }
-    }
-
-    /// The last line of standard output.
-    fn json(&self) -> Value {
-        let last = self.stdout.lines().last().unwrap_or_else(|| panic!("no answer: {self:#?}"));
-        serde_json::from_str(last).unwrap()
-    }
-}
-
-fn node(words: &[&str]) -> Finished {
-    Running::start(words, "").finish()
-}
-
-fn node_with(credential: &[String; 4], words: &[&str], input: &str) -> Finished {
-    let mut all = vec!["--json"];
-    all.extend(words);
-    all.extend(credential.iter().map(String::as_str));
-    Running::start(&all, input).finish()
-}
-
-/// A port of the loopback address that nobody listens on.
-fn closed_port() -> String {
-    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
-}
+use command::{LIMIT, Running, Scratch, closed_port, lines, node, node_with, rest};
 
 #[test]
 fn keys_are_made_and_used_for_ping_and_send() {
     let scratch = Scratch::new();
     let (server, client) = (scratch.keygen("server", &[]), scratch.keygen("client", &[]));
-    let id = node(&["id", &scratch.path("server/cert.pem")]).expect_code(0);
-    assert!(id.stdout.starts_with(&server), "{id:?}");
+    let certificate = scratch.path("server/cert.pem");
+    let id = node(&["id", &certificate]).expect_code(0);
+    assert_eq!(id.stdout, format!("{server}\n"), "what others paste, and nothing else");
+    let verbose = node(&["id", "--verbose", &certificate]).expect_code(0);
+    assert!(verbose.stdout.starts_with(&format!("identity {server}\nkey ")), "{verbose:?}");
+    let json = node(&["--json", "id", &certificate]).expect_code(0).json();
+    assert_eq!((&json["identity"], json["key"].is_string()), (&server.as_str().into(), true));
 
     let running = scratch.run("server", &["--echo", "--print", "--trust", &client]);
     let own = scratch.credential("client");
@@ -417,27 +231,12 @@ fn a_kept_peer_that_comes_late_is_found() {
 }
 
 #[test]
-fn the_versions_and_the_linkage_are_known() {
+fn the_versions_and_the_linkage_are_known_and_the_library_is_optimized() {
     let version = node(&["--json", "version"]).expect_code(0).json();
+    assert_eq!(version["debug"], false, "[profile.dev.package.msquic] is in Cargo.toml");
     assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
     assert!(version["msquic"].as_str().unwrap().contains('.'), "{version}");
     assert!(["bundled", "system"].contains(&version["linkage"].as_str().unwrap()), "{version}");
-}
-
-#[test]
-fn a_closed_standard_output_is_an_error_and_no_panic() {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_node"))
-        .arg("version")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // It may have written before the pipe is closed; then there is nothing to complain about.
-    drop(child.stdout.take());
-    let stderr = rest(&lines(child.stderr.take().unwrap()));
-    assert!(stderr.is_empty() || stderr.starts_with("error: cannot write to standard output"));
-    assert!(matches!(child.wait().unwrap().code(), Some(0 | 1)));
 }
 
 #[test]
@@ -479,11 +278,13 @@ fn the_benchmark_by_message_compares_three_ways_with_a_line_each() {
     }
 }
 
-#[test]
-fn the_far_end_of_a_benchmark_dies_with_its_parent() {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_node"))
+/// A benchmark with its far end, and what it said of that.
+fn with_far_end() -> (std::process::Child, std::sync::mpsc::Receiver<String>, String) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_moorline"))
         .args(["bench", "--workload", "small", "--two-processes", "--seconds", "600"])
-        .env("MOORLINE_LOG", "node=info")
+        .env("MOORLINE_LOG", "moorline::bench=info")
+        .env_remove("SSL_CERT_FILE")
+        .env("SSL_CERT_DIR", "/somewhere")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -492,8 +293,86 @@ fn the_far_end_of_a_benchmark_dies_with_its_parent() {
     let stderr = lines(child.stderr.take().unwrap());
     let started = stderr.recv_timeout(LIMIT).unwrap();
     assert!(started.contains("the far end listens"), "{started}");
+    (child, stderr, started)
+}
+
+#[test]
+fn the_far_end_of_a_benchmark_dies_with_its_parent() {
+    let (mut child, stderr, _) = with_far_end();
     child.kill().unwrap();
     child.wait().unwrap();
     // The far end writes to the same pipe: it is closed when both are gone.
     rest(&stderr);
+}
+
+/// What is said to the C library by the environment is nothing for other programs.
+#[test]
+fn a_child_gets_the_environment_that_the_command_was_given() {
+    let (mut child, stderr, started) = with_far_end();
+    let plain = started.replace("\x1b[3m", "").replace("\x1b[0m", "").replace("\x1b[2m", "");
+    let id = plain.split("process=").nth(1).unwrap().split_whitespace().next().unwrap();
+    let environment = fs::read(format!("/proc/{id}/environ")).unwrap();
+    let variables = String::from_utf8_lossy(&environment);
+    let about: Vec<_> = variables.split('\0').filter(|it| it.starts_with("SSL_CERT_")).collect();
+    assert_eq!(about, ["SSL_CERT_DIR=/somewhere"]);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    rest(&stderr);
+}
+
+#[test]
+fn a_key_that_others_can_read_is_named_with_what_to_do() {
+    use std::os::unix::fs::PermissionsExt;
+    let scratch = Scratch::new();
+    scratch.keygen("own", &[]);
+    let key = scratch.path("own/key.pem");
+    let operator = scratch.path("operator");
+    node(&["keygen", "--signing-key", "--out", &operator]).expect_code(0);
+    let signing_key = scratch.path("operator/signing-key.pem");
+    let dial = || {
+        let (closed, cert) = (closed_port(), scratch.path("own/cert.pem"));
+        let words = ["ping", &closed, "--insecure-accept-any", "--cert", &cert, "--key", &key];
+        node(&words).expect_code(4).stderr
+    };
+    let sign = |out: &str| {
+        let out = scratch.path(out);
+        node(&["keygen", "--out", &out, "--sign-with", &signing_key]).expect_code(0).stderr
+    };
+    assert!(!dial().contains("chmod") && !sign("a").contains("chmod"));
+    for mode in [0o640, 0o604, 0o602] {
+        for file in [&key, &signing_key] {
+            fs::set_permissions(file, fs::Permissions::from_mode(mode)).unwrap();
+        }
+        for (said, file) in [(dial(), &key), (sign(&format!("{mode}")), &signing_key)] {
+            let warned: Vec<_> = said.lines().filter(|line| line.contains("WARN")).collect();
+            assert_eq!(warned.len(), 1, "{said}");
+            assert!(warned[0].contains(&format!("chmod 600 {file}")), "{said}");
+        }
+    }
+}
+
+#[test]
+fn a_fingerprint_is_taken_as_openssl_prints_it() {
+    let scratch = Scratch::new();
+    let (server, client) = (scratch.keygen("server", &[]), scratch.keygen("client", &[]));
+    let fingerprint = |hash: &str| {
+        let pairs: Vec<_> = (0..32).map(|at| hash[2 * at..2 * at + 2].to_uppercase()).collect();
+        pairs.join(":")
+    };
+    let trust = format!("sha256 Fingerprint={}", fingerprint(&client));
+    let running = scratch.run("server", &["--echo", "--trust", &trust]);
+    let words = ["ping", &running.address, "-n", "1", "--expect", &fingerprint(&server)];
+    node_with(&scratch.credential("client"), &words, "").expect_code(0);
+}
+
+#[test]
+fn the_log_of_a_node_names_it_with_every_line_of_the_command() {
+    let scratch = Scratch::new();
+    let server = scratch.keygen("server", &[]);
+    let running = scratch.run("server", &[]);
+    running.signal("-TERM");
+    let log = running.finish().expect_code(0).stderr;
+    let named = format!("node{{identity={}}}", &server[..8]);
+    let warned = log.lines().find(|line| line.contains("everybody who connects will be refused"));
+    assert!(warned.is_some_and(|line| line.contains(&named)), "{log}");
 }

@@ -2,6 +2,8 @@
 
 mod common;
 
+#[cfg(target_os = "linux")]
+use common::process::in_its_own_runtime;
 use common::{LIMIT, connected, friends, loopback, node, within};
 use moorline::{Redial, Target};
 
@@ -12,8 +14,13 @@ fn open_descriptors() -> usize {
 
 /// Sockets of their own would take four descriptors a connection.
 #[cfg(target_os = "linux")]
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn connections_to_one_address_share_their_sockets() {
+#[test]
+fn connections_to_one_address_share_their_sockets() {
+    in_its_own_runtime("connections_to_one_address_share_their_sockets", many_connections());
+}
+
+#[cfg(target_os = "linux")]
+async fn many_connections() {
     const CONNECTIONS: usize = 150;
     let (a, b) = friends();
     let (server, client) = (node(a).await, node(b).await);

@@ -4,6 +4,7 @@ mod common;
 
 use std::time::{Duration, Instant};
 
+use common::process::in_its_own_process;
 use common::{LIMIT, Pair, connected, friends, loopback, node, stranger, within, within_limit};
 use moorline::{
     CloseCode, CloseReason, ConnectError, ConnectionHandle, ListenError, MsQuicTransport, Node,
@@ -314,26 +315,6 @@ impl Level {
         let waited = tokio::time::timeout(Duration::from_secs(5), until("the level", back)).await;
         assert!(waited.is_ok(), "before: {self:?}, after: {:?}", Self::now());
     }
-}
-
-/// Runs `body` in a process of its own: the same test, started once more.
-fn in_its_own_process(test: &str, body: impl FnOnce()) {
-    const MARK: &str = "MOORLINE_TEST_IN_ITS_OWN_PROCESS";
-    if std::env::var_os(MARK).is_some() {
-        return body();
-    }
-    runtime().block_on(async {
-        let child = tokio::process::Command::new(std::env::current_exe().expect("a path"))
-            .args([test, "--exact", "--nocapture", "--test-threads=1"])
-            .env(MARK, "1")
-            .kill_on_drop(true)
-            .output();
-        let output = within("the other process", child).await.expect("it runs");
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{}\n{told}", output.status);
-        let ran = String::from_utf8_lossy(&output.stdout);
-        assert!(ran.contains("running 1 test"), "{ran}");
-    });
 }
 
 fn runtime() -> Runtime {

@@ -20,7 +20,7 @@ const SLEEP_EXCUSE: &str = "// not synchronisation:";
 #[test]
 fn the_bottom_layer_imports_nothing_above_it() {
     let bottom = |file: &Source| {
-        ["src/frame", "src/identity", "src/config", "src/error"]
+        ["src/frame", "src/identity", "src/config", "src/error", "src/restart"]
             .iter()
             .any(|stem| file.is_module(stem))
     };
@@ -143,8 +143,8 @@ fn the_make_commands_in_the_documents_exist() {
         .map(|(target, _)| target.trim())
         .collect();
     let mut found = Vec::new();
-    for document in ["README.md", "CONTRIBUTING.md"] {
-        for (number, target) in make_commands(&read(document)) {
+    for document in documents() {
+        for (number, target) in make_commands(&read(&document)) {
             if !targets.contains(&target.as_str()) {
                 found.push(format!("{document}:{number}: make {target} is no target"));
             }
@@ -159,6 +159,66 @@ fn the_readme_gives_the_two_commands() {
     for target in ["demo", "test"] {
         assert!(quoted.iter().any(|(_, t)| t == target), "README.md: does not quote make {target}");
     }
+}
+
+/// Documents that a user of the crate has use for refer to what the crate comes with.
+#[test]
+fn the_package_holds_what_its_users_need_and_nothing_of_the_workshop() {
+    let (list, said) = cargo(&["package", "--list", "--allow-dirty", "-p", "moorline"]);
+    assert!(!said.contains("warning"), "{said}");
+    let files: Vec<&str> = list.lines().collect();
+    let mut found = Vec::new();
+    for file in &files {
+        let source = ["src/", "benches/", "examples/", "docs/"].iter().any(|d| file.starts_with(d));
+        let generated = ["Cargo.toml", "Cargo.toml.orig", "Cargo.lock", ".cargo_vcs_info.json"];
+        let at_root = file.ends_with(".md") || file.starts_with("LICENSE-");
+        if !source && !generated.contains(file) && (!at_root || file.contains('/')) {
+            found.push(format!("{file}: nobody outside has use for it"));
+        }
+    }
+    for needed in ["src/lib.rs", "src/bin/node.rs", "LICENSE-APACHE", "LICENSE-MIT", "README.md"] {
+        if !files.contains(&needed) {
+            found.push(format!("{needed}: is not packed"));
+        }
+    }
+    for (number, line) in numbered(&read("README.md")) {
+        for target in line.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if !target.contains("://") && !files.contains(&target) {
+                found.push(format!("README.md:{number}: {target} is not packed"));
+            }
+        }
+    }
+    expect_none(&found);
+}
+
+#[test]
+fn nothing_that_is_not_released_yet_is_built_upon() {
+    let mut found = Vec::new();
+    for package in read("Cargo.lock").split("[[package]]").skip(1) {
+        let field = |name: &str| {
+            let line = package.lines().find_map(|line| line.strip_prefix(name));
+            line.expect("each package has it").trim_matches('"')
+        };
+        let (name, version) = (field("name = "), field("version = "));
+        let released = version.split('+').next().unwrap_or(version);
+        // There is no other of MsQuic 2.5.
+        if released.contains('-') && name != "msquic" {
+            found.push(format!("Cargo.lock: {name} {version}"));
+        }
+    }
+    expect_none(&found);
+}
+
+/// Each crate that comes twice is compiled twice, and its types do not fit each other. These do for
+/// reasons of crates above them: ring and rand, msquic and tokio, older and newer macros.
+#[test]
+fn no_crate_is_built_twice_but_those_that_others_need() {
+    let words = ["tree", "--duplicates", "-p", "moorline", "-e", "normal,build", "--depth", "0"];
+    let (tree, _) = cargo(&[&words[..], &["--prefix", "none"]].concat());
+    let mut names: Vec<&str> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
+    names.retain(|name| !name.is_empty());
+    names.dedup();
+    assert_eq!(names, ["getrandom", "socket2", "syn"]);
 }
 
 // ---- the rules look at themselves --------------------------------------------------------------
@@ -257,6 +317,36 @@ impl Source {
         let lines = |item: &Range<usize>| self.text[item.clone()].matches('\n').count() + 1;
         self.text.lines().count().saturating_sub(self.tests.iter().map(lines).sum::<usize>())
     }
+}
+
+/// Asks cargo about this package, without the network; what it answers and what it says.
+fn cargo(words: &[&str]) -> (String, String) {
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let done = std::process::Command::new(program)
+        .args(words)
+        .args(["--offline", "--locked"])
+        .current_dir(root())
+        .output()
+        .expect("cargo runs");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+    let (answer, said) = (text(done.stdout), text(done.stderr));
+    assert!(done.status.success(), "cargo {words:?}: {said}");
+    (answer, said)
+}
+
+/// Every document at the root and in docs/.
+fn documents() -> Vec<String> {
+    let mut found = Vec::new();
+    for folder in ["", "docs"] {
+        for entry in fs::read_dir(root().join(folder)).expect("a readable folder") {
+            let name = entry.expect("a readable folder").file_name();
+            let name = Path::new(folder).join(name).display().to_string();
+            if name.ends_with(".md") {
+                found.push(name);
+            }
+        }
+    }
+    found
 }
 
 fn root() -> &'static Path {

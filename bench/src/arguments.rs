@@ -33,8 +33,8 @@ pub(crate) struct CompareArgs {
     #[arg(long, value_name = "SECONDS", value_parser = seconds, conflicts_with = "quick")]
     pub(crate) seconds: Option<Duration>,
     /// The binary that measures moorline
-    #[arg(long, value_name = "PATH", default_value = "target/release/node")]
-    pub(crate) node: PathBuf,
+    #[arg(long, value_name = "PATH", default_value = "target/release/moorline")]
+    pub(crate) moorline: PathBuf,
     /// Write every figure of every round to this file, a line of JSON each
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,

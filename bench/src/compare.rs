@@ -28,15 +28,15 @@ const QUICK: Duration = Duration::from_secs(1);
 const QUICK_CONNECTIONS: usize = 200;
 const QUICK_ROUND_TRIPS: usize = 5000;
 
-/// Counted otherwise; the same that `node bench` counts by itself.
+/// Counted otherwise; the same that `moorline bench` counts by itself.
 const COUNTED: Duration = Duration::from_secs(5);
 const COUNTED_CONNRATE: Duration = Duration::from_secs(4);
 
 pub(crate) async fn compare(args: CompareArgs) -> Result<()> {
     ensure!(
-        args.node.is_file(),
-        "{} is not there; `cargo build --release --bin node` makes it, --node says where it is",
-        args.node.display()
+        args.moorline.is_file(),
+        "{} is not there; `cargo build --release --bin moorline` makes it, --moorline says where it is",
+        args.moorline.display()
     );
     // Before anything is measured: a name that cannot be written to shows at once.
     let mut json = args.json.as_deref().map(create).transpose()?;
@@ -132,7 +132,7 @@ impl Plan<'_> {
     /// Starts the program and takes the figure that it prints.
     async fn run(self, program: Program) -> Result<(Value, Figure)> {
         let (path, arguments) = match program {
-            Program::Moorline => (self.args.node.clone(), self.node_arguments()),
+            Program::Moorline => (self.args.moorline.clone(), self.node_arguments()),
             Program::Peer { peer, batched } => (own_path()?, self.peer_arguments(peer, batched)),
         };
         let mut process = Command::new(&path)

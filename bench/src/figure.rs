@@ -1,4 +1,4 @@
-//! One figure as a line of JSON: the form that `node bench --json` prints.
+//! One figure as a line of JSON: the form that `moorline bench --json` prints.
 
 use std::collections::BTreeMap;
 

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! compare.rs ........... rounds, in which every program is run in turn
-//! ├── figure.rs ........ one figure as a line of JSON, the form that `node bench --json` prints
+//! ├── figure.rs ........ one figure as a line of JSON, the form that `moorline bench --json` prints
 //! ├── summary.rs ....... medians, ratios and the table
 //! └── plot.rs .......... the ratios as an SVG
 //! workloads.rs ......... what a process of its own measures, written once for every peer

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 const COMPARE: &str = env!("CARGO_BIN_EXE_compare");
 
 /// Stands in for the binary that measures moorline.
-const NODE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/node-stub.sh");
+const STUB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/moorline-stub.sh");
 
 const WORKLOADS: [&[&str]; 7] = [
     &["throughput"],
@@ -112,7 +112,7 @@ fn a_comparison_prints_a_table_and_writes_its_figures_and_a_drawing() -> Result<
     let folder = TempDir::new()?;
     let (json, plot) = (folder.path().join("figures.json"), folder.path().join("plot.svg"));
     let done = Command::new(COMPARE)
-        .args(["--node", NODE, "--workloads", "small,connrate", "--peers", "tcp"])
+        .args(["--moorline", STUB, "--workloads", "small,connrate", "--peers", "tcp"])
         .args(["--rounds", "2", "--seconds", "0.1", "--json"])
         .arg(&json)
         .arg("--plot")
@@ -138,9 +138,9 @@ fn a_comparison_prints_a_table_and_writes_its_figures_and_a_drawing() -> Result<
 
 #[test]
 fn a_node_that_is_not_there_is_named_and_nothing_is_measured() -> Result<()> {
-    let done = Command::new(COMPARE).args(["--node", "/nonexistent/node"]).output()?;
+    let done = Command::new(COMPARE).args(["--moorline", "/nonexistent/moorline"]).output()?;
     ensure!(!done.status.success() && done.stdout.is_empty());
     let said = String::from_utf8(done.stderr)?;
-    ensure!(said.contains("/nonexistent/node") && said.contains("cargo build"), "{said}");
+    ensure!(said.contains("/nonexistent/moorline") && said.contains("cargo build"), "{said}");
     Ok(())
 }

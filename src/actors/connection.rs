@@ -196,6 +196,7 @@ pub(crate) async fn spawn(
     Some(handle)
 }
 
+#[cfg_attr(feature = "async-trait", ractor::async_trait)]
 impl Actor for ConnectionActor {
     type Msg = ConnectionMessage;
     type State = State;

@@ -107,6 +107,7 @@ pub(crate) struct State {
     was_up: bool,
 }
 
+#[cfg_attr(feature = "async-trait", ractor::async_trait)]
 impl Actor for ConnectorActor {
     type Msg = ConnectorMessage;
     type State = State;

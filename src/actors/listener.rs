@@ -13,12 +13,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::task::JoinSet;
 use tracing::{debug, info};
 
 use super::events::NodeEvent;
+use super::refusal_log::RefusalLog;
 use super::{NodeShared, OwnedTask, connection, finish};
 use crate::error::{AcceptError, ListenError};
 use crate::transport::{MsQuicListener, MsQuicNetConnection};
@@ -56,8 +58,10 @@ pub(crate) struct State {
     /// Binds, then accepts.
     _task: OwnedTask,
     accepting: Option<OwnedTask>,
+    refusals: RefusalLog,
 }
 
+#[cfg_attr(feature = "async-trait", ractor::async_trait)]
 impl Actor for ListenerActor {
     type Msg = ListenerMessage;
     type State = State;
@@ -76,7 +80,8 @@ impl Actor for ListenerActor {
                 shared.transport.create_listener(address, &shared.alpns(), credential).await;
             drop(owner.cast(ListenerMessage::Bound(bound.map(Arc::new))));
         });
-        Ok(State { arguments, myself, listener: None, _task: task, accepting: None })
+        let refusals = RefusalLog::default();
+        Ok(State { arguments, myself, listener: None, _task: task, accepting: None, refusals })
     }
 
     async fn handle(
@@ -130,8 +135,8 @@ impl State {
         }
     }
 
-    fn on_failed(&self, remote: SocketAddr, error: AcceptError) {
-        info!(%remote, %error, "refused");
+    fn on_failed(&mut self, remote: SocketAddr, error: AcceptError) {
+        self.refusals.refused(Instant::now(), remote, &error);
         self.arguments.shared.emit(NodeEvent::Refused { remote, error });
     }
 }

@@ -15,6 +15,7 @@
 
 pub(crate) mod adapters;
 mod child;
+mod cluster;
 pub(crate) mod connection;
 pub(crate) mod connector;
 pub(crate) mod events;
@@ -24,6 +25,7 @@ pub(crate) mod handle;
 pub(crate) mod listener;
 pub(crate) mod node;
 mod readers;
+mod refusal_log;
 mod send_many;
 pub(crate) mod supervisor;
 pub(crate) mod target;

@@ -98,6 +98,7 @@ pub(crate) struct State {
     draining: Option<(RpcReplyPort<usize>, OwnedTask)>,
 }
 
+#[cfg_attr(feature = "async-trait", ractor::async_trait)]
 impl Actor for Supervisor {
     type Msg = SupervisorMessage;
     type State = State;

@@ -7,6 +7,8 @@ use crate::transport::RemoteAddr;
 
 /// When a connector dials again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Redial {
     /// Never: one attempt for one connection of its own. Each call makes another connection.

@@ -1,11 +1,13 @@
-//! The `node` binary: arguments, logging, signals and exit codes. What it does is in its modules.
+//! The command `moorline`: arguments, logging, signals and exit codes. What it does is in its modules.
 //!
 //! ```text
 //! arguments ── app ─┬─ keys            keygen, id, version
 //!    │          │   ├─ run             a node until it is told to stop
 //!  output      exit ├─ send, ping ──── dial
 //!    │          │   ├─ bench           bench/…
-//!  signals     wait └─ demo            demo/…
+//! line_queue   wait └─ demo            demo/…
+//!    │
+//!  signals
 //! ```
 //!
 //! Invariant: every node is started through [`app::App::start`], and `app` shuts down whatever was
@@ -25,10 +27,14 @@ mod dial;
 mod exit;
 #[path = "node/keys.rs"]
 mod keys;
+#[path = "node/line_queue.rs"]
+mod line_queue;
 #[path = "node/output.rs"]
 mod output;
 #[path = "node/ping.rs"]
 mod ping;
+#[path = "node/refusals.rs"]
+mod refusals;
 #[path = "node/run.rs"]
 mod run;
 #[path = "node/send.rs"]
@@ -54,15 +60,32 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(exit) => return exit.into(),
     };
+    if cli.command.is_service() {
+        if let Err(error) = output::serve(cli.json) {
+            output::remark(format_args!("error: cannot start the threads that write: {error}"));
+            return exit::Exit::Failed.into();
+        }
+        std::panic::set_hook(Box::new(log_panic));
+    }
     start_logging(&cli);
     tracing::debug!(skipped, "system certificates");
-    app::execute(cli).into()
+    let exit = app::execute(cli);
+    output::flush();
+    exit.into()
+}
+
+/// As the standard library's, but for where it goes: a panic must not wait for a full pipe.
+fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    let thread = std::thread::current();
+    let name = thread.name().unwrap_or("without a name");
+    let backtrace = std::backtrace::Backtrace::capture();
+    tracing::error!(thread = name, %backtrace, "{panic}");
 }
 
 /// Logs to standard error: standard output belongs to what a command answers.
 fn start_logging(cli: &Cli) {
-    // What a command answers matters; a service tells how it is doing.
-    let level = if cli.command.is_service() { "info" } else { "error" };
+    // What a command answers matters, and a key that others can read; a service tells how it is doing.
+    let level = if cli.command.is_service() { "info" } else { "error,moorline::identity=warn" };
     let asked = std::env::var(LOG_VARIABLE).ok().filter(|text| !text.is_empty());
     let filter = asked.as_deref().map(EnvFilter::try_new);
     let (filter, problem) = match filter {
@@ -72,7 +95,7 @@ fn start_logging(cli: &Cli) {
     };
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(output::LogWriter)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .log_internal_errors(false)
         .init();

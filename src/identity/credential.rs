@@ -6,8 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use p12_keystore::{KeyStore, KeyStoreEntry, PrivateKey, PrivateKeyChain};
-use rand::RngCore;
 use rcgen::{
     CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose,
     PublicKeyData,
@@ -15,9 +13,10 @@ use rcgen::{
 use zeroize::Zeroizing;
 
 use super::certificate::{Certificate, CertificateFault, SIGNATURES_OID};
+use super::pkcs12::Pkcs12;
 use super::{
-    CertHash, CredentialError, Hex, Origin, SIGNATURES_EXAMINED_MAX, SignerKey, SigningKey, Trust,
-    key_files,
+    ALPN_BYTES_FREE, CHAIN_BYTES_MAX, CertHash, CredentialError, Origin, SIGNATURES_EXAMINED_MAX,
+    SignerKey, SigningKey, Trust, key_files, private_key,
 };
 
 /// How long before its making a certificate is valid, so that a peer whose clock is behind takes
@@ -34,12 +33,8 @@ const COMMON_NAME_CHARS_MAX: usize = 64;
 /// The common name of a certificate whose first subject cannot be one.
 const COMMON_NAME: &str = "moorline";
 
-/// Rounds of the key derivation in PKCS#12, the fewest that NIST SP 800-132 allows. More would
-/// protect nothing: the password is random and never leaves the process.
-const PKCS12_ROUNDS: u32 = 1_000;
-
-/// Random bytes in a PKCS#12 password: as many as the AES-256 key made from it.
-const PKCS12_PASSWORD_BYTES: usize = 32;
+/// What TLS puts before each certificate of a chain, and behind it (RFC 8446, section 4.4.2).
+const BYTES_AROUND_CERTIFICATE: usize = 3 + 2;
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
@@ -72,19 +67,8 @@ struct Material {
     /// Leaf first, never empty.
     chain: Vec<Vec<u8>>,
     identity: CertHash,
-}
-
-/// Key and chain as PKCS#12, under a password of their own.
-pub(crate) struct Pkcs12 {
-    der: Vec<u8>,
-    password: Zeroizing<String>,
-}
-
-impl Pkcs12 {
-    /// The bytes and the password that opens them; the one who takes them keeps both to itself.
-    pub(crate) fn into_parts(mut self) -> (Vec<u8>, String) {
-        (self.der, std::mem::take(&mut *self.password))
-    }
+    /// Where the chain came from.
+    origin: Origin,
 }
 
 impl NetCredential {
@@ -96,7 +80,8 @@ impl NetCredential {
     /// whose clock is behind, for ten years.
     ///
     /// # Errors
-    /// [`CredentialError::SubjectInvalid`], [`CredentialError::TooManySigners`], or
+    /// [`CredentialError::SubjectInvalid`], [`CredentialError::TooManySigners`],
+    /// [`CredentialError::ChainTooLarge`] for more names than a handshake carries, or
     /// [`CredentialError::Generate`] if the system has no randomness.
     pub fn generate_self_signed(
         subjects: &[&str],
@@ -116,7 +101,7 @@ impl NetCredential {
         }
         let certificate = parameters.self_signed(&*key).map_err(generate_error)?;
         let key_der = Zeroizing::new(key.serialize_der());
-        Ok(Self::from_checked(vec![certificate.der().to_vec()], key_der))
+        Self::from_checked((vec![certificate.der().to_vec()], Origin::Memory), key_der)
     }
 
     /// Reads a chain (leaf first) and its private key (PKCS#8) from PEM. Data that is DER is taken
@@ -124,7 +109,7 @@ impl NetCredential {
     ///
     /// # Errors
     /// A [`CredentialError`] if there is no certificate or no key, if one of them cannot be read
-    /// or used, or if the key is not the leaf's.
+    /// or used, if the key is not the leaf's, or if the chain is over [`CHAIN_BYTES_MAX`].
     pub fn from_pem(cert_chain_pem: &[u8], key_pem: &[u8]) -> Result<Self, CredentialError> {
         Self::read((cert_chain_pem, Origin::Memory), (key_pem, Origin::Memory))
     }
@@ -141,11 +126,14 @@ impl NetCredential {
     /// Reads a chain (leaf first) and its private key (PKCS#8) from two files, PEM or DER: which
     /// of them is told by the content.
     ///
+    /// A key file that others may read or write is taken, and a warning is logged that names it.
+    ///
     /// # Errors
     /// As [`from_pem`](Self::from_pem), and [`CredentialError::Unreadable`]. Every message names
     /// the file.
     pub fn from_files(cert: &Path, key: &Path) -> Result<Self, CredentialError> {
-        let (chain_data, key_data) = (key_files::read_file(cert)?, key_files::read_file(key)?);
+        let chain_data = key_files::read_file(cert)?;
+        let key_data = key_files::read_secret_file(key)?;
         Self::read(
             (&chain_data, Origin::File(cert.to_owned())),
             (&key_data, Origin::File(key.to_owned())),
@@ -217,26 +205,13 @@ impl NetCredential {
         self.id
     }
 
-    /// Key and chain as PKCS#12, under a random password that is made for this call.
-    pub(crate) fn pkcs12(&self) -> Result<Pkcs12, CredentialError> {
-        let mut random = Zeroizing::new([0; PKCS12_PASSWORD_BYTES]);
-        rand::rng().fill_bytes(&mut *random);
-        let password = Zeroizing::new(Hex(&*random).to_string());
-
-        let certificates: Result<Vec<_>, _> =
-            self.chain_der().iter().map(|der| p12_keystore::Certificate::from_der(der)).collect();
-        let key = PrivateKey::from_der(&self.material.key).map_err(pack_error)?;
-        let local_key_id = self.identity().as_bytes().to_vec();
-        let chain = PrivateKeyChain::new(local_key_id, key, certificates.map_err(pack_error)?);
-        let mut store = KeyStore::new();
-        store.add_entry(COMMON_NAME, KeyStoreEntry::PrivateKeyChain(chain));
-        let writer = store.writer(&password);
-        let der = writer
-            .encryption_iterations(PKCS12_ROUNDS)
-            .mac_iterations(PKCS12_ROUNDS)
-            .write()
-            .map_err(pack_error)?;
-        Ok(Pkcs12 { der, password })
+    /// Key and chain as PKCS#12, for the C library, to be used with these protocol names.
+    pub(crate) fn pkcs12(&self, alpns: &[String]) -> Result<Pkcs12, CredentialError> {
+        let names = alpns.iter().map(|name| name.len() + 1).sum::<usize>();
+        let taken = 2 * names.saturating_sub(ALPN_BYTES_FREE);
+        let limit = CHAIN_BYTES_MAX.saturating_sub(taken);
+        check_chain_size(&self.material.chain, &self.material.origin, limit)?;
+        Pkcs12::pack(&self.material.key, &self.material.chain).map_err(pack_error)
     }
 
     fn read(
@@ -261,23 +236,20 @@ impl NetCredential {
         let Some(leaf) = certificates.first() else {
             return Err(CredentialError::CertificateMissing { origin: chain_origin });
         };
-        key_files::check_tls_key(&key, &key_origin)?;
-        let Ok(pair) = KeyPair::try_from(key.as_slice()).map(Zeroizing::new) else {
-            return Err(CredentialError::KeyMalformed { origin: key_origin });
-        };
-        if pair.public_key_raw() != leaf.public_key() {
-            return Err(CredentialError::KeyMismatch {
-                certificate: chain_origin,
-                key: key_origin,
-            });
-        }
-        Ok(Self::from_checked(chain, key))
+        private_key::check_tls_key((&key, &key_origin), (leaf.public_key(), &chain_origin))?;
+        Self::from_checked((chain, chain_origin), key)
     }
 
-    fn from_checked(chain: Vec<Vec<u8>>, key: Zeroizing<Vec<u8>>) -> Self {
+    fn from_checked(
+        (chain, origin): (Vec<Vec<u8>>, Origin),
+        key: Zeroizing<Vec<u8>>,
+    ) -> Result<Self, CredentialError> {
+        check_chain_size(&chain, &origin, CHAIN_BYTES_MAX)?;
+        // What cannot be packed is known here, and not when it is used first.
+        Pkcs12::pack(&key, &chain).map_err(pack_error)?;
         let identity = CertHash::of_der(&chain[0]);
-        let material = Arc::new(Material { key, chain, identity });
-        Self { id: next_id(), material, trust: Arc::default() }
+        let material = Arc::new(Material { key, chain, identity, origin });
+        Ok(Self { id: next_id(), material, trust: Arc::default() })
     }
 
     fn with_trust(mut self, change: impl FnOnce(&mut Trust)) -> Self {
@@ -297,10 +269,17 @@ impl fmt::Debug for NetCredential {
     }
 }
 
-impl fmt::Debug for Pkcs12 {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Pkcs12").field("bytes", &self.der.len()).finish_non_exhaustive()
+fn check_chain_size(
+    chain: &[Vec<u8>],
+    origin: &Origin,
+    limit: usize,
+) -> Result<(), CredentialError> {
+    let bytes = chain.iter().map(|der| der.len() + BYTES_AROUND_CERTIFICATE).sum();
+    if bytes <= limit {
+        return Ok(());
     }
+    let (origin, certificates) = (origin.clone(), chain.len());
+    Err(CredentialError::ChainTooLarge { origin, certificates, bytes, limit })
 }
 
 fn next_id() -> u64 {
@@ -347,12 +326,12 @@ fn chain_error(origin: &Origin, fault: CertificateFault) -> CredentialError {
     }
 }
 
-fn generate_error(source: rcgen::Error) -> CredentialError {
-    CredentialError::Generate { source: source.into() }
+fn pack_error(source: der::Error) -> CredentialError {
+    CredentialError::Pack { source: source.into() }
 }
 
-fn pack_error(source: p12_keystore::error::Error) -> CredentialError {
-    CredentialError::Pack { source: source.into() }
+fn generate_error(source: rcgen::Error) -> CredentialError {
+    CredentialError::Generate { source: source.into() }
 }
 
 #[cfg(test)]
@@ -361,7 +340,6 @@ mod tests {
     use std::fs;
     use std::path::PathBuf;
 
-    use p12_keystore::Pkcs12ImportPolicy;
     use proptest::prelude::*;
 
     use super::*;
@@ -493,36 +471,9 @@ mod tests {
     #[test]
     fn debug_shows_no_secret() {
         let own = generate().trust_hash(CertHash::of_der(b"peer"));
-        let shown = format!("{own:?} {:?}", own.pkcs12().unwrap());
+        let shown = format!("{own:?} {:?}", own.pkcs12(&[]).unwrap());
         assert!(shown.contains(&own.identity().short()));
-        let password = own.pkcs12().unwrap().password;
-        assert!(shown.len() < 300 && !shown.contains(&password[..8]), "{shown}");
-    }
-
-    #[test]
-    fn pkcs12_is_read_back_with_its_password_only() {
-        let (leaf, issuer) = (generate(), generate());
-        let chain = leaf.certificate_pem() + &issuer.certificate_pem();
-        let own = NetCredential::from_pem(chain.as_bytes(), leaf.private_key_pem().as_bytes());
-        let own = own.unwrap();
-        let packed = own.pkcs12().unwrap();
-        let read = |password| KeyStore::from_pkcs12(&packed.der, password, Pkcs12ImportPolicy::Raw);
-        assert!(read("").is_err());
-        let store = read(packed.password.as_str()).unwrap();
-        let (_, chain) = store.private_key_chain().unwrap();
-        assert_eq!(chain.key().as_der(), own.material.key.as_slice());
-        let certificates: Vec<&[u8]> = store
-            .entries()
-            .filter_map(|(_, entry)| match entry {
-                KeyStoreEntry::Certificate(certificate) => Some(certificate.as_der()),
-                KeyStoreEntry::PrivateKeyChain(_) | KeyStoreEntry::Secret(_) => None,
-            })
-            .collect();
-        assert_eq!(certificates.len(), 2);
-        assert!(own.chain_der().iter().all(|der| certificates.contains(&der.as_slice())));
-        assert_ne!(*packed.password, *own.pkcs12().unwrap().password);
-        let (der, password) = (packed.der.clone(), packed.password.to_string());
-        assert_eq!(packed.into_parts(), (der, password));
+        assert!(shown.len() < 300 && shown.contains("Pkcs12 { bytes: "), "{shown}");
     }
 
     #[test]

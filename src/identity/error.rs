@@ -85,6 +85,22 @@ pub enum CredentialError {
         /// Its size.
         bytes: usize,
     },
+    /// The own chain is larger than a handshake carries.
+    #[error(
+        "{origin} makes a chain of {bytes} bytes ({certificates} certificates), and a handshake \
+         carries at most {limit}: leave out what peers have themselves (the root first), \
+         or make certificates with fewer names"
+    )]
+    ChainTooLarge {
+        /// Where it was read from.
+        origin: Origin,
+        /// How many certificates it has.
+        certificates: usize,
+        /// Its size in a handshake.
+        bytes: usize,
+        /// [`CHAIN_BYTES_MAX`](super::CHAIN_BYTES_MAX), or less for long protocol names.
+        limit: usize,
+    },
     /// There is no private key at all.
     #[error(
         "{origin} holds no private key: it must hold a PEM block named PRIVATE KEY, or PKCS#8 in DER"

@@ -8,15 +8,9 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::path::Path;
 
 use pem::{EncodeConfig, LineEnding, Pem};
-use x509_parser::der_parser::asn1_rs::{Any, Sequence, Tag};
-use x509_parser::oid_registry::{
-    OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_NIST_EC_P384, OID_PKCS1_RSAENCRYPTION,
-    OID_SIG_ED25519,
-};
-use x509_parser::prelude::FromDer;
-use x509_parser::x509::AlgorithmIdentifier;
 use zeroize::Zeroizing;
 
+use super::private_key::USABLE_FOR_TLS;
 use super::{CredentialError, Origin};
 
 const CERTIFICATE_TAG: &str = "CERTIFICATE";
@@ -27,9 +21,6 @@ const PEM_BEGIN: &[u8] = b"-----BEGIN ";
 /// What every DER certificate and key starts with: a SEQUENCE.
 const DER_BEGIN: u8 = 0x30;
 const ENCODING: EncodeConfig = EncodeConfig::new().set_line_ending(LineEnding::LF);
-
-const USABLE_FOR_TLS: &str = "an ECDSA P-256, ECDSA P-384 or RSA key";
-const USABLE_FOR_SIGNING: &str = "an Ed25519 key";
 
 /// Larger files are no certificates and no keys, and are not read to their end.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -45,6 +36,35 @@ pub(super) fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, CredentialErr
         Ok(data)
     };
     read().map_err(|source| CredentialError::Unreadable { path: path.to_owned(), source })
+}
+
+/// Reads a whole file that only its owner should be able to read, and warns if others are.
+///
+/// It is taken all the same: who mounts secrets into containers cannot always choose their mode.
+pub(super) fn read_secret_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, CredentialError> {
+    let data = read_file(path)?;
+    if let Some(mode) = exposed_mode(path) {
+        let name = path.display();
+        tracing::warn!(
+            mode = %format_args!("{mode:04o}"),
+            "others than its owner may read or write the private key in {name}: chmod 600 {name}"
+        );
+    }
+    Ok(data)
+}
+
+/// The permission bits of a file, if they let others than its owner read or write it.
+#[cfg(unix)]
+fn exposed_mode(path: &Path) -> Option<u32> {
+    use std::os::unix::fs::PermissionsExt;
+
+    let mode = fs::metadata(path).ok()?.permissions().mode() & 0o777;
+    (mode & 0o066 != 0).then_some(mode)
+}
+
+#[cfg(not(unix))]
+fn exposed_mode(_path: &Path) -> Option<u32> {
+    None
 }
 
 /// The first certificate in a file, PEM or DER, as DER: the one whose SHA-256 is an identity.
@@ -112,22 +132,6 @@ pub(super) fn read_key(
     }
 }
 
-/// Checks that PKCS#8 DER holds a key that TLS can use here.
-pub(super) fn check_tls_key(der: &[u8], origin: &Origin) -> Result<(), CredentialError> {
-    match KeyKind::of(der, origin)? {
-        KeyKind::Ec256 | KeyKind::Ec384 | KeyKind::Rsa => Ok(()),
-        other => Err(other.unsupported(origin, USABLE_FOR_TLS)),
-    }
-}
-
-/// Checks that PKCS#8 DER holds a key that signs certificates here.
-pub(super) fn check_signing_key(der: &[u8], origin: &Origin) -> Result<(), CredentialError> {
-    match KeyKind::of(der, origin)? {
-        KeyKind::Ed25519 => Ok(()),
-        other => Err(other.unsupported(origin, USABLE_FOR_SIGNING)),
-    }
-}
-
 /// A chain as PEM, leaf first.
 pub(super) fn encode_chain(chain: &[Vec<u8>]) -> String {
     let encode = |der: &Vec<u8>| pem::encode_config(&Pem::new(CERTIFICATE_TAG, &**der), ENCODING);
@@ -159,74 +163,6 @@ pub(super) fn write_pair(
 
 fn is_pem(data: &[u8]) -> bool {
     data.windows(PEM_BEGIN.len()).any(|window| window == PEM_BEGIN)
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum KeyKind {
-    Ec256,
-    Ec384,
-    Rsa,
-    Ed25519,
-    Other(String),
-}
-
-impl KeyKind {
-    /// Tells the kind of a PKCS#8 key (RFC 5958, section 2) and what else DER may hold: the
-    /// older forms start with a version too, the encrypted form with an algorithm.
-    fn of(der: &[u8], origin: &Origin) -> Result<Self, CredentialError> {
-        let malformed = || CredentialError::KeyMalformed { origin: origin.clone() };
-        let (rest, outer) = Sequence::from_der(der).map_err(|_| malformed())?;
-        if !rest.is_empty() {
-            return Err(malformed());
-        }
-        let (after_version, version) = Any::from_der(&outer.content).map_err(|_| malformed())?;
-        match version.tag() {
-            Tag::Integer => {}
-            Tag::Sequence => return Err(CredentialError::KeyEncrypted { origin: origin.clone() }),
-            _ => return Err(malformed()),
-        }
-        let (_, next) = Any::from_der(after_version).map_err(|_| malformed())?;
-        match next.tag() {
-            Tag::Sequence => {}
-            Tag::Integer | Tag::OctetString => {
-                return Err(CredentialError::KeyNotPkcs8 { origin: origin.clone() });
-            }
-            _ => return Err(malformed()),
-        }
-        let (_, algorithm) =
-            AlgorithmIdentifier::from_der(after_version).map_err(|_| malformed())?;
-        Ok(Self::of_algorithm(&algorithm))
-    }
-
-    fn of_algorithm(algorithm: &AlgorithmIdentifier<'_>) -> Self {
-        let oid = &algorithm.algorithm;
-        let curve = || algorithm.parameters().and_then(|curve| curve.as_oid().ok());
-        if *oid == OID_PKCS1_RSAENCRYPTION {
-            Self::Rsa
-        } else if *oid == OID_SIG_ED25519 {
-            Self::Ed25519
-        } else if *oid != OID_KEY_TYPE_EC_PUBLIC_KEY {
-            Self::Other(format!("an unknown ({oid})"))
-        } else {
-            match curve() {
-                Some(curve) if curve == OID_EC_P256 => Self::Ec256,
-                Some(curve) if curve == OID_NIST_EC_P384 => Self::Ec384,
-                Some(curve) => Self::Other(format!("an ECDSA (curve {curve})")),
-                None => Self::Other("an ECDSA (curve without a name)".to_owned()),
-            }
-        }
-    }
-
-    fn unsupported(self, origin: &Origin, usable: &'static str) -> CredentialError {
-        let found = match self {
-            Self::Ec256 => "an ECDSA P-256".to_owned(),
-            Self::Ec384 => "an ECDSA P-384".to_owned(),
-            Self::Rsa => "an RSA".to_owned(),
-            Self::Ed25519 => "an Ed25519".to_owned(),
-            Self::Other(found) => found,
-        };
-        CredentialError::KeyUnsupported { origin: origin.clone(), found, usable }
-    }
 }
 
 /// Who may read a file that is created.

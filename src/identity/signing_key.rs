@@ -1,13 +1,14 @@
 //! The key of somebody who vouches for certificates.
 
 use std::fmt;
+use std::path::Path;
 
 use ed25519_dalek::Signer;
 use ed25519_dalek::pkcs8::DecodePrivateKey;
 use rand::RngCore;
 use zeroize::Zeroizing;
 
-use super::{CredentialError, Origin, SignerKey, key_files};
+use super::{CredentialError, Origin, SignerKey, key_files, private_key};
 
 /// What precedes the 32 secret bytes of an Ed25519 key in PKCS#8, version 1 (RFC 8410, section 7).
 const PKCS8_HEAD: [u8; 16] =
@@ -35,11 +36,27 @@ impl SigningKey {
     /// A [`CredentialError`] if the text holds no private key, or one that is encrypted, damaged,
     /// or not Ed25519.
     pub fn from_pkcs8_pem(pem: &str) -> Result<Self, CredentialError> {
-        let der = key_files::read_key(pem.as_bytes(), &Origin::Memory)?;
-        key_files::check_signing_key(&der, &Origin::Memory)?;
+        Self::read(pem.as_bytes(), Origin::Memory)
+    }
+
+    /// Reads a key from a file, PKCS#8 in PEM or DER.
+    ///
+    /// A file that others may read or write is taken, and a warning is logged that names it.
+    ///
+    /// # Errors
+    /// As [`from_pkcs8_pem`](Self::from_pkcs8_pem), and [`CredentialError::Unreadable`]. Every
+    /// message names the file.
+    pub fn from_file(path: &Path) -> Result<Self, CredentialError> {
+        let data = key_files::read_secret_file(path)?;
+        Self::read(&data, Origin::File(path.to_owned()))
+    }
+
+    fn read(data: &[u8], origin: Origin) -> Result<Self, CredentialError> {
+        let der = key_files::read_key(data, &origin)?;
+        private_key::check_signing_key(&der, &origin)?;
         ed25519_dalek::SigningKey::from_pkcs8_der(&der)
             .map(Self)
-            .map_err(|_| CredentialError::KeyMalformed { origin: Origin::Memory })
+            .map_err(|_| CredentialError::KeyMalformed { origin })
     }
 
     /// The key as PKCS#8 PEM. **This is the secret itself**; the text is wiped when dropped.

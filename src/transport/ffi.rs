@@ -17,6 +17,7 @@
 #![allow(unsafe_code, reason = "this folder is the boundary to the C library")]
 
 mod connection;
+mod debug_build;
 mod environment;
 mod execution;
 mod exit_guard;
@@ -34,7 +35,8 @@ use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
 use msquic::ffi::{HQUIC, QUIC_API_TABLE, QUIC_BUFFER, QUIC_HANDLE};
 
 pub(super) use connection::{ConnectionCallbacks, ConnectionSlot};
-pub use environment::skip_system_certificates;
+pub use debug_build::msquic_is_debug_build;
+pub use environment::{skip_system_certificates, unskip_system_certificates};
 pub(crate) use execution::poll_when_idle;
 pub use exit_guard::exit_at_once;
 pub(super) use listener::{ListenerCallbacks, ListenerSlot, NewConnection};
@@ -285,32 +287,41 @@ impl Configuration {
 
     /// Loads the own certificate and asks for the peer's in the certificate event, where this
     /// crate alone decides about it (QUIC_CREDENTIAL_CONFIG).
-    pub(super) fn load_credential(&self, pkcs12: Pkcs12, role: Role) -> Result<(), LibraryError> {
-        use msquic::{CertificatePkcs12, Credential, CredentialConfig, CredentialFlags};
+    pub(super) fn load_credential(&self, pkcs12: &Pkcs12, role: Role) -> Result<(), LibraryError> {
+        use msquic::CredentialFlags;
+        use msquic::ffi as q;
         let side = match role {
             Role::Client => CredentialFlags::CLIENT,
             Role::Server => CredentialFlags::REQUIRE_CLIENT_AUTHENTICATION,
         };
+        let flags = CredentialFlags::INDICATE_CERTIFICATE_RECEIVED
+            | CredentialFlags::USE_PORTABLE_CERTIFICATES
+            | CredentialFlags::NO_CERTIFICATE_VALIDATION
+            | side;
         let aborted = LibraryError { status: status::ABORTED };
         let _exit_waits = exit_guard::begin().ok_or(aborted)?;
-        let (der, password) = pkcs12.into_parts();
-        let invalid = |_| LibraryError { status: status::INVALID_STATE };
-        let password = std::ffi::CString::new(password).map_err(invalid)?;
-        let credential = CertificatePkcs12::new(der, Some(password));
-        let config = CredentialConfig::new()
-            .set_credential_flags(
-                CredentialFlags::INDICATE_CERTIFICATE_RECEIVED
-                    | CredentialFlags::USE_PORTABLE_CERTIFICATES
-                    | CredentialFlags::NO_CERTIFICATE_VALIDATION
-                    | side,
-            )
-            .set_credential(Credential::CertificatePkcs12(credential));
-        // SAFETY: the handle is open while `self` lives; the wrapper must not close it, so it is
-        // forgotten right away.
-        let wrapper = std::mem::ManuallyDrop::new(unsafe {
-            msquic::Configuration::from_raw(self.0.as_ptr())
-        });
-        wrapper.load_credential(&config).map_err(|status| LibraryError { status: status.0 })
+        let der = pkcs12.as_bytes();
+        // The crate's own types would keep a copy of the key that nobody wipes.
+        let mut packed = q::QUIC_CERTIFICATE_PKCS12 {
+            Asn1Blob: der.as_ptr(),
+            Asn1BlobLength: u32::try_from(der.len()).map_err(|_| aborted)?,
+            PrivateKeyPassword: std::ptr::null(),
+        };
+        let config = q::QUIC_CREDENTIAL_CONFIG {
+            Type: q::QUIC_CREDENTIAL_TYPE_QUIC_CREDENTIAL_TYPE_CERTIFICATE_PKCS12,
+            Flags: flags.bits(),
+            __bindgen_anon_1: q::QUIC_CREDENTIAL_CONFIG__bindgen_ty_1 {
+                CertificatePkcs12: &raw mut packed,
+            },
+            Principal: std::ptr::null(),
+            Reserved: std::ptr::null_mut(),
+            AsyncHandler: None,
+            AllowedCipherSuites: 0,
+            CaCertificateFile: std::ptr::null(),
+        };
+        // SAFETY: the handle is open while `self` lives; what `config` points to outlives the call,
+        // which is done with it when it returns (ConfigurationLoadCredential, not asynchronous).
+        check(unsafe { call!(ConfigurationLoadCredential)(self.0.as_ptr(), &raw const config) })
     }
 
     fn as_ptr(&self) -> HQUIC {

@@ -12,6 +12,8 @@ use super::stream::SendStream;
 /// have none between them. A lane has precedence over those behind it: while `Data` alone could
 /// fill the path, `Bulk` waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum Lane {
     /// Small and urgent: its room of `Limits::control_lane_bytes_max` is its own, whatever else
     /// the node sends, and no frame may be larger than that.

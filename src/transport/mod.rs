@@ -47,7 +47,9 @@ use std::time::{Duration, Instant};
 pub use connection::MsQuicNetConnection;
 pub use core::Direction;
 pub(crate) use ffi::poll_when_idle;
-pub use ffi::{exit_at_once, skip_system_certificates};
+pub use ffi::{
+    exit_at_once, msquic_is_debug_build, skip_system_certificates, unskip_system_certificates,
+};
 pub use lane::OutcomeCounts;
 pub use lanes::{Lane, NoLane};
 pub use listener::{MsQuicListener, MsQuicNetIncomingRequest};

@@ -145,5 +145,12 @@ fn announce_library() {
                  an installed 2.5.10 or later and the Cargo feature `system` cure them"
             );
         }
+        if ffi::msquic_is_debug_build() {
+            warn!(
+                "this MsQuic is a debug build, several times slower: put \
+                 [profile.dev.package.msquic] opt-level = 3 into the program's Cargo.toml, or build \
+                 with --release"
+            );
+        }
     });
 }

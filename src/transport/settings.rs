@@ -102,13 +102,13 @@ fn open(
     credential: &NetCredential,
     limits: &Limits,
 ) -> Result<ffi::Configuration, ConfigurationError> {
-    let pkcs12 = credential.pkcs12().map_err(ConfigurationError::Credential)?;
+    let pkcs12 = credential.pkcs12(alpns).map_err(ConfigurationError::Credential)?;
     let library = |action| move |source| ConfigurationError::Library { action, source };
     let window = stream_window(limits, limits.window_bytes_max);
     let settings = ffi::QuicSettings::new(limits, window);
     let registration = registration.raw().map_err(library("open a configuration"))?;
     let configuration = ffi::Configuration::open(registration, alpns, &settings)
         .map_err(library("open a configuration"))?;
-    configuration.load_credential(pkcs12, role).map_err(library("load the credential"))?;
+    configuration.load_credential(&pkcs12, role).map_err(library("load the credential"))?;
     Ok(configuration)
 }

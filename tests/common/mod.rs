@@ -3,6 +3,7 @@
 
 pub(crate) mod certificates;
 pub(crate) mod memory;
+pub(crate) mod process;
 pub(crate) mod relay;
 
 use std::net::SocketAddr;

@@ -18,6 +18,9 @@ use crate::{bench, demo, keys, ping, run, send};
 /// How long connections may drain when a command has ended, unless it says otherwise.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// How much longer than it may take a command is waited for that was asked to stop.
+const BEYOND_GRACE: Duration = Duration::from_secs(2);
+
 /// As by default: 3 s and 1 s for 0.5 s.
 const SILENT_INTERVALS: u32 = 6;
 const UNANSWERED_INTERVALS: u32 = 2;
@@ -84,7 +87,7 @@ pub(crate) fn execute(cli: Cli) -> Exit {
     let out = Output { json: cli.json };
     let done = match cli.command {
         Command::Keygen(args) => keys::keygen(out, &args),
-        Command::Id { certificate } => keys::id(out, &certificate),
+        Command::Id { certificate, verbose } => keys::id(out, &certificate, verbose),
         Command::Version => keys::version(out),
         command => in_runtime(out, (cli.poll_idle, cli.keep_alive), command),
     };
@@ -103,15 +106,15 @@ fn in_runtime(
     command: Command,
 ) -> Result<()> {
     let runtime = runtime_for(&command).context("cannot start the runtime")?;
+    let grace = grace_of(&command);
     let app = App {
         out,
-        stop: signals::listen().context("cannot listen for signals")?,
+        stop: signals::listen(grace + BEYOND_GRACE).context("cannot listen for signals")?,
         poll_idle,
         keep_alive,
         started: Arc::default(),
     };
     let done = runtime.block_on(async {
-        let grace = grace_of(&command);
         // A task of its own, so that not even a panic skips the shutdown behind it.
         let done = tokio::spawn(dispatch(app.clone(), command)).await;
         app.shut_down(grace).await;

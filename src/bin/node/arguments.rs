@@ -14,7 +14,7 @@ use crate::output::remark;
 
 /// Supervised, mutually authenticated QUIC connections between peers.
 #[derive(Debug, Parser)]
-#[command(name = "node", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
+#[command(name = "moorline", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
 pub(crate) struct Cli {
     /// Answer with one JSON object a line
     #[arg(long, global = true)]
@@ -41,6 +41,9 @@ pub(crate) enum Command {
         /// The certificate, PEM or DER
         #[arg(value_name = "CERT")]
         certificate: PathBuf,
+        /// Print its key and its signers as well
+        #[arg(long, short)]
+        verbose: bool,
     },
     /// Print the versions of this program and of MsQuic, and how MsQuic is linked
     Version,
@@ -85,10 +88,11 @@ pub(crate) struct KeygenArgs {
 /// Whom to let in, and whom to believe when dialling.
 #[derive(Debug, Args)]
 pub(crate) struct TrustArgs {
-    /// Trust the certificate with this SHA-256 (`node id` prints it)
+    /// Trust the certificate with this SHA-256, as `moorline id` or `openssl x509 -fingerprint
+    /// -sha256` prints it
     #[arg(long, value_name = "HASH", num_args = 1.., value_parser = certificate_hash)]
     pub trust: Vec<CertHash>,
-    /// Trust every certificate that this Ed25519 key signed (`node keygen --signing-key`)
+    /// Trust every certificate that this Ed25519 key signed (`moorline keygen --signing-key`)
     #[arg(long, value_name = "HEX", num_args = 1.., value_parser = signer_key)]
     pub trust_key: Vec<SignerKey>,
     /// Trust whoever has any certificate at all
@@ -138,7 +142,7 @@ pub(crate) struct DialArgs {
     /// The peer's HOST:PORT
     #[arg(value_name = "ADDR")]
     pub address: PeerAddress,
-    /// The one certificate that the peer may show (`node id` prints its hash)
+    /// The one certificate that the peer may show (`moorline id` prints its hash)
     #[arg(long, value_name = "HASH", value_parser = certificate_hash)]
     pub expect: Option<CertHash>,
     /// The own certificate chain, PEM; without it an identity is made up for this one run
@@ -298,11 +302,12 @@ impl FromStr for PeerToKeep {
 
 fn certificate_hash(text: &str) -> Result<CertHash, String> {
     text.parse()
-        .map_err(|error| format!("{error}; `node id CERT` prints the hash of a certificate"))
+        .map_err(|error| format!("{error}; `moorline id CERT` prints the hash of a certificate"))
 }
 
 fn signer_key(text: &str) -> Result<SignerKey, String> {
-    text.parse().map_err(|error| format!("{error}; `node keygen --signing-key` prints such a key"))
+    text.parse()
+        .map_err(|error| format!("{error}; `moorline keygen --signing-key` prints such a key"))
 }
 
 fn listen_address(text: &str) -> Result<SocketAddr, String> {
@@ -332,7 +337,7 @@ pub(crate) fn parse() -> Result<Cli, Exit> {
         }
         _ => {
             let line = one_line(&error.to_string());
-            remark(format_args!("{line}; `node --help` shows what there is"));
+            remark(format_args!("{line}; `moorline --help` shows what there is"));
             Exit::Usage
         }
     })
@@ -380,10 +385,10 @@ mod tests {
     #[test]
     fn trust_takes_many_hashes_and_leaves_the_address_alone() {
         let hash = "ab".repeat(32);
-        let words = ["node", "ping", "--trust", &hash, "--trust", &hash, "h:1"];
+        let words = ["moorline", "ping", "--trust", &hash, "--trust", &hash, "h:1"];
         let cli = Cli::try_parse_from(words).unwrap();
         assert!(matches!(cli.command, Command::Ping(args) if args.peer.trust.trust.len() == 2));
-        let words = ["node", "run", "--cert=c", "--key=k", "--trust", &hash, &hash];
+        let words = ["moorline", "run", "--cert=c", "--key=k", "--trust", &hash, &hash];
         let cli = Cli::try_parse_from(words).unwrap();
         assert!(matches!(cli.command, Command::Run(args) if args.trust.trust.len() == 2));
     }
@@ -391,10 +396,10 @@ mod tests {
     #[test]
     fn a_wrong_argument_is_reported_on_one_line() {
         let wrong: [&[&str]; 4] = [
-            &["node", "send", "nowhere"],
-            &["node", "send", "h:1", "--expect", "xyz"],
-            &["node", "run"],
-            &["node", "frobnicate"],
+            &["moorline", "send", "nowhere"],
+            &["moorline", "send", "h:1", "--expect", "xyz"],
+            &["moorline", "run"],
+            &["moorline", "frobnicate"],
         ];
         for words in wrong {
             let line = one_line(&Cli::try_parse_from(words).unwrap_err().to_string());

@@ -66,7 +66,7 @@ fn ephemeral(identity: &CertHash) -> String {
 
 fn no_trust(address: &str) -> Usage {
     Usage(format!(
-        "nothing says who {address} must be: give --expect HASH (`node id` prints it from the \
+        "nothing says who {address} must be: give --expect HASH (`moorline id` prints it from the \
          peer's certificate), --trust, --trust-key, or --insecure-accept-any"
     ))
 }

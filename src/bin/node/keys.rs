@@ -16,10 +16,29 @@ use crate::output::Output;
 #[derive(Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 enum Answer<'a> {
-    Credential { identity: CertHash, certificate: &'a Path, key: &'a Path, signers: Vec<SignerKey> },
-    SigningKey { public: SignerKey, key: &'a Path },
-    Identity { identity: CertHash, key: String },
-    Version { version: &'a str, msquic: String, linkage: &'a str, affected: bool },
+    Credential {
+        identity: CertHash,
+        certificate: &'a Path,
+        key: &'a Path,
+        signers: Vec<SignerKey>,
+    },
+    SigningKey {
+        public: SignerKey,
+        key: &'a Path,
+    },
+    Identity {
+        identity: CertHash,
+        key: String,
+        #[serde(skip)]
+        verbose: bool,
+    },
+    Version {
+        version: &'a str,
+        msquic: String,
+        linkage: &'a str,
+        debug: bool,
+        affected: bool,
+    },
 }
 
 impl fmt::Display for Answer<'_> {
@@ -36,9 +55,14 @@ impl fmt::Display for Answer<'_> {
             Self::SigningKey { public, key } => {
                 write!(f, "key    {}\npublic {public}", key.display())
             }
-            Self::Identity { identity, key } => write!(f, "{identity} {key}"),
-            Self::Version { version, msquic, linkage, affected } => {
-                write!(f, "moorline {version}\nMsQuic   {msquic} ({linkage})")?;
+            // What is asked for, and nothing that a shell would have to cut off.
+            Self::Identity { identity, verbose: false, .. } => identity.fmt(f),
+            Self::Identity { identity, key, verbose: true } => {
+                write!(f, "identity {identity}\n{key}")
+            }
+            Self::Version { version, msquic, linkage, debug, affected } => {
+                let debug = if *debug { ", a debug build" } else { "" };
+                write!(f, "moorline {version}\nMsQuic   {msquic} ({linkage}{debug})")?;
                 if *affected {
                     f.write_str(" with known faults: see SECURITY.md")?;
                 }
@@ -55,8 +79,12 @@ pub(crate) fn keygen(out: Output, args: &KeygenArgs) -> Result<()> {
 }
 
 fn credential(out: Output, args: &KeygenArgs) -> Result<()> {
-    let keys: Vec<SigningKey> =
-        args.sign_with.iter().map(read_signing_key).collect::<Result<_>>()?;
+    let keys: Vec<SigningKey> = args
+        .sign_with
+        .iter()
+        .map(|path| SigningKey::from_file(path))
+        .collect::<Result<_, _>>()
+        .context("cannot sign")?;
     let credential = NetCredential::generate_self_signed(&[&args.name], &keys)?;
     let (certificate, key) = (args.out.join("cert.pem"), args.out.join("key.pem"));
     credential.write_files(&certificate, &key)?;
@@ -75,13 +103,6 @@ fn signing_key(out: Output, directory: &Path) -> Result<()> {
     out.line(&Answer::SigningKey { public: key.public(), key: &path })
 }
 
-fn read_signing_key(path: impl AsRef<Path>) -> Result<SigningKey> {
-    let path = path.as_ref();
-    let what = || format!("cannot sign with {}", path.display());
-    let text = zeroize::Zeroizing::new(fs::read_to_string(path).with_context(what)?);
-    SigningKey::from_pkcs8_pem(&text).with_context(what)
-}
-
 /// Writes a file that is its owner's alone from the start, and overwrites nothing.
 fn write_secret(path: &Path, secret: &[u8]) -> Result<()> {
     let mut file = OpenOptions::new()
@@ -95,13 +116,14 @@ fn write_secret(path: &Path, secret: &[u8]) -> Result<()> {
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
-pub(crate) fn id(out: Output, path: &Path) -> Result<()> {
+pub(crate) fn id(out: Output, path: &Path, verbose: bool) -> Result<()> {
     let der = moorline::read_certificate(path)?;
     let key = key_prefixes(&der);
     if key.subject.is_empty() {
         bail!("{} holds no certificate that can be read: give a PEM or DER one", path.display());
     }
-    out.line(&Answer::Identity { identity: CertHash::of_der(&der), key: key.to_string() })
+    let (identity, key) = (CertHash::of_der(&der), key.to_string());
+    out.line(&Answer::Identity { identity, key, verbose })
 }
 
 pub(crate) fn version(out: Output) -> Result<()> {
@@ -110,6 +132,7 @@ pub(crate) fn version(out: Output) -> Result<()> {
         version: env!("CARGO_PKG_VERSION"),
         msquic: library.to_string(),
         linkage: moorline::LINKAGE,
+        debug: moorline::msquic_is_debug_build(),
         affected: library.is_affected(),
     })
 }

@@ -8,16 +8,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Result, bail};
 use bytes::Bytes;
 use moorline::{
-    CertHash, ConnectionHandle, Direction, NetCredential, Node, NodeConfig, NodeEvent, RecvError,
-    Redial, Target,
+    CertHash, ConnectionHandle, Direction, NetCredential, Node, NodeConfig, NodeEvent, Redial,
+    Target,
 };
 use serde::Serialize;
+use tokio::time::Instant;
+use tracing::Instrument;
 
 use crate::app::App;
 use crate::arguments::RunArgs;
 use crate::dial::trusting;
 use crate::exit::Usage;
 use crate::output::{Output, escaped};
+use crate::refusals::Refusals;
 
 /// Frames taken from a connection at once: enough to share the cost of a wake-up.
 const BATCH: usize = 64;
@@ -31,10 +34,16 @@ pub(crate) async fn run(app: App, args: RunArgs) -> Result<()> {
         return Err(Usage(hint.to_owned()).into());
     }
     let credential = trusting(NetCredential::from_files(&args.cert, &args.key)?, &args.trust);
+    // Whoever reads the logs of several nodes in one place knows whose line it is.
+    let span = tracing::info_span!("node", identity = %credential.identity().short());
     let mut config = NodeConfig::new(credential);
     if !args.alpn.is_empty() {
         config.alpns.clone_from(&args.alpn);
     }
+    serve(app, args, config).instrument(span).await
+}
+
+async fn serve(app: App, args: RunArgs, config: NodeConfig) -> Result<()> {
     if args.trust.is_empty() {
         warn_about_trust(&args);
     }
@@ -50,16 +59,28 @@ pub(crate) async fn run(app: App, args: RunArgs) -> Result<()> {
             Some(hash) => target.expect(hash),
             None => target,
         };
-        tokio::spawn(keep(node.clone(), target));
+        tokio::spawn(keep(node.clone(), target).in_current_span());
     }
     let readers = Readers::new(app.out, &args);
+    let mut refusals = Refusals::default();
     loop {
         let event = tokio::select! {
             event = events.next() => event,
+            () = refusals.window_ends() => {
+                sum_up(app.out, refusals.untold(Instant::now()))?;
+                continue;
+            }
             () = app.stop.requested() => break,
         };
         let Some(event) = event else { bail!("the node has stopped by itself") };
-        if let Some(line) = Line::of(&event) {
+        let told = match event {
+            NodeEvent::Refused { .. } => {
+                sum_up(app.out, refusals.untold(Instant::now()))?;
+                refusals.is_told(Instant::now())
+            }
+            _ => true,
+        };
+        if let Some(line) = Line::of(&event).filter(|_| told) {
             app.out.line(&line)?;
         }
         match event {
@@ -69,7 +90,16 @@ pub(crate) async fn run(app: App, args: RunArgs) -> Result<()> {
             _ => {}
         }
     }
+    sum_up(app.out, refusals.rest())?;
     app.out.line(&Line::Stopping { connections: node.connections().len() })
+}
+
+/// Says how many refusals were not shown, if there were any.
+fn sum_up(out: Output, untold: u64) -> Result<()> {
+    match untold {
+        0 => Ok(()),
+        refusals => out.line(&Line::MoreRefused { refusals }),
+    }
 }
 
 /// Nobody is trusted by default, which looks like a fault to whoever forgot to say.
@@ -107,13 +137,14 @@ impl Readers {
     fn read(&self, connection: ConnectionHandle) {
         if self.with_reading(|reading| reading.insert(connection.epoch())) {
             let readers = self.clone();
-            tokio::spawn(async move {
+            let read = async move {
                 if let Err(error) = readers.read_all(&connection).await {
                     let peer = connection.peer();
                     tracing::debug!(%peer, epoch = connection.epoch(), "reading ended: {error:#}");
                 }
                 readers.with_reading(|reading| reading.remove(&connection.epoch()));
-            });
+            };
+            tokio::spawn(read.in_current_span());
         }
     }
 
@@ -121,12 +152,7 @@ impl Readers {
         let mut batch = Vec::with_capacity(BATCH);
         let mut echo = self.echo;
         loop {
-            match connection.recv_many(&mut batch, BATCH).await {
-                Ok(_) => {}
-                // The peer may open another stream; the end of the connection comes as `Closed`.
-                Err(RecvError::EndOfStream { .. } | RecvError::Reset { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
+            connection.recv_many(&mut batch, BATCH).await?;
             for frame in batch.drain(..) {
                 if self.print {
                     self.show(connection, &frame)?;
@@ -157,6 +183,7 @@ enum Line {
     Disconnected { peer: CertHash, epoch: u64, remote: SocketAddr, reason: String },
     DialFailed { target: String, error: String, retry_in_ms: Option<u128> },
     Refused { remote: SocketAddr, error: String },
+    MoreRefused { refusals: u64 },
     ListenerRestarted { address: SocketAddr },
     ConnectorRestarted { target: String },
     Lagged { events: u64 },
@@ -221,6 +248,7 @@ impl fmt::Display for Line {
                 write!(f, "dial failed {target}: {error}; not tried again")
             }
             Self::Refused { remote, error } => write!(f, "refused {remote}: {error}"),
+            Self::MoreRefused { refusals } => write!(f, "refused {refusals} more, not shown"),
             Self::ListenerRestarted { address } => write!(f, "listener restarted {address}"),
             Self::ConnectorRestarted { target } => write!(f, "connector restarted {target}"),
             Self::Lagged { events } => write!(f, "lagged: {events} events were not shown"),

@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 use bytes::Bytes;
 use moorline::{
-    CertHash, CloseCode, CloseReason, ConnectionHandle, Limits, RecvError, STREAM_OP_TIMEOUT,
-    SendError,
+    CertHash, CloseCode, CloseReason, ConnectionHandle, Limits, STREAM_OP_TIMEOUT, SendError,
 };
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -120,7 +119,7 @@ async fn discard(connection: ConnectionHandle) {
     let mut batch = Vec::with_capacity(DISCARD_BATCH);
     loop {
         match connection.recv_many(&mut batch, DISCARD_BATCH).await {
-            Ok(_) | Err(RecvError::EndOfStream { .. } | RecvError::Reset { .. }) => batch.clear(),
+            Ok(_) => batch.clear(),
             Err(_) => return,
         }
     }

@@ -1,6 +1,8 @@
-//! Ctrl-C and SIGTERM: the first asks every command to stop in order, the second leaves at once.
+//! Ctrl-C and SIGTERM: the first asks every command to stop in order, the second leaves at once. So
+//! does the time that an order takes at most: a command may wait for a pipe that nobody drains.
 
 use std::io;
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -26,7 +28,9 @@ impl Stop {
 }
 
 /// Starts to listen on a thread of its own, which answers even when every worker is busy.
-pub(crate) fn listen() -> io::Result<Stop> {
+///
+/// A command that has not ended `limit` after it was asked to is ended.
+pub(crate) fn listen(limit: Duration) -> io::Result<Stop> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (interrupt, terminate) = {
         let _context = runtime.enter();
@@ -35,15 +39,24 @@ pub(crate) fn listen() -> io::Result<Stop> {
     let (asked, stop) = watch::channel(false);
     std::thread::Builder::new()
         .name("signals".to_owned())
-        .spawn(move || runtime.block_on(serve(interrupt, terminate, asked)))?;
+        .spawn(move || runtime.block_on(serve(interrupt, terminate, asked, limit)))?;
     Ok(Stop(stop))
 }
 
-async fn serve(mut interrupt: Signal, mut terminate: Signal, asked: watch::Sender<bool>) {
+async fn serve(
+    mut interrupt: Signal,
+    mut terminate: Signal,
+    asked: watch::Sender<bool>,
+    limit: Duration,
+) {
     either(&mut interrupt, &mut terminate).await;
     tracing::info!("stopping in order; the same signal again leaves at once");
     asked.send_replace(true);
-    either(&mut interrupt, &mut terminate).await;
+    let again = either(&mut interrupt, &mut terminate);
+    if tokio::time::timeout(limit, again).await.is_err() {
+        tracing::warn!(?limit, "it does not stop in order");
+        crate::output::flush();
+    }
     // An orderly exit would wait for peers, and run the destructors of the C library while its
     // threads still work.
     moorline::exit_at_once(i32::from(Exit::AtOnce.code()))

@@ -1,9 +1,28 @@
 //! What can only be said to the C library through the environment.
 
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// Where OpenSSL looks for system certificates, each time a credential is loaded.
+const VARIABLES: [&str; 2] = ["SSL_CERT_DIR", "SSL_CERT_FILE"];
+
+/// A place without any.
+const NOWHERE: &str = "/nonexistent";
+
+/// Those of [`VARIABLES`] that were not set before.
+static SKIPPED: OnceLock<Vec<&str>> = OnceLock::new();
+
 /// Tells OpenSSL inside MsQuic to look for no system certificates.
 ///
-/// MsQuic builds the peer's chain against the system's store at every handshake, although trust
-/// is decided by this crate alone; with an empty store a handshake costs about a third less.
+/// MsQuic builds chains against the system's store at every handshake, although trust is decided by
+/// this crate alone; with an empty store a handshake costs about a third less.
+///
+/// **It changes the environment of the whole process**: `SSL_CERT_DIR` and `SSL_CERT_FILE` name what is
+/// not there, from here on. OpenSSL reads them whenever a credential is loaded, so they stay. Other
+/// TLS in this process that trusts the system's certificates (OpenSSL's, rustls-native-certs) then
+/// trusts nobody, and so does what is started from here, unless its command goes through
+/// [`unskip_system_certificates`]. It is for processes that have no other TLS.
+///
 /// Call it first in `main`: it does nothing, and returns `false`, once the process has a second
 /// thread, because the environment must not change under one. A variable that is set already is
 /// left as it is.
@@ -13,11 +32,23 @@ pub fn skip_system_certificates() -> bool {
     if !matches!(threads, Ok(1)) {
         return false;
     }
-    for name in ["SSL_CERT_DIR", "SSL_CERT_FILE"] {
-        if std::env::var_os(name).is_none() {
-            // SAFETY: the process has one thread, this one, so nobody reads the environment now.
-            unsafe { std::env::set_var(name, "/nonexistent") };
-        }
+    let unset = || VARIABLES.into_iter().filter(|name| std::env::var_os(name).is_none()).collect();
+    for name in SKIPPED.get_or_init(unset) {
+        // SAFETY: the process has one thread, this one, so nobody reads the environment now.
+        unsafe { std::env::set_var(name, NOWHERE) };
     }
     true
+}
+
+/// Gives what `command` starts the environment that this process had before
+/// [`skip_system_certificates`]. What was said about those variables since is kept.
+pub fn unskip_system_certificates(command: &mut Command) -> &mut Command {
+    for name in SKIPPED.get().into_iter().flatten() {
+        let ours = std::env::var_os(name).is_some_and(|value| value == NOWHERE);
+        let said = command.get_envs().any(|(said, _)| said == *name);
+        if ours && !said {
+            command.env_remove(name);
+        }
+    }
+    command
 }

@@ -37,6 +37,7 @@ const QUESTIONS_TIME_MAX: Duration = Duration::from_secs(60);
 /// Counts what it gets; the drop of a batch opens the window again.
 struct Counter;
 
+#[cfg_attr(feature = "async-trait", ractor::async_trait)]
 impl Actor for Counter {
     type Msg = FrameBatch;
     type State = (usize, Arc<AtomicU64>);

@@ -42,7 +42,9 @@ impl FarEnd {
             FarEndRole::Flood => "flood",
         };
         let program = std::env::current_exe().context("cannot find this program")?;
-        let process = Command::new(program)
+        let mut command = Command::new(program);
+        moorline::unskip_system_certificates(&mut command);
+        let process = command
             .args(["bench-far-end", "--role", role, "--size", &size.to_string()])
             .args(["--trust", &trust.to_string()])
             .args(app.poll_idle.map(|time| format!("--poll-idle={time}")))

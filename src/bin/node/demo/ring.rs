@@ -204,8 +204,6 @@ async fn finish(from: ConnectionHandle, sink: Arc<tokio::sync::Mutex<Sink>>) -> 
 async fn take(from: &ConnectionHandle, batch: &mut Vec<Bytes>) -> Result<bool> {
     match from.recv_many(batch, BATCH).await {
         Ok(_) => Ok(true),
-        // Another stream may follow; the end of the connection says so itself.
-        Err(RecvError::EndOfStream { .. } | RecvError::Reset { .. }) => Ok(true),
         Err(RecvError::Closed { .. }) => Ok(false),
         Err(error) => Err(error.into()),
     }

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Stands in for `node bench`: says what it was asked for, and answers with a figure.
+# Stands in for `moorline bench`: says what it was asked for, and answers with a figure.
 case "$*" in
 "bench --json --workload "*) ;;
 *) echo "asked for $*" >&2; exit 2 ;;

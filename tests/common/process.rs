@@ -1,0 +1,43 @@
+//! A process of its own for a test that looks at its process: whatever runs the tests puts others
+//! beside it.
+
+use std::time::Duration;
+
+use super::LIMIT;
+
+/// Runs `body` in a process of its own: the same test, started once more.
+pub(crate) fn in_its_own_process(test: &str, body: impl FnOnce()) {
+    for_at_most(LIMIT, test, body);
+}
+
+/// As [`in_its_own_process`], with a runtime of two workers for a `body` that has a limit on each of
+/// its waits, and many of them.
+pub(crate) fn in_its_own_runtime(test: &str, body: impl Future<Output = ()>) {
+    for_at_most(6 * LIMIT, test, || {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime = builder.worker_threads(2).enable_all().build();
+        runtime.expect("a runtime").block_on(body);
+    });
+}
+
+fn for_at_most(limit: Duration, test: &str, body: impl FnOnce()) {
+    const MARK: &str = "MOORLINE_TEST_IN_ITS_OWN_PROCESS";
+    if std::env::var_os(MARK).is_some() {
+        return body();
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(async {
+        let child = tokio::process::Command::new(std::env::current_exe().expect("a path"))
+            .args([test, "--exact", "--nocapture", "--test-threads=1"])
+            .env(MARK, "1")
+            .kill_on_drop(true)
+            .output();
+        let output = super::within_limit(limit, "the other process", child).await;
+        let output = output.expect("it runs");
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{}\n{told}", output.status);
+        let ran = String::from_utf8_lossy(&output.stdout);
+        assert!(ran.contains("running 1 test"), "{ran}");
+        eprint!("{told}");
+    });
+}
