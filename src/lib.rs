@@ -84,7 +84,7 @@ pub use actors::target::{Redial, Target};
 pub use config::{ConfigError, DEFAULT_ALPN, Latency, Limits, NodeConfig, STREAM_OP_TIMEOUT};
 pub use error::{
     AcceptError, CertificateAlert, CertificateRefused, CloseCode, CloseReason, ConnectError,
-    ErrorKind, LibraryError, ListenError, NodeError, Outcome, RecvError, SendError, SendManyError,
+    ErrorKind, InvalidAddress, LibraryError, ListenError, NodeError, Outcome, RecvError, SendError, SendManyError,
     Side, StreamError,
 };
 pub use frame::{FrameDecoder, FrameTooLarge, HEADER_BYTES, Piece, Position, Run};

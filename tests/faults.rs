@@ -122,6 +122,9 @@ impl Refused {
         let keys = keys_of(server);
         let refused = self.dialled_refused();
         let refusal = assert_by_us(refused, &keys);
+        // Time, or a renewal by the peer, cures what the validity period says.
+        let passes = matches!(refusal, Refusal::Expired { .. } | Refusal::NotYetValid { .. });
+        assert_eq!(self.dialled.kind(), if passes { ErrorKind::Retry } else { ErrorKind::Never });
         self.assert_message(&[&keys.subject, "we refused the peer", &refusal.to_string()]);
         assert_by_peer(certificate_refused(&self.accepted), &keys);
         refusal
@@ -132,6 +135,7 @@ impl Refused {
     fn by_the_server(&self, client: &NetCredential) -> Refusal {
         let keys = keys_of(client);
         assert_by_peer(self.dialled_refused(), &keys);
+        assert_eq!(self.dialled.kind(), ErrorKind::Retry, "its operator may come to trust us");
         self.assert_message(&[&keys.subject, "the peer refused our certificate"]);
         assert!(self.seen_from.ip().to_canonical().is_loopback(), "{}", self.seen_from);
         assert_ne!(self.seen_from.port(), self.server_address.port());
@@ -140,7 +144,6 @@ impl Refused {
 
     #[track_caller]
     fn dialled_refused(&self) -> &CertificateRefused {
-        assert_eq!(self.dialled.kind(), ErrorKind::Never);
         match &self.dialled {
             ConnectError::CertificateRefused { peer, refused } => {
                 assert_eq!(*peer, self.server_address);
@@ -362,7 +365,8 @@ async fn a_peer_that_speaks_another_protocol_is_told_apart_from_other_failures()
     let client = node_with(b, |config| config.alpns = vec!["two".to_owned()]).await;
     let address = within("listening", server.listen(loopback())).await.expect("a listener");
     let error = within("connecting", client.connect(address)).await.expect_err("no protocol");
-    assert_eq!(error.kind(), ErrorKind::Never);
+    // A peer whose listener is being restarted says the same.
+    assert_eq!(error.kind(), ErrorKind::Retry);
     let message = error.to_string();
     assert!(message.contains(&address.to_string()) && message.contains("two"), "{message}");
     let ConnectError::AlpnMismatch { peer, offered } = error else { panic!("{error:?}") };
@@ -399,7 +403,9 @@ async fn a_black_hole_times_out_at_the_limit_of_the_handshake() {
     assert_eq!(error.kind(), ErrorKind::Retry);
     assert!(error.to_string().contains(&address.to_string()), "{error}");
     let ConnectError::TimedOut { peer, after } = error else { panic!("{error:?}") };
-    assert_eq!((peer, after), (address, limit));
+    assert_eq!(peer, address);
+    // What the credential took is no time that the peer had.
+    assert!(after <= limit && !after.is_zero(), "{after:?}");
     end([client]).await;
     drop(hole);
 }
@@ -443,11 +449,14 @@ async fn an_address_that_is_none_is_named_in_the_error() {
 }
 
 #[tokio::test]
-async fn a_name_that_does_not_resolve_is_an_address_error() {
+async fn a_name_that_does_not_resolve_is_named_and_may_resolve_later() {
     let client = node(stranger()).await;
     let given = "no-such-host.invalid:4433";
     let error = within("connecting", client.connect(given)).await.expect_err("no such host");
-    assert!(matches!(&error, ConnectError::Address { given: named, .. } if named == given));
+    assert_eq!(error.kind(), ErrorKind::Retry);
+    let ConnectError::Resolve { name, problem } = error else { panic!("{error:?}") };
+    assert_eq!(name, given);
+    assert!(!problem.is_empty());
     end([client]).await;
 }
 
