@@ -21,11 +21,13 @@ use bytes::Bytes;
 use ractor::{
     Actor, ActorCell, ActorProcessingErr, ActorRef, ActorStatus, DerivedActorRef, RpcReplyPort,
 };
-use tracing::{Span, debug, info};
+use tracing::{Span, debug, info, warn};
 
 use super::frame_batch::FrameBatch;
 use super::handle::{ConnectionHandle, ConnectionStats, Credit, stats};
+use super::reserve::Reservations;
 use super::send_many::send_many;
+use super::waiting::Waiting;
 use super::{NodeShared, OwnedTask, answer, answer_once, finish};
 use crate::error::{CloseCode, CloseReason, Outcome, RecvError, SendError, SendManyError};
 use crate::transport::core::{ConnectionCore, Notice};
@@ -36,9 +38,6 @@ use crate::transport::{Direction, Lane, MsQuicNetConnection};
 /// How long the end of the peer's frames waits for somebody to take the next frame: a reader that
 /// is at work comes back for more, and where nobody reads, the peer should not wait for long.
 const READER_PATIENCE: Duration = Duration::from_millis(500);
-
-/// Callers that wait for the end by message. One more is not answered: nothing grows unbounded.
-const CLOSE_WAITERS_MAX: usize = 1024;
 
 /// What a connection can be asked.
 #[derive(Debug)]
@@ -65,6 +64,19 @@ pub enum ConnectionMessage {
         /// Told once the end of every frame is known: all were acknowledged, or which were not.
         reply: Option<RpcReplyPort<Result<(), SendManyError>>>,
     },
+    /// Room for the frames of a [`Send`](Self::Send) or [`SendMany`](Self::SendMany), as
+    /// [`ConnectionHandle::reserve_on`] gives it.
+    Reserve {
+        /// For a message on this lane.
+        lane: Lane,
+        /// For so many frames.
+        frames: usize,
+        /// Of so many bytes together.
+        length: usize,
+        /// Told the credit when there is room, at most after `Limits::stream_op_timeout`; at once
+        /// [`SendError::Full`] where 1,024 callers wait already.
+        reply: RpcReplyPort<Result<Credit, SendError>>,
+    },
     /// Give the next frame. If the caller is gone when it comes, the frame stays for the next.
     Recv {
         /// Told the frame, or why there is none.
@@ -86,7 +98,7 @@ pub enum ConnectionMessage {
     },
     /// Tell when it is over.
     WatchClose {
-        /// Told the reason.
+        /// Told the reason; dropped without an answer where 1,024 callers wait already.
         reply: RpcReplyPort<CloseReason>,
     },
     /// How it is doing.
@@ -125,6 +137,8 @@ impl ConnectionMessage {
 pub(crate) struct Arguments {
     pub(crate) connection: MsQuicNetConnection,
     pub(crate) epoch: u64,
+    /// The node's.
+    pub(crate) span: Span,
 }
 
 /// The actor holds nothing itself; all that changes is in [`State`].
@@ -150,7 +164,8 @@ pub(crate) struct State {
     connection: MsQuicNetConnection,
     myself: ActorRef<ConnectionMessage>,
     phase: Phase,
-    close_waiters: Vec<RpcReplyPort<CloseReason>>,
+    close_waiters: Waiting<RpcReplyPort<CloseReason>>,
+    reservations: Reservations,
     /// The one timer of unfinished frames, while there is one.
     frame_timer: Option<OwnedTask>,
     /// The one timer of lanes that stand still, while anything is on its way.
@@ -169,7 +184,7 @@ pub(crate) async fn spawn(
     let handle = {
         let (peer, remote) = (connection.remote_identity(), connection.remote_addr());
         let addresses = (connection.local_addr(), peer, remote);
-        let arguments = Arguments { connection, epoch };
+        let arguments = Arguments { connection, epoch, span: shared.span.clone() };
         let spawned = Actor::spawn_linked(None, ConnectionActor, arguments, supervisor).await;
         let (actor, _) = spawned.ok()?;
         ConnectionHandle::new(Arc::clone(&core), actor, epoch, addresses)
@@ -183,15 +198,22 @@ pub(crate) async fn spawn(
         // The sign of acceptance that a dialling peer waits for.
         drop(core.send_stream(Lane::Data, true));
     }
-    shared.emit(super::events::NodeEvent::Connected(handle.clone()));
+    shared.telling.connected(handle.clone());
     let watcher = Arc::downgrade(shared);
-    core.on_over(Box::new(move |reason| {
+    core.on_over(Box::new(move |_| {
         let Some(shared) = watcher.upgrade() else { return };
+        shared.telling.over(peer);
         shared.registry.remove(&peer, epoch);
         shared.left.notify_waiters();
-        let reason = reason.clone();
-        shared.emit(super::events::NodeEvent::Disconnected { peer, remote, epoch, reason });
     }));
+    let watcher = Arc::downgrade(shared);
+    core.on_complete(Box::new(move |reason| {
+        let Some(shared) = watcher.upgrade() else { return };
+        shared.telling.complete(peer, epoch, remote, reason.clone());
+    }));
+    if core.direction() == Direction::Inbound {
+        shared.arrivals.tell(&handle);
+    }
     if shared.is_stopping() {
         core.cut(CloseCode::GOING_AWAY);
     }
@@ -208,8 +230,9 @@ impl Actor for ConnectionActor {
         myself: ActorRef<ConnectionMessage>,
         arguments: Arguments,
     ) -> Result<State, ActorProcessingErr> {
-        let Arguments { connection, epoch } = arguments;
+        let Arguments { connection, epoch, span } = arguments;
         let span = tracing::info_span!(
+            parent: &span,
             "connection",
             peer = %connection.remote_identity().short(),
             epoch,
@@ -227,7 +250,8 @@ impl Actor for ConnectionActor {
             connection,
             myself,
             phase: Phase::Ready,
-            close_waiters: Vec::new(),
+            close_waiters: Waiting::default(),
+            reservations: Reservations::default(),
             frame_timer: None,
             lane_timer: None,
             span,
@@ -244,6 +268,9 @@ impl Actor for ConnectionActor {
             ConnectionMessage::Send { frame, credit, reply } => state.on_send(frame, credit, reply),
             ConnectionMessage::SendMany { frames, credit, reply } => {
                 send_many(state.core(), frames, credit, reply);
+            }
+            ConnectionMessage::Reserve { lane, frames, length, reply } => {
+                state.reservations.reserve(state.core(), (lane, frames, length), reply);
             }
             ConnectionMessage::Recv { reply } => state.on_recv(reply),
             ConnectionMessage::Subscribe { subscriber, reply } => {
@@ -279,9 +306,8 @@ impl State {
             }
         };
         let Some(reply) = reply else {
-            if let Err(error) = core.send_admitted(lane, frame, cost, None) {
-                debug!(%error, "a frame by message was not sent");
-            }
+            // Nobody asked what becomes of it.
+            drop(core.send_admitted(lane, frame, cost, None));
             return;
         };
         // The lane answers by the sink or, if it does not take the frame over, by the result.
@@ -345,8 +371,8 @@ impl State {
     fn on_watch_close(&mut self, reply: RpcReplyPort<CloseReason>) {
         match self.core().close_reason().filter(|_| self.core().is_complete()) {
             Some(reason) => answer(reply, reason),
-            None if self.close_waiters.len() < CLOSE_WAITERS_MAX => self.close_waiters.push(reply),
-            None => debug!("too many callers wait for the end"),
+            // Where too many wait the port is dropped, which tells the caller.
+            None => drop(self.close_waiters.add(reply)),
         }
     }
 
@@ -434,9 +460,10 @@ impl State {
     }
 
     fn on_close_deadline(&self) {
-        if let Phase::Draining { code, .. } = self.phase {
+        if let Phase::Draining { code, began_here, .. } = self.phase {
             info!("the limit of the close is reached; what is left is cut");
-            self.core().cut(code);
+            // A peer that ended its frames and does not close: that is not our application's wish.
+            self.core().cut(if began_here { code } else { CloseCode::HALF_CLOSED });
         }
     }
 
@@ -472,7 +499,7 @@ impl State {
     }
 
     fn tell_waiters(&mut self, reason: &CloseReason) {
-        for waiter in self.close_waiters.drain(..) {
+        for waiter in self.close_waiters.take() {
             answer(waiter, reason.clone());
         }
     }
@@ -480,6 +507,9 @@ impl State {
 
 impl Drop for State {
     fn drop(&mut self) {
+        if !self.core().is_over() {
+            self.span.in_scope(|| warn!("the connection's actor was killed or failed: it is cut"));
+        }
         // After an orderly end this changes nothing: the first reason wins.
         self.core().cut(CloseCode::ACTOR_FAILED);
         if let Some(reason) = self.core().close_reason() {

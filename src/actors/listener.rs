@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::task::JoinSet;
-use tracing::{debug, info};
+use tracing::{Instrument, debug, info};
 
 use super::events::NodeEvent;
 use super::{NodeShared, OwnedTask, connection, finish};
@@ -85,19 +85,24 @@ impl Actor for ListenerActor {
         message: ListenerMessage,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
-        match message {
-            ListenerMessage::Bound(bound) => state.on_bound(bound)?,
-            ListenerMessage::Established(established) => {
-                // Local work only: the spawn runs `pre_start`, which waits for nothing.
-                let supervisor = state.arguments.supervisor.clone();
-                connection::spawn(&state.arguments.shared, established, supervisor).await;
+        let span = state.arguments.shared.span.clone();
+        async {
+            match message {
+                ListenerMessage::Bound(bound) => state.on_bound(bound)?,
+                ListenerMessage::Established(established) => {
+                    // Local work only: the spawn runs `pre_start`, which waits for nothing.
+                    let supervisor = state.arguments.supervisor.clone();
+                    connection::spawn(&state.arguments.shared, established, supervisor).await;
+                }
+                ListenerMessage::Failed { remote, error } => state.on_failed(remote, error),
+                ListenerMessage::Stop => finish(&state.myself),
+                #[cfg(test)]
+                ListenerMessage::Panic => panic!("asked to by a test"),
             }
-            ListenerMessage::Failed { remote, error } => state.on_failed(remote, error),
-            ListenerMessage::Stop => finish(&state.myself),
-            #[cfg(test)]
-            ListenerMessage::Panic => panic!("asked to by a test"),
+            Ok(())
         }
-        Ok(())
+        .instrument(span)
+        .await
     }
 }
 
@@ -114,10 +119,12 @@ impl State {
                 (self.arguments.on_bound)(Arc::clone(&listener));
                 self.accepting = Some(accept(Arc::clone(&listener), self.myself.clone()));
                 self.listener = Some(listener);
-                self.arguments.shared.emit(NodeEvent::Listening { address });
-                if let Some(reply) = reply {
-                    drop(reply.send(Ok(address)));
+                if reply.is_some_and(|reply| reply.send(Ok(address)).is_err()) {
+                    // Who asked has gone: nobody would know of it, nor of a port that the system chose.
+                    finish(&self.myself);
+                    return Ok(());
                 }
+                self.arguments.shared.emit(NodeEvent::Listening { address });
                 Ok(())
             }
             (Err(error), Some(reply)) => {

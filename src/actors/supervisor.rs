@@ -16,18 +16,23 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ractor::{
-    Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent,
+    Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, DerivedActorRef, RpcReplyPort,
+    SupervisionEvent,
 };
-use tracing::{debug, error, info, warn};
+use tokio::sync::Semaphore;
+use tracing::{Instrument, debug, error, info, warn};
 
 use super::child::{Child, Kind, Running};
 use super::connection::ConnectionMessage;
 use super::connector::{self, Caller, ConnectReply, ConnectorActor, ConnectorMessage};
-use super::events::NodeEvent;
+use super::events::{self, EventBatch, Events, NodeEvent, SUBSCRIBERS_MAX, Subscribers};
+use super::handle::ConnectionHandle;
 use super::listener::{self, ListenerActor};
 use super::target::{Redial, Target};
-use super::{DRAINED, NodeShared, OwnedTask, finish};
+use super::waiting::Waiting;
+use super::{DRAINED, NodeShared, OwnedTask, answer, finish};
 use crate::error::{CloseCode, ConnectError, ListenError};
+use crate::identity::CertHash;
 use crate::restart::{RestartDecision, RestartState};
 use crate::transport::MsQuicListener;
 
@@ -65,6 +70,31 @@ pub enum SupervisorMessage {
         /// Whom.
         target: Target,
     },
+    /// Give what happens to an actor from here on, in batches.
+    Subscribe {
+        /// Gets the events. The next batch comes when the one before it is dropped; one that is
+        /// slow is told how many events it missed ([`NodeEvent::Lagged`]). The last batch says so.
+        subscriber: DerivedActorRef<EventBatch>,
+        /// Told whether it worked: there are at most 64 subscribers.
+        reply: Option<RpcReplyPort<bool>>,
+    },
+    /// Tell the active connection to a peer: the newest.
+    Peer {
+        /// Who.
+        peer: CertHash,
+        /// Told the connection, if there is one.
+        reply: RpcReplyPort<Option<ConnectionHandle>>,
+    },
+    /// Tell the active connection of each peer.
+    Peers {
+        /// Told the connections.
+        reply: RpcReplyPort<Vec<ConnectionHandle>>,
+    },
+    /// Tell all open connections.
+    Connections {
+        /// Told the connections.
+        reply: RpcReplyPort<Vec<ConnectionHandle>>,
+    },
     /// End everything in order.
     Shutdown {
         /// How long connections may drain.
@@ -85,10 +115,18 @@ pub struct Internal(Event);
 enum Event {
     Restart { key: u64 },
     Bound { key: u64, listener: Arc<MsQuicListener> },
+    CallerGone,
     Drained { cut: usize },
 }
 
 pub(crate) struct Supervisor;
+
+impl SupervisorMessage {
+    /// Somebody who asked for a connection of its own has gone.
+    pub(super) fn caller_gone() -> Self {
+        Self::Internal(Internal(Event::CallerGone))
+    }
+}
 
 pub(crate) struct State {
     shared: Arc<NodeShared>,
@@ -96,6 +134,9 @@ pub(crate) struct State {
     children: HashMap<u64, Child>,
     next_key: u64,
     draining: Option<(RpcReplyPort<usize>, OwnedTask)>,
+    subscribers: Subscribers,
+    /// It ends as it should.
+    in_order: bool,
 }
 
 impl Actor for Supervisor {
@@ -108,7 +149,15 @@ impl Actor for Supervisor {
         myself: ActorRef<SupervisorMessage>,
         shared: Arc<NodeShared>,
     ) -> Result<State, ActorProcessingErr> {
-        Ok(State { shared, myself, children: HashMap::new(), next_key: 0, draining: None })
+        Ok(State {
+            shared,
+            myself,
+            children: HashMap::new(),
+            next_key: 0,
+            draining: None,
+            subscribers: Arc::new(Semaphore::new(SUBSCRIBERS_MAX)),
+            in_order: false,
+        })
     }
 
     async fn handle(
@@ -117,19 +166,39 @@ impl Actor for Supervisor {
         message: SupervisorMessage,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
-        match message {
-            SupervisorMessage::Listen { address, reply } => state.on_listen(address, reply).await,
-            SupervisorMessage::StopListening { address } => state.on_stop_listening(address),
-            SupervisorMessage::Connect { target, reply } => state.on_connect(target, reply).await,
-            SupervisorMessage::Disconnect { target } => state.on_disconnect(&target),
-            SupervisorMessage::Shutdown { grace, reply } => state.on_shutdown(grace, reply),
-            SupervisorMessage::Internal(Internal(event)) => match event {
-                Event::Restart { key } => state.on_restart(key).await?,
-                Event::Bound { key, listener } => state.on_bound(key, listener),
-                Event::Drained { cut } => state.on_drained(cut),
-            },
+        let span = state.shared.span.clone();
+        async {
+            match message {
+                SupervisorMessage::Listen { address, reply } => {
+                    state.on_listen(address, reply).await;
+                }
+                SupervisorMessage::StopListening { address } => state.on_stop_listening(address),
+                SupervisorMessage::Connect { target, reply } => {
+                    state.on_connect(target, reply).await;
+                }
+                SupervisorMessage::Disconnect { target } => state.on_disconnect(&target),
+                SupervisorMessage::Subscribe { subscriber, reply } => {
+                    state.on_subscribe(subscriber, reply);
+                }
+                SupervisorMessage::Peer { peer, reply } => {
+                    answer(reply, state.shared.registry.get(&peer));
+                }
+                SupervisorMessage::Peers { reply } => answer(reply, state.shared.peers()),
+                SupervisorMessage::Connections { reply } => {
+                    answer(reply, state.shared.connections());
+                }
+                SupervisorMessage::Shutdown { grace, reply } => state.on_shutdown(grace, reply),
+                SupervisorMessage::Internal(Internal(event)) => match event {
+                    Event::Restart { key } => state.on_restart(key).await?,
+                    Event::Bound { key, listener } => state.on_bound(key, listener),
+                    Event::CallerGone => state.on_caller_gone(),
+                    Event::Drained { cut } => state.on_drained(cut),
+                },
+            }
+            Ok(())
         }
-        Ok(())
+        .instrument(span)
+        .await
     }
 
     async fn post_stop(
@@ -139,6 +208,7 @@ impl Actor for Supervisor {
     ) -> Result<(), ActorProcessingErr> {
         // Not only when the state is dropped: after a clean stop it travels to the parent, which
         // may be waiting for this very end.
+        state.in_order = true;
         state.end();
         Ok(())
     }
@@ -149,6 +219,7 @@ impl Actor for Supervisor {
         event: SupervisionEvent,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
+        let _in_span = state.shared.span.clone().entered();
         match event {
             SupervisionEvent::ActorTerminated(child, _, reason) => {
                 let done = reason.as_deref() == Some(DRAINED);
@@ -169,12 +240,10 @@ impl State {
         reply: RpcReplyPort<Result<SocketAddr, ListenError>>,
     ) {
         if self.shared.is_stopping() {
-            drop(reply.send(Err(ListenError::Stopped)));
-            return;
+            return answer(reply, Err(ListenError::Stopped));
         }
         let Some(key) = self.add(Kind::Listener { address, listener: None }) else {
-            drop(reply.send(Err(ListenError::Stopped)));
-            return;
+            return answer(reply, Err(ListenError::Stopped));
         };
         // A listener that does not start drops `reply`, which answers the caller.
         drop(self.start_listener(key, address, Some(reply)).await);
@@ -190,16 +259,41 @@ impl State {
 
     async fn on_connect(&mut self, target: Target, reply: ConnectReply) {
         if self.shared.is_stopping() {
-            drop(reply.send(Err(ConnectError::Stopped)));
-            return;
+            return answer(reply, Err(ConnectError::Stopped));
         }
         let caller = Caller { reply, redial: target.redial };
         let Err(caller) = self.ask_connector(&target, caller) else { return };
         let current = connector::Current::default();
         let kind = Kind::Connector { target: target.clone(), current: Arc::clone(&current) };
-        match self.add(kind) {
-            Some(key) => drop(self.start_connector(key, target, current, vec![caller]).await),
-            None => caller.answer(Err(ConnectError::Stopped)),
+        let mut callers = Waiting::default();
+        // The first of an empty list.
+        drop(callers.add(caller));
+        if let Some(key) = self.add(kind) {
+            // What does not start drops the callers, which answers them.
+            drop(self.start_connector(key, target, current, callers).await);
+        }
+    }
+
+    fn on_subscribe(
+        &self,
+        subscriber: DerivedActorRef<EventBatch>,
+        reply: Option<RpcReplyPort<bool>>,
+    ) {
+        let place = Arc::clone(&self.subscribers).try_acquire_owned();
+        if let Some(reply) = reply {
+            answer(reply, place.is_ok());
+        }
+        if let Ok(place) = place {
+            events::pass_on(Events::new(&self.shared), subscriber, place);
+        }
+    }
+
+    /// Whoever made a connection for that caller alone looks whether anybody waits.
+    fn on_caller_gone(&self) {
+        for child in self.children.values().filter(|child| child.kind.is_single()) {
+            if let Some(Running::Connector(connector)) = &child.running {
+                drop(connector.cast(ConnectorMessage::CallerGone));
+            }
         }
     }
 
@@ -257,6 +351,13 @@ impl State {
             if let Some(running) = &child.running {
                 running.stop();
             }
+            let mut callers = child.callers;
+            let stopping = self.shared.is_stopping();
+            for caller in callers.take() {
+                let stopped =
+                    if stopping { ConnectError::Stopped } else { ConnectError::Disconnected };
+                caller.answer(Err(stopped));
+            }
         }
     }
 
@@ -265,7 +366,8 @@ impl State {
         let restarts = RestartState::new(self.shared.config.restart).ok()?;
         let key = self.next_key;
         self.next_key += 1;
-        let child = Child { kind, restarts, running: None, timer: None, callers: Vec::new() };
+        let child =
+            Child { kind, restarts, running: None, timer: None, callers: Waiting::default() };
         self.children.insert(key, child);
         Some(key)
     }
@@ -299,7 +401,7 @@ impl State {
         key: u64,
         target: Target,
         current: connector::Current,
-        callers: Vec<Caller>,
+        callers: Waiting<Caller>,
     ) -> Result<(), ActorProcessingErr> {
         let arguments = connector::Arguments {
             shared: Arc::clone(&self.shared),
@@ -339,7 +441,7 @@ impl State {
             debug!(%id, cause, done, "a connection's actor ended");
             return Ok(());
         };
-        if done || child.kind.ends_with_failure() || self.shared.is_stopping() {
+        if done || child.kind.is_single() || self.shared.is_stopping() {
             if let Some(child) = self.children.remove(&key) {
                 self.pass_on(child);
             }
@@ -368,9 +470,9 @@ impl State {
     }
 
     /// Callers that came when the connector had just ended get another one.
-    fn pass_on(&self, ended: Child) {
+    fn pass_on(&self, mut ended: Child) {
         let Kind::Connector { target, .. } = ended.kind else { return };
-        for caller in ended.callers {
+        for caller in ended.callers.take() {
             let target = Target { redial: caller.redial, ..target.clone() };
             let again = SupervisorMessage::Connect { target, reply: caller.reply };
             // Sent to itself; at the end of the node the port is dropped.
@@ -424,7 +526,7 @@ impl State {
 
     fn on_drained(&mut self, cut: usize) {
         if let Some((reply, _)) = self.draining.take() {
-            drop(reply.send(cut));
+            answer(reply, cut);
         }
         finish(&self.myself);
     }
@@ -443,6 +545,11 @@ impl State {
 
 impl Drop for State {
     fn drop(&mut self) {
+        if !self.in_order {
+            let _in_span = self.shared.span.enter();
+            let connections = self.shared.registry.len();
+            warn!(connections, "the node's supervisor was killed or failed: the node is cut");
+        }
         self.end();
     }
 }

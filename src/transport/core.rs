@@ -101,6 +101,7 @@ pub(crate) struct ConnectionCore {
     changed: Notify,
     hook: OnceLock<Hook>,
     on_over: Mutex<Vec<OnOver>>,
+    on_complete: Mutex<Vec<OnOver>>,
     started: Instant,
     rtt_us: AtomicU32,
     /// Milliseconds after `started` of the last look at the statistics.
@@ -162,6 +163,7 @@ impl ConnectionCore {
                 changed: Notify::new(),
                 hook: OnceLock::new(),
                 on_over: Mutex::new(Vec::new()),
+                on_complete: Mutex::new(Vec::new()),
                 started: Instant::now(),
                 rtt_us: AtomicU32::new(0),
                 sampled_ms: AtomicU64::new(0),
