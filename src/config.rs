@@ -52,6 +52,13 @@ pub struct Limits {
     /// Time without an acknowledgement after which a connected peer is taken for gone (default 1 s,
     /// at most 10 min); with the keep-alive this makes a killed peer known in about 1.5 s.
     pub disconnect_time_max: Duration,
+    /// The largest packets that this side sends, with their IP and UDP headers, in bytes (default
+    /// 1,500; 1,248 to 1,500). Up to this the path is tried out, and what it once carried is taken for
+    /// granted: if its MTU falls below that, the connection ends with
+    /// [`CloseReason::TimedOut`](crate::CloseReason), and the next one fits itself to the path. Where
+    /// that happens (tunnels that come and go) set it to what every path carries, at both ends: 1,280
+    /// is what IPv6 promises. Smaller packets cost CPU.
+    pub path_mtu_max: u16,
     /// Unidirectional streams a peer may have open at once (default 16). Bidirectional ones: none.
     pub peer_streams_max: u16,
     /// Connections of one node, in both directions (default 16,384).
@@ -82,6 +89,7 @@ impl Default for Limits {
             keep_alive_interval: Duration::from_millis(500),
             idle_time_max: Duration::from_secs(3),
             disconnect_time_max: Duration::from_secs(1),
+            path_mtu_max: 1500,
             peer_streams_max: 16,
             connections_max: 16_384,
             handshakes_pending_max: 256,
@@ -105,6 +113,8 @@ impl Limits {
             ("control_lane_bytes_max", self.control_lane_bytes_max, 1 << 10, 1 << 30),
             ("inbound_bytes_max", self.inbound_bytes_max, 1 << 10, 1 << 30),
             ("node_receive_bytes_max", self.node_receive_bytes_max, 1 << 10, 1 << 40),
+            // The library begins with 1,248 and knows no more than 1,500.
+            ("path_mtu_max", usize::from(self.path_mtu_max), 1248, 1500),
             ("peer_streams_max", usize::from(self.peer_streams_max), 1, 1 << 10),
             ("connections_max", self.connections_max, 1, 1 << 20),
             ("handshakes_pending_max", self.handshakes_pending_max, 1, 1 << 16),

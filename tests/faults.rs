@@ -990,6 +990,84 @@ async fn a_network_that_goes_silent_is_noticed_at_both_ends() {
     end([client, server]).await;
 }
 
+/// A pair over a relay, whose path carried large packets and then carries only small ones.
+async fn over_a_path_that_shrinks(path_mtu_max: u16) -> (Node, Node, Relay, ConnectionHandle) {
+    let (a, b) = friends();
+    let set = |config: &mut moorline::NodeConfig| config.limits.path_mtu_max = path_mtu_max;
+    let (server, client) = (node_with(a, set).await, node_with(b, set).await);
+    let mut events = server.subscribe();
+    let address = within("listening", server.listen(loopback())).await.expect("a listener");
+    let relay = Relay::start(address).await;
+    let (at_client, at_server) = dial(&client, &Target::from(relay.address()), &mut events).await;
+    tokio::spawn(async move { while at_server.recv().await.is_ok() {} });
+    for _ in 0..20 {
+        within("a frame", at_client.send_acked(vec![1; 100_000])).await.expect("acknowledged");
+    }
+    relay.set_mtu(1300);
+    (server, client, relay, at_client)
+}
+
+#[tokio::test]
+async fn a_path_that_shrinks_ends_the_connection_and_the_next_one_fits_it() {
+    let (server, client, relay, old) = over_a_path_that_shrinks(1500).await;
+    let (mut events, mut at_server) = (client.subscribe(), server.subscribe());
+    let outcome = within("the outcome", old.send_acked(vec![2; 100_000])).await;
+    let Err(SendError::Closed { reason, outcome: Outcome::MaybeSent }) = outcome else {
+        panic!("{outcome:?}")
+    };
+    assert_eq!(reason, CloseReason::TimedOut);
+    let next = connected(&mut events).await;
+    let there = connected(&mut at_server).await;
+    tokio::spawn(async move { while there.recv().await.is_ok() {} });
+    within("a frame", next.send_acked(vec![3; 100_000])).await.expect("acknowledged");
+    drop((old, next));
+    end([client, server]).await;
+    drop(relay);
+}
+
+#[tokio::test]
+async fn a_path_that_shrinks_no_further_than_the_limit_is_not_noticed() {
+    let (server, client, relay, connection) = over_a_path_that_shrinks(1280).await;
+    for _ in 0..20 {
+        within("a frame", connection.send_acked(vec![2; 100_000])).await.expect("acknowledged");
+    }
+    assert_eq!(connection.close_reason(), None);
+    drop(connection);
+    end([client, server]).await;
+    drop(relay);
+}
+
+#[tokio::test]
+async fn a_connection_that_the_peer_has_forgotten_is_told_as_such() {
+    // Its peer gives it up while nothing comes through, as where this process is suspended.
+    let (a, b) = friends();
+    let server = node_with(a, |config| {
+        config.limits.keep_alive_interval = Duration::from_millis(50);
+        config.limits.disconnect_time_max = Duration::from_millis(200);
+    })
+    .await;
+    let client = node_with(b, |config| {
+        config.limits.keep_alive_interval = Duration::from_millis(50);
+        config.limits.disconnect_time_max = LIMIT;
+    })
+    .await;
+    let (mut at_a, mut at_b) = (server.subscribe(), client.subscribe());
+    let address = within("listening", server.listen(loopback())).await.expect("a listener");
+    let relay = Relay::start(address).await;
+    let target = Target::from(relay.address()).redial(Redial::Never);
+    let (at_client, at_server) = dial(&client, &target, &mut at_a).await;
+    relay.cut();
+    assert_eq!(within("the end there", at_server.closed()).await, CloseReason::TimedOut);
+    assert_eq!(at_client.close_reason(), None, "it does not know yet");
+    relay.mend();
+    let reason = within("the end here", at_client.closed()).await;
+    assert_eq!(reason, CloseReason::Forgotten);
+    assert_eq!((reason.kind(), reason.side()), (ErrorKind::Retry, Some(Side::Peer)));
+    assert!(reason.to_string().contains("does not know this connection any more"), "{reason}");
+    assert_eq!(disconnected(&mut at_b).await.1, CloseReason::Forgotten);
+    end([client, server]).await;
+}
+
 #[tokio::test]
 async fn a_dial_outlives_the_loss_of_its_first_packets() {
     let (a, b) = friends();

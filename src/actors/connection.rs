@@ -18,22 +18,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use ractor::{
-    Actor, ActorCell, ActorProcessingErr, ActorRef, ActorStatus, DerivedActorRef, RpcReplyPort,
-};
+use ractor::{Actor, ActorProcessingErr, ActorRef, ActorStatus, DerivedActorRef, RpcReplyPort};
 use tracing::{Span, debug, info, warn};
 
 use super::frame_batch::FrameBatch;
-use super::handle::{ConnectionHandle, ConnectionStats, Credit, stats};
+#[cfg(doc)]
+use super::handle::ConnectionHandle;
+use super::handle::{ConnectionStats, Credit, stats};
 use super::reserve::Reservations;
 use super::send_many::send_many;
 use super::waiting::Waiting;
-use super::{NodeShared, OwnedTask, answer, answer_once, finish};
+use super::{OwnedTask, answer, answer_once, finish};
 use crate::error::{CloseCode, CloseReason, Outcome, RecvError, SendError, SendManyError};
 use crate::transport::core::{ConnectionCore, Notice};
 use crate::transport::inbound::Subscriber;
 use crate::transport::lane::OutcomeSink;
-use crate::transport::{Direction, Lane, MsQuicNetConnection};
+use crate::transport::{Lane, MsQuicNetConnection};
 
 /// How long the end of the peer's frames waits for somebody to take the next frame: a reader that
 /// is at work comes back for more, and where nobody reads, the peer should not wait for long.
@@ -173,53 +173,6 @@ pub(crate) struct State {
     span: Span,
 }
 
-/// Spawns the actor of an established connection and makes it known.
-pub(crate) async fn spawn(
-    shared: &Arc<NodeShared>,
-    connection: MsQuicNetConnection,
-    supervisor: ActorCell,
-) -> Option<ConnectionHandle> {
-    let epoch = shared.epochs.next();
-    let core = Arc::clone(connection.core());
-    let handle = {
-        let (peer, remote) = (connection.remote_identity(), connection.remote_addr());
-        let addresses = (connection.local_addr(), peer, remote);
-        let arguments = Arguments { connection, epoch, span: shared.span.clone() };
-        let spawned = Actor::spawn_linked(None, ConnectionActor, arguments, supervisor).await;
-        let (actor, _) = spawned.ok()?;
-        ConnectionHandle::new(Arc::clone(&core), actor, epoch, addresses)
-    };
-    let (peer, remote) = (handle.peer(), handle.remote_addr());
-    if shared.registry.insert(peer, epoch, handle.clone()).is_err() {
-        core.cut(CloseCode::TOO_MANY_CONNECTIONS);
-        return None;
-    }
-    if core.direction() == Direction::Inbound {
-        // The sign of acceptance that a dialling peer waits for.
-        drop(core.send_stream(Lane::Data, true));
-    }
-    shared.telling.connected(handle.clone());
-    let watcher = Arc::downgrade(shared);
-    core.on_over(Box::new(move |_| {
-        let Some(shared) = watcher.upgrade() else { return };
-        shared.telling.over(peer);
-        shared.registry.remove(&peer, epoch);
-        shared.left.notify_waiters();
-    }));
-    let watcher = Arc::downgrade(shared);
-    core.on_complete(Box::new(move |reason| {
-        let Some(shared) = watcher.upgrade() else { return };
-        shared.telling.complete(peer, epoch, remote, reason.clone());
-    }));
-    if core.direction() == Direction::Inbound {
-        shared.arrivals.tell(&handle);
-    }
-    if shared.is_stopping() {
-        core.cut(CloseCode::GOING_AWAY);
-    }
-    Some(handle)
-}
-
 impl Actor for ConnectionActor {
     type Msg = ConnectionMessage;
     type State = State;
@@ -231,7 +184,7 @@ impl Actor for ConnectionActor {
         arguments: Arguments,
     ) -> Result<State, ActorProcessingErr> {
         let Arguments { connection, epoch, span } = arguments;
-        let span = tracing::info_span!(
+        let span = tracing::error_span!(
             parent: &span,
             "connection",
             peer = %connection.remote_identity().short(),

@@ -16,13 +16,14 @@ use std::time::{Duration, Instant};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tracing::{Instrument, info};
 
+use super::establish::establish;
 use super::events::NodeEvent;
 use super::handle::ConnectionHandle;
 use super::redial::{Effect, End, Input, Machine, Outlook};
 use super::supervisor::SupervisorMessage;
 use super::target::{Redial, Target};
 use super::waiting::{CALLERS_MAX, Waiter, Waiting};
-use super::{NodeShared, OwnedTask, connection, finish};
+use super::{NodeShared, OwnedTask, finish};
 use crate::error::{CloseCode, CloseReason, ConnectError};
 use crate::identity::CertHash;
 use crate::transport::{Direction, MsQuicNetConnection};
@@ -213,7 +214,7 @@ impl State {
     async fn on_established(&mut self, generation: u64, established: MsQuicNetConnection) {
         let Arguments { shared, supervisor, .. } = &self.arguments;
         let (peer, limit) = (established.remote_addr(), shared.config.limits.connections_max);
-        let Some(handle) = connection::spawn(shared, established, supervisor.clone()).await else {
+        let Some(handle) = establish(shared, established, supervisor.clone()).await else {
             self.on_failed(generation, ConnectError::TooManyConnections { peer, limit });
             return;
         };

@@ -387,7 +387,8 @@ pub(super) fn stats(core: &ConnectionCore) -> ConnectionStats {
     }
 }
 
-/// The same connection of the same node.
+/// The same connection of the same node. As a key of a map a handle does not change, which
+/// `clippy::mutable_key_type` cannot see.
 impl PartialEq for ConnectionHandle {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.core, &other.core)

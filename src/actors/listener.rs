@@ -18,8 +18,9 @@ use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::task::JoinSet;
 use tracing::{Instrument, debug, info};
 
+use super::establish::establish;
 use super::events::NodeEvent;
-use super::{NodeShared, OwnedTask, connection, finish};
+use super::{NodeShared, OwnedTask, finish};
 use crate::error::{AcceptError, ListenError};
 use crate::transport::{MsQuicListener, MsQuicNetConnection};
 
@@ -92,7 +93,7 @@ impl Actor for ListenerActor {
                 ListenerMessage::Established(established) => {
                     // Local work only: the spawn runs `pre_start`, which waits for nothing.
                     let supervisor = state.arguments.supervisor.clone();
-                    connection::spawn(&state.arguments.shared, established, supervisor).await;
+                    establish(&state.arguments.shared, established, supervisor).await;
                 }
                 ListenerMessage::Failed { remote, error } => state.on_failed(remote, error),
                 ListenerMessage::Stop => finish(&state.myself),

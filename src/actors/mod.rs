@@ -18,6 +18,7 @@ mod arrivals;
 mod child;
 pub(crate) mod connection;
 pub(crate) mod connector;
+mod establish;
 pub(crate) mod events;
 pub(crate) mod frame_batch;
 pub(crate) mod handle;
@@ -67,7 +68,8 @@ pub(crate) struct NodeShared {
     pub(crate) transport: MsQuicTransport,
     pub(crate) registry: Registry<ConnectionHandle>,
     pub(crate) epochs: EpochSource,
-    pub(crate) telling: Telling,
+    /// Connections hold a share until their end is told.
+    pub(crate) telling: Arc<Telling>,
     pub(crate) arrivals: Arrivals,
     /// Names the node, by its identity, in whatever is logged for it.
     pub(crate) span: Span,
@@ -83,12 +85,13 @@ impl NodeShared {
     pub(crate) fn new(config: NodeConfig, transport: MsQuicTransport) -> Arc<Self> {
         let identity = config.credential.identity().short();
         Arc::new(Self {
-            span: tracing::info_span!(parent: None, "node", %identity),
+            // At this level it is there whatever is filtered: warnings and errors name the node too.
+            span: tracing::error_span!(parent: None, "node", %identity),
             registry: Registry::new(config.limits.connections_max),
             config,
             transport,
             epochs: EpochSource::new(),
-            telling: Telling::new(),
+            telling: Arc::new(Telling::new()),
             arrivals: Arrivals::default(),
             stopping: AtomicBool::new(false),
             left: Notify::new(),

@@ -9,6 +9,9 @@
 //! that a child that was stopped is not resurrected; connections are never restarted; whatever
 //! way this actor ends, every connection is closed with a code.
 
+mod drain;
+mod message;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,107 +29,20 @@ use super::child::{Child, Kind, Running};
 use super::connection::ConnectionMessage;
 use super::connector::{self, Caller, ConnectReply, ConnectorActor, ConnectorMessage};
 use super::events::{self, EventBatch, Events, NodeEvent, SUBSCRIBERS_MAX, Subscribers};
-use super::handle::ConnectionHandle;
 use super::listener::{self, ListenerActor};
 use super::target::{Redial, Target};
 use super::waiting::Waiting;
+pub use message::SupervisorMessage;
+
+use drain::{CUT_TIME_MAX, drain};
+use message::{Event, Internal};
+
 use super::{DRAINED, NodeShared, OwnedTask, answer, finish};
 use crate::error::{CloseCode, ConnectError, ListenError};
-use crate::identity::CertHash;
 use crate::restart::{RestartDecision, RestartState};
 use crate::transport::MsQuicListener;
 
-/// How long peers may take to acknowledge the close of their connections.
-const PEERS_TOLD_MAX: Duration = Duration::from_millis(500);
-
-/// How long the transport may take to end what is cut without telling anybody.
-const CUT_TIME_MAX: Duration = Duration::from_secs(2);
-
-/// What a node's root can be asked.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum SupervisorMessage {
-    /// Listen on an address.
-    Listen {
-        /// Where; port 0 takes any free one.
-        address: SocketAddr,
-        /// Told the bound address.
-        reply: RpcReplyPort<Result<SocketAddr, ListenError>>,
-    },
-    /// Stop listening on a bound address; its connections live on.
-    StopListening {
-        /// The bound address.
-        address: SocketAddr,
-    },
-    /// Connect, or share the connection to the same target.
-    Connect {
-        /// Whom to connect to.
-        target: Target,
-        /// Told the connection.
-        reply: ConnectReply,
-    },
-    /// Stop keeping a target connected; an open connection lives on.
-    Disconnect {
-        /// Whom.
-        target: Target,
-    },
-    /// Give what happens to an actor from here on, in batches.
-    Subscribe {
-        /// Gets the events. The next batch comes when the one before it is dropped; one that is
-        /// slow is told how many events it missed ([`NodeEvent::Lagged`]). The last batch says so.
-        subscriber: DerivedActorRef<EventBatch>,
-        /// Told whether it worked: there are at most 64 subscribers.
-        reply: Option<RpcReplyPort<bool>>,
-    },
-    /// Tell the active connection to a peer: the newest.
-    Peer {
-        /// Who.
-        peer: CertHash,
-        /// Told the connection, if there is one.
-        reply: RpcReplyPort<Option<ConnectionHandle>>,
-    },
-    /// Tell the active connection of each peer.
-    Peers {
-        /// Told the connections.
-        reply: RpcReplyPort<Vec<ConnectionHandle>>,
-    },
-    /// Tell all open connections.
-    Connections {
-        /// Told the connections.
-        reply: RpcReplyPort<Vec<ConnectionHandle>>,
-    },
-    /// End everything in order.
-    Shutdown {
-        /// How long connections may drain.
-        grace: Duration,
-        /// Told how many connections had to be cut.
-        reply: RpcReplyPort<usize>,
-    },
-    /// From the supervisor's own timers and children.
-    Internal(Internal),
-}
-
-/// What only the supervisor tells itself.
-#[derive(Debug)]
-#[allow(unnameable_types, reason = "opaque: only the supervisor makes one")]
-pub struct Internal(Event);
-
-#[derive(Debug)]
-enum Event {
-    Restart { key: u64 },
-    Bound { key: u64, listener: Arc<MsQuicListener> },
-    CallerGone,
-    Drained { cut: usize },
-}
-
 pub(crate) struct Supervisor;
-
-impl SupervisorMessage {
-    /// Somebody who asked for a connection of its own has gone.
-    pub(super) fn caller_gone() -> Self {
-        Self::Internal(Internal(Event::CallerGone))
-    }
-}
 
 pub(crate) struct State {
     shared: Arc<NodeShared>,
@@ -552,34 +468,4 @@ impl Drop for State {
         }
         self.end();
     }
-}
-
-/// Waits until the connections have ended, cutting what is left after `grace`, and then until
-/// MsQuic has no handle left; returns how many connections were cut.
-async fn drain(shared: &NodeShared, grace: Duration) -> usize {
-    let Ok(registration) = shared.transport.registration() else { return 0 };
-    let ended = async {
-        loop {
-            let left = shared.left.notified();
-            tokio::pin!(left);
-            left.as_mut().enable();
-            if shared.registry.is_empty() {
-                return;
-            }
-            left.await;
-        }
-    };
-    let ended = tokio::time::timeout(grace, ended).await.is_ok();
-    let left = if ended { Vec::new() } else { shared.registry.connections() };
-    for (_, _, handle) in &left {
-        handle.core().cut(CloseCode::GOING_AWAY);
-    }
-    if !registration.wait_idle(PEERS_TOLD_MAX).await {
-        // Handshakes on their way, and peers that do not answer.
-        registration.cut_silently();
-        if !registration.wait_idle(CUT_TIME_MAX).await {
-            warn!(handles = registration.live_handles(), "handles are left after the shutdown");
-        }
-    }
-    left.len()
 }

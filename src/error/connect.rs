@@ -128,7 +128,7 @@ pub enum ConnectError {
         /// What was dialled.
         remote: String,
         /// Why, for each address, in the order in which they failed.
-        failures: Vec<ConnectError>,
+        failures: Vec<Self>,
     },
     /// This node has as many connections as it may.
     #[error("cannot connect to {peer}: the node already has {limit} connections")]

@@ -9,13 +9,12 @@
 //! Invariants: one deadline over all of it; what was not ready in this process is not told as the
 //! peer's silence; a dial that is given up, or whose race another address won, ends every attempt.
 
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
-
-use std::net::SocketAddr;
 
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep_until, timeout_at};
@@ -83,6 +82,14 @@ impl Dial {
         self,
         transport: &MsQuicTransport,
     ) -> Result<MsQuicNetConnection, ConnectError> {
+        self.run_with(transport, &Resolver::system()).await
+    }
+
+    async fn run_with(
+        self,
+        transport: &MsQuicTransport,
+        resolver: &Arc<Resolver>,
+    ) -> Result<MsQuicNetConnection, ConnectError> {
         let begun = Instant::now();
         let remote = || self.remote.to_string();
         validate_alpns(&self.alpns)
@@ -98,8 +105,7 @@ impl Dial {
         let addresses = match plan {
             Plan::Addresses(addresses) => addresses,
             Plan::LookUp { host, port } => {
-                let found = Resolver::system();
-                let found = timeout_at(deadline.into(), found.look_up(&host, port)).await;
+                let found = timeout_at(deadline.into(), resolver.look_up(&host, port)).await;
                 let late = || Err(format!("no answer from the name service within {limit:?}"));
                 found
                     .unwrap_or_else(|_| late())
@@ -295,4 +301,55 @@ async fn first_of(running: &mut [Attempt]) -> (usize, Result<MsQuicNetConnection
         Poll::Pending
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Limits;
+    use crate::error::ErrorKind;
+
+    const LIMIT: Duration = Duration::from_secs(2);
+
+    /// Dials a name that resolves after `slow` to an address where nobody answers.
+    async fn dial_slowly(slow: Duration) -> (ConnectError, Duration) {
+        let hole = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        let silent = hole.local_addr().expect("it is bound");
+        let resolver = Resolver::new(move |_| {
+            // not synchronisation: this is how long the name service takes
+            std::thread::sleep(slow);
+            Ok(vec![silent])
+        });
+        let limits = Limits { handshake_time_max: LIMIT, ..Limits::default() };
+        let transport = MsQuicTransport::with_limits(limits).expect("limits");
+        let dial = Dial {
+            remote: RemoteAddr::from(format!("slow.test:{}", silent.port())),
+            alpns: vec!["test".to_owned()],
+            credential: NetCredential::generate_self_signed(&["test"], &[]).expect("one"),
+            expected: None,
+            until_accepted: true,
+        };
+        let begun = Instant::now();
+        let dialled = dial.run_with(&transport, &resolver);
+        let dialled = tokio::time::timeout(LIMIT * 5, dialled).await.expect("it has a deadline");
+        (dialled.map(drop).expect_err("nobody is there"), begun.elapsed())
+    }
+
+    #[tokio::test]
+    async fn a_slow_name_and_a_silent_peer_share_one_deadline_and_each_is_told_its_own_time() {
+        let slow = LIMIT / 2;
+        let (error, took) = dial_slowly(slow).await;
+        assert!((LIMIT..LIMIT * 5 / 4).contains(&took), "{took:?}");
+        let ConnectError::TimedOut { after, .. } = error else { panic!("{error:?}") };
+        assert!(after <= LIMIT - slow && after > LIMIT / 8, "{after:?}");
+    }
+
+    #[tokio::test]
+    async fn a_name_that_takes_all_the_time_is_not_told_as_a_silent_peer() {
+        let (error, took) = dial_slowly(LIMIT * 3 / 2).await;
+        assert!((LIMIT..LIMIT * 5 / 4).contains(&took), "{took:?}");
+        assert_eq!(error.kind(), ErrorKind::Retry);
+        let ConnectError::Resolve { name, problem } = error else { panic!("{error:?}") };
+        assert!(name.starts_with("slow.test:") && problem.contains("name service"), "{problem}");
+    }
 }

@@ -252,7 +252,7 @@ impl MsQuicNetIncomingRequest {
     /// Refuses the connection with `code`.
     ///
     /// Before the handshake is done QUIC hides the code from the peer, which sees
-    /// [`CloseReason::Refused`] (RFC 9000, section 10.2.3).
+    /// [`CloseReason::Refused`](crate::CloseReason::Refused) (RFC 9000, section 10.2.3).
     pub fn refuse(mut self, code: CloseCode) {
         if let Some(core) = self.core.take() {
             core.cut(code);

@@ -1,0 +1,355 @@
+//! Where a peer is: several addresses, every form of one, names, and the one deadline over all.
+
+mod common;
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
+use std::time::{Duration, Instant};
+
+use common::relay::Relay;
+use common::{
+    LIMIT, closed_port, connected, friends, loopback, node, node_with, stranger, until, within,
+};
+use moorline::{
+    AcceptError, CertificateRefused, CloseReason, ConnectError, ErrorKind, MsQuicTransport, Node,
+    NodeEvent, Redial, Refusal, RemoteAddr, Target,
+};
+
+/// Takes datagrams and never answers.
+fn black_hole() -> (UdpSocket, SocketAddr) {
+    let socket = UdpSocket::bind(loopback()).expect("a socket");
+    let address = socket.local_addr().expect("a bound socket");
+    (socket, address)
+}
+
+fn nobody() -> SocketAddr {
+    closed_port().to_string().parse().expect("an address")
+}
+
+async fn listen(node: &Node) -> SocketAddr {
+    within("listening", node.listen(loopback())).await.expect("a listener")
+}
+
+async fn close<const N: usize>(nodes: [Node; N]) {
+    for node in nodes {
+        within("the end of a node", node.close(LIMIT)).await.expect("an orderly end");
+    }
+}
+
+fn single(addresses: Vec<SocketAddr>) -> Target {
+    Target::from(addresses).redial(Redial::Never)
+}
+
+// ---- several addresses -------------------------------------------------------------------------
+
+#[tokio::test]
+async fn a_peer_is_reached_at_whichever_of_its_addresses_answers() {
+    let (a, b) = friends();
+    let (server, client) = (node(a).await, node(b).await);
+    let (_hole, silent) = black_hole();
+    let address = listen(&server).await;
+    for addresses in [
+        vec![nobody(), address],
+        vec![silent, address],
+        vec![silent, nobody(), address],
+        // A listener of another address is on that port: the library says "no such protocol".
+        vec![SocketAddr::new(Ipv6Addr::LOCALHOST.into(), address.port()), address],
+    ] {
+        let begun = Instant::now();
+        let target = single(addresses).expect(server.identity());
+        let handle = within("connecting", client.connect(target.clone())).await;
+        let handle = handle.unwrap_or_else(|error| panic!("{target}: {error}"));
+        assert_eq!(handle.remote_addr(), address);
+        assert!(begun.elapsed() < Duration::from_secs(5), "{target}: {:?}", begun.elapsed());
+    }
+    close([client, server]).await;
+}
+
+#[tokio::test]
+async fn the_error_names_each_address_with_its_reason() {
+    let (wrong, us) = friends();
+    let expected = stranger().identity();
+    let wrong = node(wrong).await;
+    let limit = Duration::from_secs(1);
+    let client = node_with(us, |config| config.limits.handshake_time_max = limit).await;
+    let (_hole, silent) = black_hole();
+    let found = listen(&wrong).await;
+    let begun = Instant::now();
+    let target = single(vec![silent, nobody(), found]).expect(expected);
+    let error = within("connecting", client.connect(target)).await.expect_err("no such peer");
+    assert!((limit..limit * 3).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    assert_eq!(error.kind(), ErrorKind::Retry, "one of them may pass");
+    let message = error.to_string();
+    for part in [
+        format!("{silent}: no answer within"),
+        format!("{}: nothing listens there", nobody()),
+        format!("{found}: we refused the peer's certificate"),
+    ] {
+        assert!(message.contains(&part), "{part:?} is not in {message:?}");
+    }
+    let ConnectError::Addresses { failures, .. } = error else { panic!("{error:?}") };
+    assert_eq!(failures.len(), 3);
+    let unexpected = |failure: &ConnectError| {
+        let ConnectError::CertificateRefused { refused, .. } = failure else { return false };
+        matches!(**refused, CertificateRefused::ByUs { refusal: Refusal::Unexpected { .. }, .. })
+    };
+    assert!(failures.iter().any(unexpected), "{failures:?}");
+    // Nothing here could pass.
+    let target = single(vec![found, found, "[::ffff:127.0.0.1]:0".parse().expect("one")]);
+    let error = within("connecting", client.connect(target)).await.expect_err("no port");
+    assert_eq!(error.kind(), ErrorKind::Never);
+    assert!(matches!(error, ConnectError::Address { .. }), "{error:?}");
+    close([client, wrong]).await;
+}
+
+#[tokio::test]
+async fn a_peer_that_is_not_the_expected_one_or_refuses_us_is_passed_over() {
+    let (a, b) = friends();
+    let (other, not_trusting) = (stranger().trust_hash(b.identity()), stranger());
+    let b = b.trust_hash(other.identity()).trust_hash(not_trusting.identity());
+    let identity = a.identity();
+    let [server, other, not_trusting, client] =
+        [node(a).await, node(other).await, node(not_trusting).await, node(b).await];
+    let [right, wrong, refusing] =
+        [listen(&server).await, listen(&other).await, listen(&not_trusting).await];
+    let expecting = single(vec![wrong, right]).expect(identity);
+    let handle = within("connecting", client.connect(expecting)).await.expect("the right one");
+    assert_eq!((handle.peer(), handle.remote_addr()), (identity, right));
+    let handle = within("connecting", client.connect(single(vec![refusing, right]))).await;
+    assert_eq!(handle.expect("the one that accepts").remote_addr(), right);
+    close([client, server, other, not_trusting]).await;
+}
+
+#[tokio::test]
+async fn who_loses_the_race_leaves_no_connection_behind() {
+    let (a, b) = friends();
+    let (server, client) = (node(a).await, node(b).await);
+    let address = listen(&server).await;
+    let relays = [Relay::start(address).await, Relay::start(address).await];
+    // The first packets are lost, so that several attempts are under way when one gets through.
+    relays.iter().for_each(|relay| relay.lose_to_server(1));
+    let addresses = relays.iter().map(Relay::address).chain([address]).collect();
+    let handle = within("connecting", client.connect(single(addresses))).await.expect("accepted");
+    assert_eq!(handle.remote_addr(), address);
+    assert_eq!(client.connections().len(), 1);
+    until("the server has the one", || server.connections().len() == 1).await;
+    // What was on its way has ended, here and there.
+    drop(handle);
+    close([client]).await;
+    until("the server has none", || server.connections().is_empty()).await;
+    close([server]).await;
+}
+
+#[tokio::test]
+async fn a_dial_of_many_addresses_that_is_given_up_leaves_nothing_behind() {
+    let transport = MsQuicTransport::new();
+    let holes: Vec<_> = (0..4).map(|_| black_hole()).collect();
+    let addresses: Vec<SocketAddr> = holes.iter().map(|(_, address)| *address).collect();
+    let dial = transport.connect(addresses, &["test"], stranger());
+    let given_up = tokio::time::timeout(Duration::from_secs(1), dial).await;
+    assert!(given_up.is_err(), "nobody answers there");
+    let registration = transport.registration().expect("open");
+    assert!(registration.wait_idle(LIMIT).await, "{} handles", registration.live_handles());
+}
+
+// ---- forms -------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn a_node_on_the_unspecified_address_of_ipv6_takes_peers_of_both_families() {
+    let (a, b) = friends();
+    let (server, client) = (node(a).await, node(b).await);
+    let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
+    let bound = within("listening", server.listen(any)).await.expect("a listener");
+    assert_eq!(bound.ip(), any.ip());
+    let mut events = server.subscribe();
+    for ip in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
+        let ip: IpAddr = ip.parse().expect("an address");
+        let target = Target::from(SocketAddr::new(ip, bound.port())).redial(Redial::Never);
+        let here = within("connecting", client.connect(target)).await;
+        let here = here.unwrap_or_else(|error| panic!("{ip}: {error}"));
+        let there = connected(&mut events).await;
+        assert_eq!(here.remote_addr().ip(), ip.to_canonical());
+        assert_eq!(there.remote_addr().ip().to_canonical(), ip.to_canonical());
+        within("a send", here.send_acked("frame")).await.expect("acknowledged");
+        assert_eq!(within("a frame", there.recv()).await.expect("a frame"), "frame");
+    }
+    close([client, server]).await;
+}
+
+#[tokio::test]
+async fn an_ipv4_address_in_the_clothes_of_ipv6_is_listened_on_and_dialled() {
+    let (a, b) = friends();
+    let (server, client) = (node(a).await, node(b).await);
+    let mapped: SocketAddr = "[::ffff:127.0.0.1]:0".parse().expect("an address");
+    let bound = within("listening", server.listen(mapped)).await.expect("a listener");
+    assert_eq!(bound.ip(), IpAddr::from([127, 0, 0, 1]));
+    let text = format!("[::ffff:127.0.0.1]:{}", bound.port());
+    let handle = within("connecting", client.connect(text.as_str())).await.expect("accepted");
+    assert_eq!(handle.remote_addr(), bound);
+    // It is the same target, whatever it wears.
+    let again = within("connecting", client.connect(bound)).await.expect("accepted");
+    assert_eq!(again, handle);
+    drop((handle, again));
+    close([client, server]).await;
+}
+
+/// A link-local address of this machine, with the number and the name of its interface.
+fn link_local() -> Option<(SocketAddrV6, String)> {
+    let table = std::fs::read_to_string("/proc/net/if_inet6").ok()?;
+    table.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [ip, index, _, _, flags, name] = fields[..] else { return None };
+        let ip = Ipv6Addr::from(u128::from_str_radix(ip, 16).ok()?);
+        let (index, flags) = (u32::from_str_radix(index, 16).ok()?, u8::from_str_radix(flags, 16));
+        // Not one that is still being tried out (IFA_F_TENTATIVE).
+        let usable = ip.is_unicast_link_local() && flags.ok()? & 0x40 == 0;
+        usable.then(|| (SocketAddrV6::new(ip, 0, 0, index), name.to_owned()))
+    })
+}
+
+#[tokio::test]
+async fn a_link_local_address_is_dialled_by_the_number_and_the_name_of_its_interface() {
+    let Some((address, interface)) = link_local() else {
+        eprintln!("no interface of this machine has a link-local address: nothing to dial");
+        return;
+    };
+    let (a, b) = friends();
+    let (server, client) = (node(a).await, node(b).await);
+    let bound = within("listening", server.listen(address.into())).await.expect("a listener");
+    let (ip, port) = (address.ip(), bound.port());
+    for zone in [address.scope_id().to_string(), interface] {
+        let text = format!("[{ip}%{zone}]:{port}");
+        let target = Target::from(text.as_str()).redial(Redial::Never);
+        let handle = within("connecting", client.connect(target)).await;
+        let handle = handle.unwrap_or_else(|error| panic!("{text}: {error}"));
+        within("a send", handle.send_acked("frame")).await.expect("acknowledged");
+    }
+    let text = format!("[{ip}%no_such_link]:{port}");
+    let error = within("connecting", client.connect(text.as_str())).await.expect_err("no link");
+    assert!(matches!(error, ConnectError::Resolve { .. }), "{error:?}");
+    let text = format!("[{ip}]:{port}");
+    let error = within("connecting", client.connect(text.as_str())).await.expect_err("which?");
+    assert_eq!(error.kind(), ErrorKind::Never);
+    assert!(error.to_string().contains("needs its interface"), "{error}");
+    close([client, server]).await;
+}
+
+#[tokio::test]
+async fn a_name_leads_to_its_peer() {
+    let (a, b) = friends();
+    let (server, client) = (node(a).await, node(b).await);
+    let name = format!("localhost:{}", listen(&server).await.port());
+    let handle = within("connecting", client.connect(name.as_str())).await.expect("accepted");
+    assert!(handle.remote_addr().ip().is_loopback());
+    drop(handle);
+    close([client, server]).await;
+}
+
+#[tokio::test]
+async fn a_network_that_this_machine_has_no_way_to_is_told_in_words() {
+    // The documentation's network (RFC 3849): routed nowhere, and refused where there is no route.
+    let client = node_with(stranger(), |config| {
+        config.limits.handshake_time_max = Duration::from_secs(1);
+    })
+    .await;
+    let error = within("connecting", client.connect("[2001:db8::1]:4433")).await;
+    let error = error.expect_err("nobody is there");
+    assert_eq!(error.kind(), ErrorKind::Retry);
+    match &error {
+        ConnectError::Closed { reason: CloseReason::NoRoute, .. } => {
+            assert!(error.to_string().contains("no way to that address"), "{error}");
+        }
+        // A machine with a default route sends it out, and nobody answers or a router says no.
+        ConnectError::TimedOut { .. } | ConnectError::Unreachable { .. } => {}
+        error => panic!("{error:?}"),
+    }
+    close([client]).await;
+}
+
+#[test]
+fn a_remote_address_is_made_from_whatever_people_have() {
+    let address: SocketAddr = "127.0.0.1:4433".parse().expect("an address");
+    assert_eq!(RemoteAddr::from("127.0.0.1:4433"), RemoteAddr::from(address));
+    assert_eq!("127.0.0.1:4433".parse(), Ok(RemoteAddr::from(address)));
+    assert_eq!(RemoteAddr::from(&[address][..]), RemoteAddr::from(vec![address]));
+    assert!("127.0.0.1".parse::<RemoteAddr>().is_err());
+}
+
+// ---- the deadline ------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn a_dial_of_many_silent_addresses_takes_no_longer_than_one() {
+    let limit = Duration::from_secs(1);
+    let client = node_with(stranger(), |config| config.limits.handshake_time_max = limit).await;
+    let holes: Vec<_> = (0..20).map(|_| black_hole()).collect();
+    let addresses: Vec<SocketAddr> = holes.iter().map(|(_, address)| *address).collect();
+    let begun = Instant::now();
+    let error = within("connecting", client.connect(single(addresses))).await.expect_err("nobody");
+    let took = begun.elapsed();
+    assert!((limit * 8 / 10..limit * 2).contains(&took), "took {took:?}");
+    let ConnectError::Addresses { failures, .. } = error else { panic!("{error:?}") };
+    assert_eq!(failures.len(), 16, "the first sixteen count, and each of them was tried");
+    for failure in &failures {
+        assert!(matches!(failure, ConnectError::TimedOut { .. }), "{failure:?}");
+    }
+    close([client]).await;
+}
+
+#[tokio::test]
+async fn the_deadline_of_an_inbound_handshake_begins_when_the_peer_asks() {
+    // Longer than the second after which an unanswered packet is sent again: each one begins the
+    // library's own time anew.
+    let limit = Duration::from_millis(1500);
+    let (a, b) = friends();
+    let mut limits = moorline::Limits::default();
+    limits.handshake_time_max = limit;
+    let transport = MsQuicTransport::with_limits(limits).expect("limits");
+    let listener = transport.create_listener(loopback(), &["test"], a).await.expect("a listener");
+    let relay = Relay::start(listener.local_addr()).await;
+    relay.mute_server();
+    let (peer, address) = (MsQuicTransport::new(), relay.address());
+    let dialling = tokio::spawn(async move {
+        let dialled = peer.connect(address, &["test"], b).await;
+        dialled.map(drop)
+    });
+    let request = within("a request", listener.accept()).await.expect("a request");
+    let asked = Instant::now();
+    // not synchronisation: the application takes its time before it accepts
+    tokio::time::sleep(limit * 2 / 3).await;
+    let error = within("the end", request.accept()).await.expect_err("its answers are lost");
+    let took = asked.elapsed();
+    let AcceptError::Closed { reason, .. } = error else { panic!("{error:?}") };
+    assert_eq!(reason, CloseReason::HandshakeTimedOut);
+    assert!((limit * 9 / 10..limit * 4 / 3).contains(&took), "took {took:?}");
+    dialling.abort();
+    drop(listener);
+}
+
+#[tokio::test]
+async fn a_listener_that_is_gone_is_told_with_what_it_may_be() {
+    let (a, b) = friends();
+    let (server, client) = (node(a).await, node(b).await);
+    let address = listen(&server).await;
+    let kept = within("connecting", client.connect(Target::from(address).redial(Redial::Never)));
+    let kept = kept.await.expect("accepted");
+    // Its socket lives on with its connection.
+    server.stop_listening(address);
+    let mut events = client.subscribe();
+    let error = loop {
+        let target = Target::from(address).redial(Redial::Never);
+        match within("connecting", client.connect(target)).await {
+            // The listener has not stopped yet.
+            Ok(connection) => drop(connection),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), ErrorKind::Retry, "{error}");
+    if let ConnectError::AlpnMismatch { .. } = &error {
+        assert!(error.to_string().contains("listens on another address"), "{error}");
+    }
+    assert!(matches!(
+        events.next().await,
+        Some(NodeEvent::DialFailed { .. } | NodeEvent::Connected(_))
+    ));
+    drop(kept);
+    close([client, server]).await;
+}
