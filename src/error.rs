@@ -126,10 +126,20 @@ impl ListenError {
 
 /// A status of the MsQuic library that no operation of ours names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("QUIC_STATUS {status:#x}")]
+#[error("QUIC_STATUS {status:#x}{}", in_words(*.status))]
+#[non_exhaustive]
 pub struct LibraryError {
     /// MsQuic's `QUIC_STATUS`.
     pub status: u32,
+}
+
+/// What a status says in words: on POSIX the library's local failures are error numbers of the
+/// system.
+fn in_words(status: u32) -> String {
+    match i32::try_from(status).ok().filter(|number| (1..4096).contains(number)) {
+        Some(number) => format!(": {}", std::io::Error::from_raw_os_error(number)),
+        None => String::new(),
+    }
 }
 
 /// A node could not be started, or has ended.

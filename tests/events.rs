@@ -207,14 +207,7 @@ async fn subscribers_are_bounded_and_one_that_ends_gives_its_place_back() {
     let gone = actors.pop().expect("one");
     gone.stop(None);
     within("its end", gone.wait(None)).await.expect("no limit");
-    // The next event finds nobody there.
-    within("listening", node.listen(loopback())).await.expect("a listener");
-    within("a place", async {
-        while !subscribe(&node, &one_more).await {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    assert!(subscribe(&node, &one_more).await, "without an event meanwhile");
     close([node]).await;
     actors.iter().chain([&one_more]).for_each(|actor| actor.stop(None));
 }
@@ -273,6 +266,89 @@ async fn a_credit_is_had_by_message_and_waits_beside_the_actor_until_there_is_ro
     let too_large = reserve(here, (Lane::Control, 1 << 20)).await;
     assert!(matches!(too_large, Err(SendError::TooLarge { .. })), "{too_large:?}");
     pair.end().await;
+}
+
+#[tokio::test]
+async fn who_asked_for_credit_and_went_leaves_the_place_and_the_room_to_the_living() {
+    let room = 128 << 10;
+    let pair = Pair::with(|_| (), |config| config.limits.lane_bytes_max = room).await;
+    let here = &pair.at_client;
+    let all = reserve(here, (Lane::Data, room - 4)).await.expect("room");
+    let ask_for = |length| {
+        let (sender, answer) = oneshot();
+        let (lane, reply) = (Lane::Data, sender.into());
+        let message = ConnectionMessage::Reserve { lane, frames: 1, length, reply };
+        here.actor().cast(message).expect("it lives");
+        answer
+    };
+    // The first one wants all of the room, the others fill the places.
+    for _ in 0..2000 {
+        drop(ask_for(room - 4));
+    }
+    let mut living = Vec::new();
+    let refused = loop {
+        let mut answer = ask_for(1);
+        // The actor has seen it when it has answered this.
+        let stats = |reply| ConnectionMessage::Stats { reply };
+        ask("the numbers", here.actor(), stats).await;
+        match answer.try_recv() {
+            Ok(refused) => break refused,
+            Err(_) => living.push(answer),
+        }
+    };
+    assert!(matches!(refused, Err(SendError::Full { .. })), "{refused:?}");
+    // One of them may be served while the others wait.
+    assert!((1024..=1025).contains(&living.len()), "{}", living.len());
+    drop(all);
+    for answer in living {
+        within("a credit", answer).await.expect("it answers").expect("room");
+    }
+    // One that has gone and wanted more than there is keeps nobody from what there is.
+    let half = reserve(here, (Lane::Data, room / 2)).await.expect("room");
+    drop(ask_for(room - 4));
+    within("a credit", ask_for(1)).await.expect("it answers").expect("room");
+    drop(half);
+    pair.end().await;
+}
+
+#[tokio::test]
+async fn credit_that_does_not_come_in_time_is_told_so() {
+    let limit = Duration::from_millis(300);
+    let pair = Pair::with(
+        |_| (),
+        |config| {
+            config.limits.lane_bytes_max = 128 << 10;
+            config.limits.stream_op_timeout = limit;
+        },
+    )
+    .await;
+    let all = reserve(&pair.at_client, (Lane::Data, (128 << 10) - 4)).await.expect("room");
+    for late in credits_at_once(&pair.at_client, 3).await {
+        assert!(
+            matches!(late, Err(SendError::TimedOut { after, .. }) if after == limit),
+            "{late:?}"
+        );
+    }
+    drop(all);
+    pair.end().await;
+}
+
+/// So many credits asked for at once.
+async fn credits_at_once(
+    connection: &ConnectionHandle,
+    count: usize,
+) -> Vec<Result<Credit, SendError>> {
+    let asked: Vec<_> = (0..count)
+        .map(|_| {
+            let connection = connection.clone();
+            tokio::spawn(async move { reserve(&connection, (Lane::Data, 1)).await })
+        })
+        .collect();
+    let mut answers = Vec::new();
+    for one in asked {
+        answers.push(within("an answer", one).await.expect("no panic"));
+    }
+    answers
 }
 
 #[tokio::test]

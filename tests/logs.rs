@@ -119,10 +119,17 @@ async fn nothing_is_logged_for_a_frame() {
             let (frame, reply) = (Bytes::from(frame), None);
             here.actor().cast(ConnectionMessage::Send { frame, credit, reply }).expect("it lives");
         }
+        // The caller has gone before it is answered.
+        let reply = ractor::concurrency::oneshot().0.into();
+        let credit = within("a credit", here.reserve(0)).await.expect("room");
+        let (frame, reply) = (Bytes::from("too long"), Some(reply));
+        here.actor().cast(ConnectionMessage::Send { frame, credit, reply }).expect("it lives");
         let credit = within("credits", here.reserve_many(2, 2)).await.expect("room");
         let (frames, reply) = (vec!["too long".into(), "again".into()], None);
         here.actor().cast(ConnectionMessage::SendMany { frames, credit, reply }).expect("it lives");
         within("a frame", there.recv()).await.expect("a frame");
+        let stats = |reply| ConnectionMessage::Stats { reply };
+        within("the numbers", here.actor().call(stats, None)).await.expect("it lives");
     }
     let lines = log.lines();
     assert!(lines.iter().all(|line| !line.contains("moorline")), "{lines:#?}");

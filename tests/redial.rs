@@ -364,6 +364,35 @@ async fn a_single_attempt_whose_caller_has_gone_leaves_no_connection() {
 }
 
 #[tokio::test]
+async fn an_answer_that_comes_while_its_caller_goes_is_not_lost() {
+    let (a, b) = friends();
+    let (server, client) = (node(a).await, node(b).await);
+    let bound = within("listening", server.listen(loopback())).await.expect("it listens");
+    {
+        // Asked for, answered, and given up before the answer is looked at.
+        let target = Target::from(bound).redial(Redial::Never);
+        let mut dial = std::pin::pin!(client.connect(target));
+        assert!(cancelled_after(1, dial.as_mut()).await.is_none());
+        let is_answered = || {
+            let connector_ended = client.supervisor().get_children().len() == 1;
+            client.connections().len() == 1 && connector_ended
+        };
+        until("it is answered", is_answered).await;
+    }
+    until("nobody's connection is closed", || client.connections().is_empty()).await;
+    let mut events = server.subscribe();
+    {
+        let mut listen = std::pin::pin!(server.listen(loopback()));
+        assert!(cancelled_after(1, listen.as_mut()).await.is_none());
+        let listening =
+            |event: &NodeEvent| matches!(event, NodeEvent::Listening { .. }).then_some(());
+        event(&mut events, "it listens", &mut Vec::new(), listening).await;
+    }
+    until("the first one is left", || server.supervisor().get_children().len() == 1).await;
+    close([client, server]).await;
+}
+
+#[tokio::test]
 async fn a_single_attempt_that_is_given_up_dials_no_longer() {
     let client = node(stranger()).await;
     let silent = UdpSocket::bind(loopback()).await.expect("a socket");

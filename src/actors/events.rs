@@ -1,11 +1,11 @@
 //! What a node tells whoever subscribed, as a stream and as messages to an actor.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use ractor::DerivedActorRef;
-use tokio::sync::{OwnedSemaphorePermit, broadcast, oneshot, watch};
+use ractor::{ActorCell, ActorStatus, DerivedActorRef};
+use tokio::sync::{broadcast, oneshot, watch};
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::NodeShared;
@@ -185,13 +185,8 @@ impl EventBatch {
 /// Passes events on to `subscriber` until there are no more, or nobody takes them. One batch is on
 /// its way at a time: what waits in a mailbox is bounded by it, and what comes meanwhile by the
 /// events that are kept.
-pub(super) fn pass_on(
-    mut events: Events,
-    subscriber: DerivedActorRef<EventBatch>,
-    place: OwnedSemaphorePermit,
-) {
-    tokio::spawn(async move {
-        let _place = place;
+fn pass_on(mut events: Events, subscriber: DerivedActorRef<EventBatch>) -> AbortHandle {
+    let passing = tokio::spawn(async move {
         loop {
             let first = events.next().await;
             let is_last = first.is_none();
@@ -209,10 +204,42 @@ pub(super) fn pass_on(
             let _ = is_dealt_with.await;
         }
     });
+    passing.abort_handle()
 }
 
 /// As many actors may be subscribed to one node's events.
-pub(super) const SUBSCRIBERS_MAX: usize = 64;
+const SUBSCRIBERS_MAX: usize = 64;
 
-/// The places of the subscribers by message.
-pub(super) type Subscribers = Arc<tokio::sync::Semaphore>;
+/// The actors that are subscribed. What passes events on outlives this: it ends with the last event.
+#[derive(Debug, Default)]
+pub(super) struct Subscribers(Vec<(ActorCell, AbortHandle)>);
+
+impl Subscribers {
+    /// Gives `subscriber` the events from here on; `false` if as many are subscribed as may.
+    pub(super) fn add(
+        &mut self,
+        shared: &NodeShared,
+        subscriber: DerivedActorRef<EventBatch>,
+    ) -> bool {
+        if self.0.len() >= SUBSCRIBERS_MAX {
+            self.forget_the_gone();
+        }
+        if self.0.len() >= SUBSCRIBERS_MAX {
+            return false;
+        }
+        let cell = subscriber.get_cell();
+        self.0.push((cell, pass_on(Events::new(shared), subscriber)));
+        true
+    }
+
+    fn forget_the_gone(&mut self) {
+        self.0.retain(|(subscriber, passing)| {
+            let gone =
+                matches!(subscriber.get_status(), ActorStatus::Stopping | ActorStatus::Stopped);
+            if gone {
+                passing.abort();
+            }
+            !gone && !passing.is_finished()
+        });
+    }
+}

@@ -22,13 +22,12 @@ use ractor::{
     Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, DerivedActorRef, RpcReplyPort,
     SupervisionEvent,
 };
-use tokio::sync::Semaphore;
 use tracing::{Instrument, debug, error, info, warn};
 
 use super::child::{Child, Kind, Running};
 use super::connection::ConnectionMessage;
 use super::connector::{self, Caller, ConnectReply, ConnectorActor, ConnectorMessage};
-use super::events::{self, EventBatch, Events, NodeEvent, SUBSCRIBERS_MAX, Subscribers};
+use super::events::{EventBatch, NodeEvent, Subscribers};
 use super::listener::{self, ListenerActor};
 use super::target::{Redial, Target};
 use super::waiting::Waiting;
@@ -71,7 +70,7 @@ impl Actor for Supervisor {
             children: HashMap::new(),
             next_key: 0,
             draining: None,
-            subscribers: Arc::new(Semaphore::new(SUBSCRIBERS_MAX)),
+            subscribers: Subscribers::default(),
             in_order: false,
         })
     }
@@ -191,16 +190,13 @@ impl State {
     }
 
     fn on_subscribe(
-        &self,
+        &mut self,
         subscriber: DerivedActorRef<EventBatch>,
         reply: Option<RpcReplyPort<bool>>,
     ) {
-        let place = Arc::clone(&self.subscribers).try_acquire_owned();
+        let subscribed = self.subscribers.add(&self.shared, subscriber);
         if let Some(reply) = reply {
-            answer(reply, place.is_ok());
-        }
-        if let Ok(place) = place {
-            events::pass_on(Events::new(&self.shared), subscriber, place);
+            answer(reply, subscribed);
         }
     }
 

@@ -1,5 +1,7 @@
 //! Callers that wait for an answer: bounded, and who is gone gives the place back.
 
+use std::collections::VecDeque;
+
 use ractor::RpcReplyPort;
 
 /// Callers that may wait for one thing. More are told so: nothing grows unbounded.
@@ -20,12 +22,12 @@ impl<T> Waiter for RpcReplyPort<T> {
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Waiting<W> {
-    waiters: Vec<W>,
+    waiters: VecDeque<W>,
 }
 
 impl<W> Default for Waiting<W> {
     fn default() -> Self {
-        Self { waiters: Vec::new() }
+        Self { waiters: VecDeque::new() }
     }
 }
 
@@ -38,18 +40,30 @@ impl<W: Waiter> Waiting<W> {
         if self.waiters.len() >= CALLERS_MAX {
             return Err(waiter);
         }
-        self.waiters.push(waiter);
+        self.waiters.push_back(waiter);
         Ok(())
     }
 
     /// Everybody who waits, in the order in which they came.
     pub(super) fn take(&mut self) -> Vec<W> {
-        std::mem::take(&mut self.waiters)
+        std::mem::take(&mut self.waiters).into()
+    }
+
+    /// The first that is not gone.
+    pub(super) fn take_first(&mut self) -> Option<W> {
+        while let Some(first) = self.waiters.pop_front() {
+            if !first.is_gone() {
+                return Some(first);
+            }
+        }
+        None
     }
 
     /// Those of whom it is true.
-    pub(super) fn take_if(&mut self, mut is_one: impl FnMut(&W) -> bool) -> Vec<W> {
-        self.waiters.extract_if(.., |waiter| is_one(waiter)).collect()
+    pub(super) fn take_if(&mut self, is_one: impl FnMut(&W) -> bool) -> Vec<W> {
+        let (taken, left): (VecDeque<W>, VecDeque<W>) = self.waiters.drain(..).partition(is_one);
+        self.waiters = left;
+        taken.into()
     }
 
     /// Whether nobody waits who would take an answer.
@@ -97,7 +111,9 @@ mod tests {
         for gone in [true, false, true] {
             assert!(waiting.add(Caller(gone)).is_ok());
         }
-        assert_eq!(waiting.take_if(|caller| caller.0).len(), 2);
+        assert_eq!(waiting.take_first().map(|first| first.0), Some(false));
+        assert!(waiting.add(Caller(false)).is_ok());
+        assert_eq!(waiting.take_if(|caller| caller.0).len(), 1);
         assert_eq!(waiting.take().len(), 1);
     }
 }

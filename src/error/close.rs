@@ -1,6 +1,6 @@
 //! Close codes, and why a connection ended.
 
-use super::ErrorKind;
+use super::{ErrorKind, in_words};
 use crate::identity::{KeyPrefixes, Refusal};
 
 /// The code a connection is closed with (RFC 9000, section 19.19, application error codes).
@@ -259,7 +259,16 @@ impl CloseReason {
     pub fn code(&self) -> Option<CloseCode> {
         match self {
             Self::Local { code } | Self::Peer { code } => Some(*code),
-            _ => None,
+            Self::Certificate(_)
+            | Self::AlpnMismatch
+            | Self::Unreachable
+            | Self::NoRoute
+            | Self::NoIpv6
+            | Self::Refused
+            | Self::HandshakeTimedOut
+            | Self::TimedOut
+            | Self::Forgotten
+            | Self::Transport { .. } => None,
         }
     }
 
@@ -311,13 +320,8 @@ impl std::fmt::Display for CloseReason {
                 "the peer does not know this connection any more: it had given this side up",
             ),
             Self::Transport { status, error_code } => {
-                // On POSIX the library's local failures are error numbers of the system.
-                let system =
-                    i32::try_from(*status).ok().filter(|number| (1..4096).contains(number));
-                match system.map(std::io::Error::from_raw_os_error) {
-                    Some(system) => write!(f, "transport error {error_code:#x}: {system}"),
-                    None => write!(f, "transport error {error_code:#x} (status {status:#x})"),
-                }
+                let words = in_words(*status);
+                write!(f, "transport error {error_code:#x} (status {status:#x}{words})")
             }
         }
     }
@@ -339,6 +343,18 @@ mod tests {
         assert_eq!(CloseCode::application(0xff), None);
         assert_eq!(CloseCode::application(0x100), Some(CloseCode::APPLICATION));
         assert_eq!(CloseCode::application(1 << 62), None);
+    }
+
+    #[test]
+    fn every_code_of_this_crate_is_in_the_document_with_its_number() {
+        let document = include_str!("../../docs/close-codes.md");
+        let mut rows = 0;
+        for code in (0..CloseCode::APPLICATION.value()).map(CloseCode::from_wire) {
+            let row = format!("| {:#04x} | `{}` |", code.value(), code.name().unwrap_or("none"));
+            assert_eq!(document.contains(&row), code.name().is_some(), "{row}");
+            rows += usize::from(code.name().is_some());
+        }
+        assert_eq!(document.matches("\n| 0x").count(), rows, "no row of a code that is none");
     }
 
     #[test]

@@ -21,6 +21,12 @@ impl Handshake {
         &self.core
     }
 
+    /// When it has taken as long as it may, for one that the peer began: since the peer asked, however
+    /// long nobody accepted it.
+    pub(super) fn deadline(&self) -> Instant {
+        self.core.started() + self.core.limits().handshake_time_max
+    }
+
     /// Waits until it is done, at most until `deadline`; then it is given up silently.
     pub(super) async fn done(&self, deadline: Instant) -> Result<(), CloseReason> {
         match tokio::time::timeout_at(deadline.into(), self.core.connected()).await {
@@ -44,5 +50,37 @@ impl Drop for Handshake {
         if self.armed {
             self.core.cut(CloseCode::DROPPED);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::Limits;
+    use crate::identity::NetCredential;
+    use crate::transport::bounds::Bounds;
+    use crate::transport::core::Direction;
+    use crate::transport::registration::{LiveHandle, RegistrationWrapper};
+
+    #[tokio::test]
+    async fn the_deadline_of_an_inbound_handshake_begins_when_the_peer_asks() {
+        let limit = Duration::from_millis(400);
+        let limits = Limits { handshake_time_max: limit, ..Limits::default() };
+        let registration = RegistrationWrapper::open().expect("a registration");
+        let credential = NetCredential::generate_self_signed(&["test"], &[]).expect("one");
+        let live = LiveHandle::new(&registration);
+        let bounds = Bounds::new(limits);
+        let core = ConnectionCore::new(live, Direction::Inbound, credential, None, &bounds);
+        let asked = core.started();
+        // not synchronisation: the application takes its time before it accepts
+        tokio::time::sleep(limit / 2).await;
+        let handshake = Handshake::new(core);
+        let done = handshake.done(handshake.deadline()).await;
+        assert_eq!(done, Err(CloseReason::HandshakeTimedOut));
+        let took = asked.elapsed();
+        assert!((limit..limit * 4 / 3).contains(&took), "{took:?}");
+        assert_eq!(handshake.core().close_reason(), Some(CloseReason::HandshakeTimedOut));
     }
 }

@@ -244,8 +244,7 @@ impl MsQuicNetIncomingRequest {
         let Some(core) = self.core.take() else { return Err(AcceptError::Stopped) };
         let closed = |reason| AcceptError::Closed { peer, reason };
         let handshake = Handshake::new(core);
-        let limit = handshake.core().limits().handshake_time_max;
-        handshake.done(handshake.core().started() + limit).await.map_err(closed)?;
+        handshake.done(handshake.deadline()).await.map_err(closed)?;
         MsQuicNetConnection::new(handshake.keep()).map_err(closed)
     }
 

@@ -329,6 +329,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn callers_of_one_name_are_bounded_and_who_is_gone_gives_the_place_back() {
+        let (resolver, answer, _) = stuck();
+        let waiting: Vec<_> = (0..NAMES_MAX).map(|_| resolver.enter("one.test")).collect();
+        assert!(resolver.enter("one.test").is_err());
+        drop(waiting);
+        let living = resolver.enter("one.test").expect("a place");
+        answer.send(()).unwrap();
+        assert_eq!(within("an answer", living).await.unwrap(), one());
+    }
+
+    #[tokio::test]
     async fn a_look_up_that_panics_is_answered_and_the_next_name_is_asked_for() {
         let resolver = Resolver::new(|host| {
             assert_ne!(host, "bad.test", "asked to by a test");

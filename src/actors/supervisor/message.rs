@@ -32,7 +32,8 @@ pub enum SupervisorMessage {
         /// The bound address.
         address: SocketAddr,
     },
-    /// Connect, or share the connection to the same target.
+    /// Connect, or share the connection to the same target. A connection of a single attempt whose
+    /// reply nobody takes is closed.
     Connect {
         /// Whom to connect to.
         target: Target,
