@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use common::{
     LIMIT, Pair, connected, disconnected, event, friends, loopback, node, node_with, quick, until,
-    within,
+    within, within_limit,
 };
 use moorline::ractor::concurrency::oneshot;
 use moorline::ractor::{Actor, ActorProcessingErr, ActorRef, Message, RpcReplyPort};
@@ -305,9 +305,16 @@ async fn who_asked_for_credit_and_went_leaves_the_place_and_the_room_to_the_livi
     }
     // One that has gone and wanted more than there is keeps nobody from what there is.
     let half = reserve(here, (Lane::Data, room / 2)).await.expect("room");
-    drop(ask_for(room - 4));
-    within("a credit", ask_for(1)).await.expect("it answers").expect("room");
-    drop(half);
+    let gone = ask_for(room - 4);
+    for _ in 0..3 {
+        // It is waited for when the actor, and what it began, have had their turns.
+        let stats = |reply| ConnectionMessage::Stats { reply };
+        ask("the numbers", here.actor(), stats).await;
+    }
+    drop(gone);
+    let soon = Duration::from_secs(5);
+    let credit = within_limit(soon, "a credit", ask_for(1)).await.expect("it answers");
+    drop((credit.expect("room"), half));
     pair.end().await;
 }
 
