@@ -54,6 +54,17 @@ pub(crate) struct State {
     in_order: bool,
 }
 
+/// How a child ended.
+#[derive(Debug, Clone, Copy)]
+enum Ended<'a> {
+    /// Its work was done.
+    Done,
+    /// It was stopped or killed before that.
+    Early(&'a str),
+    /// It panicked, or returned an error.
+    Failed(&'a str),
+}
+
 impl Actor for Supervisor {
     type Msg = SupervisorMessage;
     type State = State;
@@ -136,12 +147,12 @@ impl Actor for Supervisor {
     ) -> Result<(), ActorProcessingErr> {
         let _in_span = state.shared.span.clone().entered();
         match event {
-            SupervisionEvent::ActorTerminated(child, _, reason) => {
-                let done = reason.as_deref() == Some(DRAINED);
-                state.on_ended(child.get_id(), done, reason.as_deref().unwrap_or("stopped"))
-            }
+            SupervisionEvent::ActorTerminated(child, _, reason) => match reason.as_deref() {
+                Some(DRAINED) => state.on_ended(child.get_id(), Ended::Done),
+                reason => state.on_ended(child.get_id(), Ended::Early(reason.unwrap_or("stopped"))),
+            },
             SupervisionEvent::ActorFailed(child, cause) => {
-                state.on_ended(child.get_id(), false, &cause.to_string())
+                state.on_ended(child.get_id(), Ended::Failed(&cause.to_string()))
             }
             _ => Ok(()),
         }
@@ -346,12 +357,20 @@ impl State {
     }
 
     /// A child ended. One that is not in the table is a connection, or was stopped.
-    fn on_ended(&mut self, id: ActorId, done: bool, cause: &str) -> Result<(), ActorProcessingErr> {
+    fn on_ended(&mut self, id: ActorId, ended: Ended<'_>) -> Result<(), ActorProcessingErr> {
         let is_it = |child: &Child| child.running.as_ref().is_some_and(|r| r.id() == id);
         let found = self.children.iter_mut().find(|(_, child)| is_it(child));
         let Some((&key, child)) = found else {
-            debug!(%id, cause, done, "a connection's actor ended");
+            // Which connection it was is told in its own span, where it is cut.
+            match ended {
+                Ended::Failed(cause) => warn!(%id, cause, "a connection's actor failed"),
+                Ended::Done | Ended::Early(_) => debug!(%id, ?ended, "a connection's actor ended"),
+            }
             return Ok(());
+        };
+        let (done, cause) = match ended {
+            Ended::Done => (true, "done"),
+            Ended::Early(cause) | Ended::Failed(cause) => (false, cause),
         };
         if done || child.kind.is_single() || self.shared.is_stopping() {
             if let Some(child) = self.children.remove(&key) {

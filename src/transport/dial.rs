@@ -148,7 +148,7 @@ impl Ready {
         let now = Instant::now();
         let mut race = Race::new(addresses, now, self.deadline.saturating_duration_since(now));
         let (mut running, mut failures) = (Vec::<Attempt>::new(), Vec::new());
-        loop {
+        while Instant::now() < self.deadline {
             let answered =
                 running.iter().any(|attempt| attempt.progress.answered.load(Ordering::Acquire));
             if let Some(peer) = race.next(Instant::now(), answered) {
@@ -178,23 +178,24 @@ impl Ready {
                         }
                     }
                 }
-                () = sleep_until(self.deadline.into()) => {
-                    failures.extend(running.iter().map(|attempt| self.overdue(attempt)));
-                    return Err(self.failed(failures));
-                }
-                () = sleep_until(due.unwrap_or(self.deadline).into()), if due.is_some() => {}
+                () = sleep_until(due.map_or(self.deadline, |due| due.min(self.deadline)).into()) => {}
             }
         }
+        failures.extend(running.iter().map(|attempt| self.overdue(attempt)));
+        Err(self.failed(failures))
     }
 
     /// What failed where: as it is, if there was one address only.
     fn failed(&self, mut failures: Vec<ConnectError>) -> ConnectError {
-        match failures.pop() {
-            Some(only) if failures.is_empty() => only,
-            last => {
-                failures.extend(last);
-                ConnectError::Addresses { remote: self.dial.remote.to_string(), failures }
+        let remote = self.dial.remote.to_string();
+        match failures.len() {
+            // The name and the credential took all of the time.
+            0 => {
+                let after = self.inner.bounds.limits.handshake_time_max;
+                ConnectError::Overdue { remote, doing: "getting ready to dial", after }
             }
+            1 => failures.remove(0),
+            _ => ConnectError::Addresses { remote, failures },
         }
     }
 

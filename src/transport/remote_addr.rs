@@ -123,7 +123,8 @@ impl RemoteAddr {
                 Err("there is no address in the list".to_owned())
             }
             Self::Sockets(addresses) => {
-                let checked: Result<_, _> = addresses.iter().copied().map(check).collect();
+                let named = |one: &SocketAddr| check(*one).map_err(|why| format!("{one}: {why}"));
+                let checked: Result<_, _> = addresses.iter().map(named).collect();
                 checked.map(Plan::Addresses)
             }
             Self::Host(text) => plan_text(text),
