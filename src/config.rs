@@ -43,7 +43,8 @@ pub struct Limits {
     /// Bytes that wait for `recv` on all connections of a node together (default 64 MiB), shared as
     /// `node_send_bytes_max` is.
     pub node_receive_bytes_max: usize,
-    /// Longest handshake, in both directions (default 10 s).
+    /// Longest dial, from the credential and the name to the peer's acceptance, whatever number of
+    /// addresses it has, and longest inbound handshake since the peer asked (default 10 s).
     pub handshake_time_max: Duration,
     /// Interval of keep-alives on a silent connection (default 500 ms).
     pub keep_alive_interval: Duration,

@@ -365,7 +365,7 @@ async fn a_peer_that_speaks_another_protocol_is_told_apart_from_other_failures()
     let client = node_with(b, |config| config.alpns = vec!["two".to_owned()]).await;
     let address = within("listening", server.listen(loopback())).await.expect("a listener");
     let error = within("connecting", client.connect(address)).await.expect_err("no protocol");
-    // A peer whose listener is being restarted says the same.
+    // The peer may be about to be upgraded.
     assert_eq!(error.kind(), ErrorKind::Retry);
     let message = error.to_string();
     assert!(message.contains(&address.to_string()) && message.contains("two"), "{message}");
@@ -991,9 +991,16 @@ async fn a_network_that_goes_silent_is_noticed_at_both_ends() {
 }
 
 /// A pair over a relay, whose path carried large packets and then carries only small ones.
-async fn over_a_path_that_shrinks(path_mtu_max: u16) -> (Node, Node, Relay, ConnectionHandle) {
+async fn over_a_path_that_shrinks(
+    path_mtu_max: u16,
+    disconnect_time_max: Duration,
+) -> (Node, Node, Relay, ConnectionHandle) {
     let (a, b) = friends();
-    let set = |config: &mut moorline::NodeConfig| config.limits.path_mtu_max = path_mtu_max;
+    let set = |config: &mut moorline::NodeConfig| {
+        config.limits.path_mtu_max = path_mtu_max;
+        config.limits.disconnect_time_max = disconnect_time_max;
+        config.limits.idle_time_max = LIMIT;
+    };
     let (server, client) = (node_with(a, set).await, node_with(b, set).await);
     let mut events = server.subscribe();
     let address = within("listening", server.listen(loopback())).await.expect("a listener");
@@ -1009,7 +1016,7 @@ async fn over_a_path_that_shrinks(path_mtu_max: u16) -> (Node, Node, Relay, Conn
 
 #[tokio::test]
 async fn a_path_that_shrinks_ends_the_connection_and_the_next_one_fits_it() {
-    let (server, client, relay, old) = over_a_path_that_shrinks(1500).await;
+    let (server, client, relay, old) = over_a_path_that_shrinks(1500, Duration::from_secs(1)).await;
     let (mut events, mut at_server) = (client.subscribe(), server.subscribe());
     let outcome = within("the outcome", old.send_acked(vec![2; 100_000])).await;
     let Err(SendError::Closed { reason, outcome: Outcome::MaybeSent }) = outcome else {
@@ -1027,7 +1034,7 @@ async fn a_path_that_shrinks_ends_the_connection_and_the_next_one_fits_it() {
 
 #[tokio::test]
 async fn a_path_that_shrinks_no_further_than_the_limit_is_not_noticed() {
-    let (server, client, relay, connection) = over_a_path_that_shrinks(1280).await;
+    let (server, client, relay, connection) = over_a_path_that_shrinks(1280, LIMIT / 2).await;
     for _ in 0..20 {
         within("a frame", connection.send_acked(vec![2; 100_000])).await.expect("acknowledged");
     }

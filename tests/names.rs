@@ -10,8 +10,8 @@ use common::{
     LIMIT, closed_port, connected, friends, loopback, node, node_with, stranger, until, within,
 };
 use moorline::{
-    CertificateRefused, CloseReason, ConnectError, ErrorKind, MsQuicTransport, Node, NodeEvent,
-    Redial, Refusal, RemoteAddr, Target,
+    CertificateRefused, CloseReason, ConnectError, ErrorKind, MsQuicTransport, Node, Redial,
+    Refusal, RemoteAddr, Target,
 };
 
 /// Takes datagrams and never answers.
@@ -23,6 +23,11 @@ fn black_hole() -> (UdpSocket, SocketAddr) {
 
 fn nobody() -> SocketAddr {
     closed_port().to_string().parse().expect("an address")
+}
+
+/// Whether this machine has the loopback address of IPv6.
+fn has_ipv6() -> bool {
+    UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok()
 }
 
 async fn listen(node: &Node) -> SocketAddr {
@@ -151,7 +156,9 @@ async fn a_dial_of_many_addresses_that_is_given_up_leaves_nothing_behind() {
     let given_up = tokio::time::timeout(Duration::from_secs(1), dial).await;
     assert!(given_up.is_err(), "nobody answers there");
     let registration = transport.registration().expect("open");
-    assert!(registration.wait_idle(LIMIT).await, "{} handles", registration.live_handles());
+    // Nobody has answered, so nobody is told, which would take the handshake's time.
+    let soon = Duration::from_secs(3);
+    assert!(registration.wait_idle(soon).await, "{} handles", registration.live_handles());
 }
 
 // ---- forms -------------------------------------------------------------------------------------
@@ -164,8 +171,11 @@ async fn a_node_on_the_unspecified_address_of_ipv6_takes_peers_of_both_families(
     let bound = within("listening", server.listen(any)).await.expect("a listener");
     assert_eq!(bound.ip(), any.ip());
     let mut events = server.subscribe();
-    for ip in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
+    for ip in ["127.0.0.1", "::ffff:127.0.0.1", "::1"] {
         let ip: IpAddr = ip.parse().expect("an address");
+        if ip == Ipv6Addr::LOCALHOST && !has_ipv6() {
+            continue;
+        }
         let target = Target::from(SocketAddr::new(ip, bound.port())).redial(Redial::Never);
         let here = within("connecting", client.connect(target)).await;
         let here = here.unwrap_or_else(|error| panic!("{ip}: {error}"));
@@ -277,6 +287,22 @@ fn a_remote_address_is_made_from_whatever_people_have() {
     assert!("127.0.0.1".parse::<RemoteAddr>().is_err());
 }
 
+#[tokio::test]
+async fn a_port_that_is_listened_on_for_another_address_is_told_with_what_it_may_be() {
+    let (a, b) = friends();
+    let (server, client) = (node(a).await, node(b).await);
+    let port = listen(&server).await.port();
+    let other = Target::from(SocketAddr::from((Ipv6Addr::LOCALHOST, port)));
+    let error = within("connecting", client.connect(other)).await.expect_err("not that address");
+    if has_ipv6() {
+        assert!(matches!(error, ConnectError::AlpnMismatch { .. }), "{error:?}");
+        assert!(error.to_string().contains("or listens on another address"), "{error}");
+    } else {
+        assert!(error.to_string().contains("no way to that address"), "{error}");
+    }
+    close([client, server]).await;
+}
+
 // ---- the deadline ------------------------------------------------------------------------------
 
 #[tokio::test]
@@ -295,34 +321,4 @@ async fn a_dial_of_many_silent_addresses_takes_no_longer_than_one() {
         assert!(matches!(failure, ConnectError::TimedOut { .. }), "{failure:?}");
     }
     close([client]).await;
-}
-
-#[tokio::test]
-async fn a_listener_that_is_gone_is_told_with_what_it_may_be() {
-    let (a, b) = friends();
-    let (server, client) = (node(a).await, node(b).await);
-    let address = listen(&server).await;
-    let kept = within("connecting", client.connect(Target::from(address).redial(Redial::Never)));
-    let kept = kept.await.expect("accepted");
-    // Its socket lives on with its connection.
-    server.stop_listening(address);
-    let mut events = client.subscribe();
-    let error = loop {
-        let target = Target::from(address).redial(Redial::Never);
-        match within("connecting", client.connect(target)).await {
-            // The listener has not stopped yet.
-            Ok(connection) => drop(connection),
-            Err(error) => break error,
-        }
-    };
-    assert_eq!(error.kind(), ErrorKind::Retry, "{error}");
-    if let ConnectError::AlpnMismatch { .. } = &error {
-        assert!(error.to_string().contains("listens on another address"), "{error}");
-    }
-    assert!(matches!(
-        events.next().await,
-        Some(NodeEvent::DialFailed { .. } | NodeEvent::Connected(_))
-    ));
-    drop(kept);
-    close([client, server]).await;
 }

@@ -88,8 +88,8 @@ pub enum ConnectError {
         /// Who refused whom, and why.
         refused: Box<CertificateRefused>,
     },
-    /// Nobody listens there for the offered protocols. A peer says the same where it has a socket on
-    /// the port and listens on another address, or is just starting to.
+    /// Nobody listens there for the offered protocols. A peer says the same where it listens on the
+    /// port for another of its addresses.
     #[error(
         "cannot connect to {peer}: it speaks none of the offered ALPNs {offered:?} there, or \
          listens on another address"
@@ -201,7 +201,7 @@ impl ConnectError {
     /// What the other side or time may cure is worth another try: a peer that refused our
     /// certificate (its operator may be about to trust it), a certificate that is expired or not
     /// valid yet (it may be renewed, a clock set), a name that does not resolve yet, and "no common
-    /// ALPN", which is also what a peer says whose listener is just being restarted. Of several
+    /// ALPN" (the peer may be about to be upgraded, or to listen on that address too). Of several
     /// addresses one that may pass is enough.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {

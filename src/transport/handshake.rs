@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::core::ConnectionCore;
+use super::core::{ConnectionCore, Direction};
 use crate::error::{CloseCode, CloseReason};
 
 /// A connection on its way. Ends it if nobody waits for it any more.
@@ -47,8 +47,16 @@ impl Handshake {
 
 impl Drop for Handshake {
     fn drop(&mut self) {
-        if self.armed {
-            self.core.cut(CloseCode::DROPPED);
+        if !self.armed {
+            return;
+        }
+        let code = CloseCode::DROPPED;
+        if self.core.direction() == Direction::Outbound && !self.core.has_answered() {
+            // Nobody may be there, and a handle that tells is kept until the idle time.
+            self.core.cut_silently(CloseReason::Local { code });
+        } else {
+            // It keeps a place for us.
+            self.core.cut(code);
         }
     }
 }
@@ -61,7 +69,6 @@ mod tests {
     use crate::config::Limits;
     use crate::identity::NetCredential;
     use crate::transport::bounds::Bounds;
-    use crate::transport::core::Direction;
     use crate::transport::registration::{LiveHandle, RegistrationWrapper};
 
     #[tokio::test]

@@ -103,6 +103,11 @@ impl ConnectionCore {
         }
     }
 
+    /// Whether the peer has shown a certificate, or that it has none.
+    pub(crate) fn has_answered(&self) -> bool {
+        self.certificate.get().is_some() || self.refused.get().is_some()
+    }
+
     /// Everything is known.
     fn completed(&self) {
         let callbacks = {
