@@ -67,7 +67,8 @@ pub struct Limits {
     /// The same for all connections of a node (default 64 MiB): a connection gets its window when it
     /// begins, and there are smaller ones where there are many.
     pub node_window_bytes_max: usize,
-    /// Longest handshake, in both directions (default 10 s).
+    /// Longest dial, from the credential and the name to the peer's acceptance, whatever number of
+    /// addresses it has, and longest inbound handshake since the peer asked (default 10 s).
     pub handshake_time_max: Duration,
     /// Interval of keep-alives on a silent connection (default 500 ms).
     pub keep_alive_interval: Duration,
@@ -76,6 +77,13 @@ pub struct Limits {
     /// Time without an acknowledgement after which a connected peer is taken for gone (default 1 s,
     /// at most 10 min); with the keep-alive this makes a killed peer known in about 1.5 s.
     pub disconnect_time_max: Duration,
+    /// The largest packets that this side sends, with their IP and UDP headers, in bytes (default
+    /// 1,500; 1,248 to 1,500). Up to this the path is tried out, and what it once carried is taken for
+    /// granted: if its MTU falls below that, the connection ends with
+    /// [`CloseReason::TimedOut`](crate::CloseReason), and the next one fits itself to the path. Where
+    /// that happens (tunnels that come and go) set it to what every path carries, at both ends: 1,280
+    /// is what IPv6 promises. Smaller packets cost CPU.
+    pub path_mtu_max: u16,
     /// Unidirectional streams a peer may have open at once (default 8: one for each lane, and others in
     /// their place after an error). Bidirectional ones: none.
     pub peer_streams_max: u16,
@@ -112,6 +120,7 @@ impl Default for Limits {
             keep_alive_interval: Duration::from_millis(500),
             idle_time_max: Duration::from_secs(3),
             disconnect_time_max: Duration::from_secs(1),
+            path_mtu_max: 1500,
             peer_streams_max: 8,
             connections_max: 1_024,
             handshakes_pending_max: 256,
@@ -139,6 +148,8 @@ impl Limits {
             ("node_large_bytes_max", self.node_large_bytes_max, 1 << 10, 1 << 40),
             ("window_bytes_max", self.window_bytes_max, 1 << 10, 1 << 30),
             ("node_window_bytes_max", self.node_window_bytes_max, 1 << 10, 1 << 40),
+            // The library begins with 1,248 and knows no more than 1,500.
+            ("path_mtu_max", usize::from(self.path_mtu_max), 1248, 1500),
             ("peer_streams_max", usize::from(self.peer_streams_max), 1, 1 << 10),
             ("connections_max", self.connections_max, 1, 1 << 20),
             ("handshakes_pending_max", self.handshakes_pending_max, 1, 1 << 16),

@@ -11,9 +11,11 @@ use crate::config::ConfigError;
 use crate::identity::CredentialError;
 
 mod close;
+mod connect;
 mod stream;
 
 pub use close::{CertificateAlert, CertificateRefused, CloseCode, CloseReason, Side};
+pub use connect::{ConnectError, InvalidAddress};
 pub use stream::{Outcome, RecvError, SendError, SendManyError, StreamError};
 
 /// What a program can do about an error.
@@ -26,133 +28,6 @@ pub enum ErrorKind {
     Never,
     /// It may have happened: only the application's own protocol can tell.
     Unknown,
-}
-
-/// Opening a connection failed.
-#[derive(Debug, Clone, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConnectError {
-    /// The address is not one, or its host name does not resolve.
-    #[error("cannot connect to {given:?}: {problem}")]
-    Address {
-        /// What was given.
-        given: String,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// Limits or ALPNs cannot work.
-    #[error("cannot connect to {peer}: the configuration is wrong")]
-    Config {
-        /// The peer's address.
-        peer: SocketAddr,
-        /// What is wrong.
-        #[source]
-        source: ConfigError,
-    },
-    /// The own credential could not be loaded.
-    #[error("cannot connect to {peer}: the own credential cannot be used")]
-    Credential {
-        /// The peer's address.
-        peer: SocketAddr,
-        /// What is wrong with it.
-        #[source]
-        source: Arc<CredentialError>,
-    },
-    /// MsQuic itself refused.
-    #[error("cannot connect to {peer}: MsQuic could not {action}")]
-    Library {
-        /// The peer's address.
-        peer: SocketAddr,
-        /// What was tried.
-        action: &'static str,
-        /// MsQuic's answer.
-        #[source]
-        source: LibraryError,
-    },
-    /// A certificate was refused, by either side.
-    #[error("cannot connect to {peer}: {refused}")]
-    CertificateRefused {
-        /// The peer's address.
-        peer: SocketAddr,
-        /// Who refused whom, and why.
-        refused: Box<CertificateRefused>,
-    },
-    /// The peer speaks none of the offered protocols.
-    #[error("cannot connect to {peer}: it speaks none of the offered ALPNs {offered:?}")]
-    AlpnMismatch {
-        /// The peer's address.
-        peer: SocketAddr,
-        /// What was offered.
-        offered: Vec<String>,
-    },
-    /// Nothing listens there.
-    #[error("cannot connect to {peer}: nothing listens there (port unreachable)")]
-    Unreachable {
-        /// The peer's address.
-        peer: SocketAddr,
-    },
-    /// Nothing answered within the limit.
-    #[error("cannot connect to {peer}: no answer within {after:?}")]
-    TimedOut {
-        /// The peer's address.
-        peer: SocketAddr,
-        /// How long this waited.
-        after: Duration,
-    },
-    /// It ended during the handshake for another reason.
-    #[error("cannot connect to {peer}: {reason}")]
-    Closed {
-        /// The peer's address.
-        peer: SocketAddr,
-        /// Why.
-        reason: CloseReason,
-    },
-    /// This node has as many connections as it may.
-    #[error("cannot connect to {peer}: the node already has {limit} connections")]
-    TooManyConnections {
-        /// The peer's address.
-        peer: SocketAddr,
-        /// `Limits::connections_max`.
-        limit: usize,
-    },
-    /// The node or the connector was stopped.
-    #[error("cannot connect: the node is stopped")]
-    Stopped,
-}
-
-impl ConnectError {
-    pub(crate) fn from_close(
-        peer: SocketAddr,
-        reason: CloseReason,
-        alpns: &[String],
-        after: Duration,
-    ) -> Self {
-        match reason {
-            CloseReason::Certificate(refused) => Self::CertificateRefused { peer, refused },
-            CloseReason::AlpnMismatch => Self::AlpnMismatch { peer, offered: alpns.to_vec() },
-            CloseReason::Unreachable => Self::Unreachable { peer },
-            CloseReason::HandshakeTimedOut => Self::TimedOut { peer, after },
-            reason => Self::Closed { peer, reason },
-        }
-    }
-
-    /// What a program can do about it.
-    #[must_use]
-    pub fn kind(&self) -> ErrorKind {
-        match self {
-            Self::Address { .. }
-            | Self::Config { .. }
-            | Self::Credential { .. }
-            | Self::CertificateRefused { .. }
-            | Self::AlpnMismatch { .. }
-            | Self::Stopped => ErrorKind::Never,
-            Self::Library { .. }
-            | Self::Unreachable { .. }
-            | Self::TimedOut { .. }
-            | Self::TooManyConnections { .. } => ErrorKind::Retry,
-            Self::Closed { reason, .. } => reason.kind(),
-        }
-    }
 }
 
 /// An inbound connection did not come to stand.
@@ -251,10 +126,20 @@ impl ListenError {
 
 /// A status of the MsQuic library that no operation of ours names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("QUIC_STATUS {status:#x}")]
+#[error("QUIC_STATUS {status:#x}{}", in_words(*.status))]
+#[non_exhaustive]
 pub struct LibraryError {
     /// MsQuic's `QUIC_STATUS`.
     pub status: u32,
+}
+
+/// What a status says in words: on POSIX the library's local failures are error numbers of the
+/// system.
+fn in_words(status: u32) -> String {
+    match i32::try_from(status).ok().filter(|number| (1..4096).contains(number)) {
+        Some(number) => format!(": {}", std::io::Error::from_raw_os_error(number)),
+        None => String::new(),
+    }
 }
 
 /// A node could not be started, or has ended.
@@ -278,6 +163,18 @@ pub enum NodeError {
     /// The node is stopped.
     #[error("the node is stopped")]
     Stopped,
+    /// The node has ended, but a clone of it is left: MsQuic's registration stays open with it.
+    #[error(
+        "the node has ended, but a clone of it is left and keeps MsQuic's registration open: drop \
+         every clone before the node is closed"
+    )]
+    CloneLeft,
+    /// The node has ended, but MsQuic did not close the registration.
+    #[error("the node has ended, but MsQuic did not close its registration within {after:?}")]
+    StillOpen {
+        /// How long this waited.
+        after: Duration,
+    },
     /// Not everything ended within the grace; what was left was cut.
     #[error("{connections} connections did not end within {grace:?} and were cut")]
     GraceExceeded {

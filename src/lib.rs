@@ -103,7 +103,7 @@ mod transport;
 
 pub use actors::adapters::{FrameSink, FrameStream};
 pub use actors::connection::ConnectionMessage;
-pub use actors::events::{Events, NodeEvent};
+pub use actors::events::{EventBatch, Events, NodeEvent};
 pub use actors::frame_batch::{FrameBatch, ReceivedFrame};
 pub use actors::frame_io::FrameIo;
 pub use actors::handle::{ConnectionHandle, ConnectionStats, Credit};
@@ -113,8 +113,8 @@ pub use actors::target::{Redial, Target};
 pub use config::{ConfigError, DEFAULT_ALPN, Latency, Limits, NodeConfig, STREAM_OP_TIMEOUT};
 pub use error::{
     AcceptError, CertificateAlert, CertificateRefused, CloseCode, CloseReason, ConnectError,
-    ErrorKind, LibraryError, ListenError, NodeError, Outcome, RecvError, SendError, SendManyError,
-    Side, StreamError,
+    ErrorKind, InvalidAddress, LibraryError, ListenError, NodeError, Outcome, RecvError, SendError,
+    SendManyError, Side, StreamError,
 };
 pub use frame::{FrameDecoder, FrameTooLarge, HEADER_BYTES, Piece, Position, Run};
 pub use identity::{
@@ -122,6 +122,8 @@ pub use identity::{
     Origin, ParseHexError, Refusal, SIGNATURES_EXAMINED_MAX, SignerKey, SigningKey, Trust,
     key_prefixes, read_certificate,
 };
+/// The actors' crate, in the version whose types are in this one's interface.
+pub use ractor;
 pub use restart::{BackoffSettings, InvalidRestartSetting, RestartPolicy};
 pub use transport::{
     Direction, LINKAGE, Lane, LibraryVersion, MsQuicListener, MsQuicNetConnection,

@@ -1,6 +1,6 @@
 //! When to try again, and when to give up.
 //!
-//! `BackoffState` spaces the dials of a connector, `RestartState` the restarts of a child.
+//! `RedialState` spaces the dials of a connector, `RestartState` the restarts of a child.
 //! Both are plain arithmetic: the caller brings the clock and the random number.
 
 use std::collections::VecDeque;
@@ -13,9 +13,28 @@ const RESTART_DELAY_FACTOR: u32 = 2;
 /// The most restarts that a policy may remember per child: 16 bytes each.
 const RESTARTS_MAX_CEILING: u32 = 1_000;
 
+/// How many connections in a row may end soon before waits grow: a peer that is restarted a few
+/// times, for an upgrade or by hand, is back at once each time.
+const SHORT_LIVED_FREE: u32 = 3;
+
+/// The longest wait after the loss of a connection that had stood: random below this, so that the
+/// peers of one that restarts do not come back at the same moment.
+const LOSS_JITTER_MAX: Duration = Duration::from_millis(100);
+
+/// `seconds` as a time; what is too much for one is the longest there is.
+fn saturating(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+}
+
+/// A number from 0 to 1. A random number that is none must not make a wait that is none.
+fn fraction(random: f64) -> f64 {
+    if random.is_nan() { 0.5 } else { random.clamp(0.0, 1.0) }
+}
+
 /// A setting with a value that cannot work.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{setting} must be {rule}")]
+#[non_exhaustive]
 pub struct InvalidRestartSetting {
     /// The setting's name.
     pub setting: &'static str,
@@ -25,12 +44,17 @@ pub struct InvalidRestartSetting {
 
 /// How long to wait between attempts to connect.
 ///
-/// The wait grows from `initial` by `factor` for each attempt. The defaults are those of gRPC's
-/// connection backoff, but for `initial` and `cap`: a peer that restarts is back in well under a
-/// second, and one that was away for hours is found again within a minute.
+/// The wait grows from `initial` by `factor` for each attempt that fails. The defaults are those of
+/// gRPC's connection backoff, but for `initial` and `cap`: a peer that restarts is back in well
+/// under a second, and one that was away for hours is found again within a minute.
+///
+/// A connection that had stood and is lost is no failed attempt: it is dialled again at once, after
+/// up to 100 ms (or `initial`, if that is less) at random. Only where more than three in a row stood
+/// for less than `reset_after` the waits behind them grow in the same way.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
+#[non_exhaustive]
 pub struct BackoffSettings {
     /// The wait before the second attempt. Default 250 ms.
     pub initial: Duration,
@@ -41,8 +65,8 @@ pub struct BackoffSettings {
     pub jitter: f64,
     /// No wait is longer than this. Default 60 s.
     pub cap: Duration,
-    /// A connection that was up for this long ends the series: the next wait is `initial` again.
-    /// One that breaks sooner does not, so a peer that accepts and drops is not hammered.
+    /// A connection that breaks sooner than this counts as one that does not hold, so that a peer
+    /// that accepts and drops is not hammered; one that was up for so long ends that series.
     /// Default 10 s.
     pub reset_after: Duration,
 }
@@ -76,7 +100,7 @@ impl BackoffSettings {
         )?;
         require((0.0..=1.0).contains(&self.jitter), "jitter", "from 0 to 1")?;
         require(
-            self.cap >= self.initial.mul_f64(1.0 + self.jitter),
+            self.cap >= saturating(self.initial.as_secs_f64() * (1.0 + self.jitter)),
             "cap",
             "at least initial, made longer by jitter",
         )
@@ -85,7 +109,7 @@ impl BackoffSettings {
 
 /// Where a series of attempts stands.
 #[derive(Debug, Clone)]
-pub(crate) struct BackoffState {
+struct BackoffState {
     settings: BackoffSettings,
     /// The next wait, before jitter.
     base: Duration,
@@ -99,34 +123,71 @@ impl BackoffState {
     ///
     /// # Errors
     /// [`InvalidRestartSetting`] if the settings cannot work.
-    pub(crate) fn new(settings: BackoffSettings) -> Result<Self, InvalidRestartSetting> {
+    fn new(settings: BackoffSettings) -> Result<Self, InvalidRestartSetting> {
         settings.validate()?;
-        let base_max = settings.cap.div_f64(1.0 + settings.jitter);
+        let base_max = saturating(settings.cap.as_secs_f64() / (1.0 + settings.jitter));
         Ok(Self { settings, base: settings.initial.min(base_max), base_max })
     }
 
     /// How long to wait before the next attempt. `random` is a number from 0 to 1, another for
     /// each call.
-    pub(crate) fn next_delay(&mut self, random: f64) -> Duration {
+    fn next_delay(&mut self, random: f64) -> Duration {
         let BackoffSettings { factor, jitter, cap, .. } = self.settings;
-        // A random number that is none must not make a wait that is none.
-        let random = if random.is_nan() { 0.5 } else { random.clamp(0.0, 1.0) };
-        let delay = self.base.mul_f64(1.0 + jitter * (2.0 * random - 1.0)).min(cap);
-        let longer = self.base.as_secs_f64() * factor;
-        self.base = Duration::try_from_secs_f64(longer)
-            .map_or(self.base_max, |longer| longer.min(self.base_max));
-        delay
+        let base = self.base.as_secs_f64();
+        let spread = 1.0 + jitter * (2.0 * fraction(random) - 1.0);
+        self.base = saturating(base * factor).min(self.base_max);
+        saturating(base * spread).min(cap)
     }
 
     /// Starts the series anew.
-    pub(crate) fn reset(&mut self) {
+    fn reset(&mut self) {
         self.base = self.settings.initial.min(self.base_max);
     }
+}
 
-    /// Tells that a connection ended after this time; a long one starts the series anew.
-    pub(crate) fn on_up_for(&mut self, uptime: Duration) {
-        if uptime >= self.settings.reset_after {
-            self.reset();
+/// When a connector dials again: one series of waits for dials that fail, and one for connections
+/// that do not hold.
+#[derive(Debug, Clone)]
+pub(crate) struct RedialState {
+    failures: BackoffState,
+    losses: BackoffState,
+    /// Connections in a row that ended sooner than `reset_after`.
+    short_lived: u32,
+}
+
+impl RedialState {
+    /// The state before the first dial.
+    ///
+    /// # Errors
+    /// [`InvalidRestartSetting`] if the settings cannot work.
+    pub(crate) fn new(settings: BackoffSettings) -> Result<Self, InvalidRestartSetting> {
+        let (failures, losses) = (BackoffState::new(settings)?, BackoffState::new(settings)?);
+        Ok(Self { failures, losses, short_lived: 0 })
+    }
+
+    /// The wait after a dial that failed.
+    pub(crate) fn after_failure(&mut self, random: f64) -> Duration {
+        self.failures.next_delay(random)
+    }
+
+    /// A connection came to stand: the dials before it are forgiven.
+    pub(crate) fn on_stood(&mut self) {
+        self.failures.reset();
+    }
+
+    /// The wait after the loss of a connection that had stood for `uptime`.
+    pub(crate) fn after_loss(&mut self, uptime: Duration, random: f64) -> Duration {
+        let BackoffSettings { initial, reset_after, .. } = self.losses.settings;
+        if uptime >= reset_after {
+            self.short_lived = 0;
+            self.losses.reset();
+        } else {
+            self.short_lived = self.short_lived.saturating_add(1);
+        }
+        if self.short_lived > SHORT_LIVED_FREE {
+            self.losses.next_delay(random)
+        } else {
+            initial.min(LOSS_JITTER_MAX).mul_f64(fraction(random))
         }
     }
 }
@@ -135,6 +196,7 @@ impl BackoffState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
+#[non_exhaustive]
 pub struct RestartPolicy {
     /// How many restarts there may be within `window`; one more and the supervisor gives up. With
     /// 0 it gives up at once. Default 5: a cause that passes is gone after that many.
@@ -264,16 +326,66 @@ mod tests {
         assert!(backoff.next_delay(0.0).abs_diff(Duration::from_secs(40)) < MILLISECOND);
     }
 
+    fn redials() -> RedialState {
+        RedialState::new(BackoffSettings::default()).unwrap()
+    }
+
     #[test]
-    fn only_a_long_connection_starts_the_series_anew() {
-        let mut backoff = backoff();
-        backoff.next_delay(0.5);
-        backoff.on_up_for(Duration::from_secs(10) - MILLISECOND);
-        assert_eq!(backoff.next_delay(0.5), Duration::from_millis(400));
-        backoff.on_up_for(Duration::from_secs(10));
-        assert_eq!(backoff.next_delay(0.5), Duration::from_millis(250));
-        backoff.reset();
-        assert_eq!(backoff.next_delay(0.5), Duration::from_millis(250));
+    fn a_lost_connection_is_dialled_at_once_and_failures_before_it_are_forgiven() {
+        let mut redials = redials();
+        for wait in [250, 400, 640] {
+            assert_eq!(redials.after_failure(0.5), wait * MILLISECOND);
+        }
+        redials.on_stood();
+        let long = Duration::from_secs(10);
+        assert_eq!(redials.after_loss(long, 0.0), Duration::ZERO);
+        assert_eq!(redials.after_loss(long, 1.0), LOSS_JITTER_MAX);
+        assert_eq!(redials.after_failure(0.5), 250 * MILLISECOND);
+        let settings = BackoffSettings { initial: MILLISECOND, ..BackoffSettings::default() };
+        let mut quick = RedialState::new(settings).unwrap();
+        assert_eq!(quick.after_loss(long, 1.0), MILLISECOND, "never longer than after a failure");
+    }
+
+    #[test]
+    fn only_connections_that_do_not_hold_several_times_in_a_row_make_waits_grow() {
+        let mut redials = redials();
+        let short = Duration::from_secs(10) - MILLISECOND;
+        let waits: Vec<u128> = (0..6).map(|_| redials.after_loss(short, 0.5).as_millis()).collect();
+        assert_eq!(waits, [50, 50, 50, 250, 400, 640]);
+        // A dial between them is no new beginning: the peer accepts, and drops again.
+        redials.on_stood();
+        assert_eq!(redials.after_loss(short, 0.5).as_millis(), 1_024);
+        assert_eq!(redials.after_loss(Duration::from_secs(10), 0.5).as_millis(), 50);
+        let again: Vec<u128> = (0..4).map(|_| redials.after_loss(short, 0.5).as_millis()).collect();
+        assert_eq!(again, [50, 50, 50, 250]);
+    }
+
+    #[test]
+    fn the_longest_times_there_are_work() {
+        let longest = Duration::MAX;
+        for (initial, jitter) in [(longest, 0.0), (longest, 1.0), (MILLISECOND, 0.2)] {
+            let settings = BackoffSettings {
+                initial,
+                jitter,
+                cap: longest,
+                reset_after: longest,
+                factor: f64::MAX,
+            };
+            let mut redials = RedialState::new(settings).unwrap();
+            for random in [0.0, 0.5, 1.0, f64::NAN] {
+                for _ in 0..5 {
+                    assert!(redials.after_failure(random) <= longest);
+                    assert!(redials.after_loss(longest, random) <= LOSS_JITTER_MAX);
+                    assert!(redials.after_loss(Duration::ZERO, random) <= longest);
+                }
+            }
+        }
+        let settings =
+            BackoffSettings { initial: longest, cap: longest - MILLISECOND, ..Default::default() };
+        assert_eq!(settings.validate().unwrap_err().setting, "cap");
+        let policy = RestartPolicy { window: longest, delay_max: longest, ..Default::default() };
+        let mut restarts = restarts(policy);
+        assert!(matches!(restarts.record(Instant::now()), RestartDecision::After(_)));
     }
 
     #[test]

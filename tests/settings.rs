@@ -25,8 +25,12 @@ fn every_setting_comes_back_from_its_text() {
     let written = comes_back(&limits);
     assert_eq!(written["frame_bytes_max"], 1 << 20);
     assert_eq!(written["close_time_max"], json!({ "secs": 1, "nanos": 500_000_000 }));
-    comes_back(&BackoffSettings { jitter: 0.5, ..BackoffSettings::default() });
-    comes_back(&RestartPolicy { restarts_max: 9, ..RestartPolicy::default() });
+    let mut backoff = BackoffSettings::default();
+    backoff.jitter = 0.5;
+    comes_back(&backoff);
+    let mut policy = RestartPolicy::default();
+    policy.restarts_max = 9;
+    comes_back(&policy);
     assert_eq!(comes_back(&Latency::Balanced), "balanced");
     assert_eq!(comes_back(&Latency::Saving), "saving");
     let polling = comes_back(&Latency::Polling { idle_us: 200 });

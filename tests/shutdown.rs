@@ -5,7 +5,10 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::process::in_its_own_process;
-use common::{LIMIT, Pair, connected, friends, loopback, node, stranger, within, within_limit};
+use common::{
+    LIMIT, Pair, cancelled_after, connected, friends, loopback, node, stranger, until, within,
+    within_limit,
+};
 use moorline::{
     CloseCode, CloseReason, ConnectError, ConnectionHandle, ListenError, MsQuicTransport, Node,
     NodeError, Outcome, RecvError, Redial, SendError, Target,
@@ -128,6 +131,41 @@ async fn a_shutdown_that_is_cancelled_goes_on() {
     within("the end", pair.client.stopped()).await;
     let reason = within("the end of the connection", pair.at_client.closed()).await;
     assert_eq!(reason, CloseReason::Local { code: AWAY });
+    within("the server's end", pair.server.close(LIMIT)).await.expect("an orderly end");
+}
+
+#[tokio::test]
+async fn a_close_that_is_cancelled_goes_on_in_order() {
+    let pair = Pair::new().await;
+    let reading = tokio::spawn(read_to_the_end(pair.at_server.clone()));
+    for _ in 0..500 {
+        within("a send", pair.at_client.send(vec![1; 10_000])).await.expect("taken over");
+    }
+    let registration = pair.at_client.clone();
+    // Polled once, with the last clone of the node, then dropped.
+    assert!(cancelled_after(1, pair.client.close(LIMIT)).await.is_none());
+    let (frames, error) = within("the reader", reading).await.expect("no panic");
+    assert_eq!(frames, 500, "what was accepted is sent");
+    assert_eq!(error, RecvError::Closed { reason: CloseReason::Peer { code: AWAY } });
+    within("the end", registration.closed()).await;
+    let sent = registration.stats().sent;
+    assert_eq!((sent.accepted, sent.completed), (500, 500));
+    within("the server's end", pair.server.close(LIMIT)).await.expect("an orderly end");
+}
+
+#[tokio::test]
+async fn a_close_beside_a_clone_that_is_left_says_so() {
+    let idle = node(stranger()).await;
+    let clone = idle.clone();
+    let result = within_limit(CUT, "the close", idle.close(LIMIT)).await;
+    assert!(matches!(result, Err(NodeError::CloneLeft)), "{result:?}");
+    within("the node has ended all the same", clone.stopped()).await;
+    // One that goes soon is waited for.
+    let pair = Pair::new().await;
+    let clone = pair.client.clone();
+    let watching = tokio::spawn(async move { clone.stopped().await });
+    within("the close", pair.client.close(LIMIT)).await.expect("the clone went with the node");
+    within("the one who watched", watching).await.expect("no panic");
     within("the server's end", pair.server.close(LIMIT)).await.expect("an orderly end");
 }
 
@@ -281,17 +319,6 @@ async fn a_node_that_is_dropped_on_a_runtime_of_many_threads_goes_away_for_its_p
 }
 
 // ---- what is left behind -----------------------------------------------------------------------
-
-/// Looks again and again: the kernel tells nobody of sockets and threads that went away.
-async fn until(what: &str, holds: impl Fn() -> bool) {
-    let mut ticks = tokio::time::interval(Duration::from_millis(5));
-    within(what, async {
-        while !holds() {
-            ticks.tick().await;
-        }
-    })
-    .await;
-}
 
 /// Threads and descriptors of this process.
 #[derive(Debug, Clone, Copy)]

@@ -2,99 +2,21 @@
 
 mod common;
 
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-use common::{LIMIT, Pair, connected, friends, loopback, node, node_with, stranger, within};
+use common::{
+    LIMIT, Pair, closed_port, connected, dial_failed, disconnected, free_port, friends, loopback,
+    node, node_with, quick, stranger, ten_dials_later, within,
+};
 use moorline::{
-    CloseCode, CloseReason, ConnectError, ConnectionHandle, Events, ListenError, MsQuicTransport,
-    NetCredential, Node, NodeConfig, NodeError, NodeEvent, Redial, Target,
+    CloseCode, CloseReason, ConnectError, ConnectionHandle, ListenError, MsQuicTransport,
+    NetCredential, Node, NodeConfig, NodeError, Redial, Target,
 };
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::mpsc;
 
-/// A free port that the system gives to nobody else: below those it hands out itself.
-fn free_port() -> SocketAddr {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = u16::try_from(std::process::id() % 18_000).expect("small") + 10_000;
-    loop {
-        let port = first + NEXT.fetch_add(1, Ordering::Relaxed);
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
-        if std::net::UdpSocket::bind(address).is_ok() {
-            return address;
-        }
-    }
-}
-
-/// Nothing listens there, ever.
-fn closed_port() -> Target {
-    Target::from(SocketAddr::from(([127, 0, 0, 1], 9)))
-}
-
-/// Dials again soon, and always after the same time.
-fn quick(config: &mut NodeConfig) {
-    config.backoff.initial = Duration::from_millis(20);
-    config.backoff.factor = 1.0;
-    config.backoff.jitter = 0.0;
-}
-
 async fn quick_node(credential: NetCredential) -> Node {
     node_with(credential, quick).await
-}
-
-/// Reads events up to the first that `wanted` takes; `seen` gets those before it.
-async fn event<R>(
-    events: &mut Events,
-    what: &str,
-    seen: &mut Vec<NodeEvent>,
-    mut wanted: impl FnMut(&NodeEvent) -> Option<R>,
-) -> R {
-    within(what, async {
-        loop {
-            let event = events.next().await.expect("the node lives");
-            if let Some(found) = wanted(&event) {
-                return found;
-            }
-            seen.push(event);
-        }
-    })
-    .await
-}
-
-/// The next failed dial: of whom, and whether it is dialled again.
-async fn dial_failed(events: &mut Events, seen: &mut Vec<NodeEvent>) -> (Target, bool) {
-    event(events, "a failed dial", seen, |event| match event {
-        NodeEvent::DialFailed { target, retry_in, .. } => {
-            Some((target.clone(), retry_in.is_some()))
-        }
-        _ => None,
-    })
-    .await
-}
-
-async fn disconnected(events: &mut Events, epoch: u64) -> CloseReason {
-    event(events, "the end of a connection", &mut Vec::new(), |event| match event {
-        NodeEvent::Disconnected { epoch: of, reason, .. } if *of == epoch => Some(reason.clone()),
-        _ => None,
-    })
-    .await
-}
-
-/// Ends after a quick node had time for ten dials of anybody it still dials; returns what it told.
-async fn ten_dials_later(node: &Node) -> Vec<NodeEvent> {
-    let (mut events, mut seen) = (node.subscribe(), Vec::new());
-    let other = closed_port().redial(Redial::Always);
-    let caller = tokio::spawn({
-        let (node, other) = (node.clone(), other.clone());
-        async move { node.connect(other).await.map(drop) }
-    });
-    for _ in 0..10 {
-        assert_eq!(dial_failed(&mut events, &mut seen).await, (other.clone(), true));
-    }
-    node.disconnect(other);
-    within("the caller", caller).await.expect("no panic").expect_err("nobody is there");
-    seen
 }
 
 async fn connect(node: &Node, target: impl Into<Target>) -> ConnectionHandle {

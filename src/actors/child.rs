@@ -9,7 +9,7 @@ use super::OwnedTask;
 use super::connector::{self, Caller, ConnectorMessage};
 use super::listener::ListenerMessage;
 use super::target::{Redial, Target};
-use crate::error::ConnectError;
+use super::waiting::Waiting;
 use crate::restart::RestartState;
 use crate::transport::MsQuicListener;
 
@@ -55,23 +55,21 @@ pub(super) struct Child {
     /// Dropped with the child: a stop during the wait is final.
     pub(super) timer: Option<OwnedTask>,
     /// Who asked for the connection while nothing runs.
-    pub(super) callers: Vec<Caller>,
+    pub(super) callers: Waiting<Caller>,
 }
 
 impl Child {
     /// `caller` is answered by the actor that is started next.
     pub(super) fn wait_for_next(&mut self, caller: Caller) {
-        if self.callers.len() < connector::CALLERS_MAX {
-            self.callers.push(caller);
-        } else {
-            caller.answer(Err(ConnectError::Stopped));
+        if let Err(caller) = self.callers.add(caller) {
+            caller.turn_away();
         }
     }
 }
 
 impl Kind {
-    /// Whether a failure ends it: nobody would hold what a single attempt makes later.
-    pub(super) fn ends_with_failure(&self) -> bool {
+    /// Whether it is a single attempt. A failure ends it: nobody would hold what it makes later.
+    pub(super) fn is_single(&self) -> bool {
         matches!(self, Self::Connector { target, .. } if target.redial == Redial::Never)
     }
 }

@@ -8,6 +8,7 @@
 const _: () = {
     impl ractor::Message for super::connection::ConnectionMessage {}
     impl ractor::Message for super::connector::ConnectorMessage {}
+    impl ractor::Message for super::events::EventBatch {}
     impl ractor::Message for super::frame_batch::FrameBatch {}
     impl ractor::Message for super::listener::ListenerMessage {}
     impl ractor::Message for super::supervisor::SupervisorMessage {}

@@ -18,25 +18,24 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, DerivedActorRef, RpcReplyPort};
-use tracing::{Span, debug, info};
+use ractor::{Actor, ActorProcessingErr, ActorRef, DerivedActorRef, RpcReplyPort};
+use tracing::{Span, info, warn};
 
 use super::frame_batch::{FrameBatch, ReceivedFrame};
 use super::handle::{ConnectionHandle, ConnectionStats, Credit, Ends, stats};
 use super::readers::{read_later, subscribe};
+use super::reserve::Reservations;
 use super::send_many::send_many;
-use super::{NodeShared, OwnedTask, answer, answer_once, finish};
+use super::waiting::Waiting;
+use super::{OwnedTask, answer, answer_once, finish};
 use crate::error::{CloseCode, CloseReason, Outcome, RecvError, SendError, SendManyError};
 use crate::transport::core::{ConnectionCore, Notice};
 use crate::transport::lane::OutcomeSink;
-use crate::transport::{Direction, Lane, MsQuicNetConnection};
+use crate::transport::{Lane, MsQuicNetConnection};
 
 /// How long the end of the peer's frames waits for somebody to take the next frame: a reader that
 /// is at work comes back for more, and where nobody reads, the peer should not wait for long.
 const READER_PATIENCE: Duration = Duration::from_millis(500);
-
-/// Callers that wait for the end by message. One more is not answered: nothing grows unbounded.
-const CLOSE_WAITERS_MAX: usize = 1024;
 
 /// What a connection can be asked.
 #[derive(Debug)]
@@ -63,6 +62,19 @@ pub enum ConnectionMessage {
         /// Told once the end of every frame is known: all were acknowledged, or which were not.
         reply: Option<RpcReplyPort<Result<(), SendManyError>>>,
     },
+    /// Room for the frames of a [`Send`](Self::Send) or [`SendMany`](Self::SendMany), as
+    /// [`ConnectionHandle::reserve_on`] gives it.
+    Reserve {
+        /// For a message on this lane.
+        lane: Lane,
+        /// For so many frames.
+        frames: usize,
+        /// Of so many bytes together.
+        length: usize,
+        /// Told the credit when there is room, at most after `Limits::stream_op_timeout`; at once
+        /// [`SendError::Full`] where 1,024 callers wait already.
+        reply: RpcReplyPort<Result<Credit, SendError>>,
+    },
     /// Give the next frame. If the caller is gone when it comes, the frame stays for the next.
     Recv {
         /// On which lane; `None` for all of them.
@@ -86,7 +98,7 @@ pub enum ConnectionMessage {
     },
     /// Tell when it is over.
     WatchClose {
-        /// Told the reason.
+        /// Told the reason; dropped without an answer where 1,024 callers wait already.
         reply: RpcReplyPort<CloseReason>,
     },
     /// How it is doing.
@@ -125,6 +137,8 @@ impl ConnectionMessage {
 pub(crate) struct Arguments {
     pub(crate) connection: MsQuicNetConnection,
     pub(crate) epoch: u64,
+    /// The node's.
+    pub(crate) span: Span,
 }
 
 /// The actor holds nothing itself; all that changes is in [`State`].
@@ -151,49 +165,13 @@ pub(crate) struct State {
     myself: ActorRef<ConnectionMessage>,
     handle: ConnectionHandle,
     phase: Phase,
-    close_waiters: Vec<RpcReplyPort<CloseReason>>,
+    close_waiters: Waiting<RpcReplyPort<CloseReason>>,
+    reservations: Reservations,
     /// The one timer of unfinished frames, while there is one.
     frame_timer: Option<OwnedTask>,
     /// The one timer of lanes that stand still, while anything is on its way.
     lane_timer: Option<OwnedTask>,
     span: Span,
-}
-
-/// Spawns the actor of an established connection and makes it known.
-pub(crate) async fn spawn(
-    shared: &Arc<NodeShared>,
-    connection: MsQuicNetConnection,
-    supervisor: ActorCell,
-) -> Option<ConnectionHandle> {
-    let epoch = shared.epochs.next();
-    let core = Arc::clone(connection.core());
-    let ends = Ends::of(&connection);
-    let arguments = Arguments { connection, epoch };
-    let spawned = Actor::spawn_linked(None, ConnectionActor, arguments, supervisor).await;
-    let (actor, _) = spawned.ok()?;
-    let handle = ConnectionHandle::new(Arc::clone(&core), actor, epoch, ends);
-    let (peer, remote) = (handle.peer(), handle.remote_addr());
-    if shared.registry.insert(peer, epoch, handle.clone()).is_err() {
-        core.cut(CloseCode::TOO_MANY_CONNECTIONS);
-        return None;
-    }
-    if core.direction() == Direction::Inbound {
-        // The sign of acceptance that a dialling peer waits for.
-        drop(core.send_stream(Lane::Data, true));
-    }
-    shared.emit(super::events::NodeEvent::Connected(handle.clone()));
-    let watcher = Arc::downgrade(shared);
-    core.on_over(Box::new(move |reason| {
-        let Some(shared) = watcher.upgrade() else { return };
-        shared.registry.remove(&peer, epoch);
-        shared.left.notify_waiters();
-        let reason = reason.clone();
-        shared.emit(super::events::NodeEvent::Disconnected { peer, remote, epoch, reason });
-    }));
-    if shared.is_stopping() {
-        core.cut(CloseCode::GOING_AWAY);
-    }
-    Some(handle)
 }
 
 #[cfg_attr(feature = "async-trait", ractor::async_trait)]
@@ -207,8 +185,9 @@ impl Actor for ConnectionActor {
         myself: ActorRef<ConnectionMessage>,
         arguments: Arguments,
     ) -> Result<State, ActorProcessingErr> {
-        let Arguments { connection, epoch } = arguments;
-        let span = tracing::info_span!(
+        let Arguments { connection, epoch, span } = arguments;
+        let span = tracing::error_span!(
+            parent: &span,
             "connection",
             peer = %connection.remote_identity().short(),
             epoch,
@@ -229,7 +208,8 @@ impl Actor for ConnectionActor {
             myself,
             handle,
             phase: Phase::Ready,
-            close_waiters: Vec::new(),
+            close_waiters: Waiting::default(),
+            reservations: Reservations::default(),
             frame_timer: None,
             lane_timer: None,
             span,
@@ -246,6 +226,9 @@ impl Actor for ConnectionActor {
             ConnectionMessage::Send { frame, credit, reply } => state.on_send(frame, credit, reply),
             ConnectionMessage::SendMany { frames, credit, reply } => {
                 send_many(state.core(), frames, credit, reply);
+            }
+            ConnectionMessage::Reserve { lane, frames, length, reply } => {
+                state.reservations.reserve(state.core(), (lane, frames, length), reply);
             }
             ConnectionMessage::Recv { lane, reply } => read_later(state.core(), lane, reply),
             ConnectionMessage::Subscribe { subscriber, reply } => {
@@ -281,9 +264,8 @@ impl State {
             }
         };
         let Some(reply) = reply else {
-            if let Err(error) = core.send_admitted(lane, frame, cost, None) {
-                debug!(%error, "a frame by message was not sent");
-            }
+            // Nobody asked what becomes of it.
+            drop(core.send_admitted(lane, frame, cost, None));
             return;
         };
         // The lane answers by the sink or, if it does not take the frame over, by the result.
@@ -310,17 +292,10 @@ impl State {
     }
 
     fn on_watch_close(&mut self, reply: RpcReplyPort<CloseReason>) {
-        if let Some(reason) = self.core().close_reason().filter(|_| self.core().is_complete()) {
-            return answer(reply, reason);
-        }
-        if self.close_waiters.len() >= CLOSE_WAITERS_MAX {
-            // Callers who gave up do not take the places of those who wait.
-            self.close_waiters.retain(|waiter| !waiter.is_closed());
-        }
-        if self.close_waiters.len() < CLOSE_WAITERS_MAX {
-            self.close_waiters.push(reply);
-        } else {
-            debug!("too many callers wait for the end");
+        match self.core().close_reason().filter(|_| self.core().is_complete()) {
+            Some(reason) => answer(reply, reason),
+            // Where too many wait the port is dropped, which tells the caller.
+            None => drop(self.close_waiters.add(reply)),
         }
     }
 
@@ -408,9 +383,10 @@ impl State {
     }
 
     fn on_close_deadline(&self) {
-        if let Phase::Draining { code, .. } = self.phase {
+        if let Phase::Draining { code, began_here, .. } = self.phase {
             info!("the limit of the close is reached; what is left is cut");
-            self.core().cut(code);
+            // A peer that ended its frames and does not close: that is not our application's wish.
+            self.core().cut(if began_here { code } else { CloseCode::HALF_CLOSED });
         }
     }
 
@@ -446,7 +422,7 @@ impl State {
     }
 
     fn tell_waiters(&mut self, reason: &CloseReason) {
-        for waiter in self.close_waiters.drain(..) {
+        for waiter in self.close_waiters.take() {
             answer(waiter, reason.clone());
         }
     }
@@ -454,6 +430,9 @@ impl State {
 
 impl Drop for State {
     fn drop(&mut self) {
+        if !self.core().is_over() {
+            self.span.in_scope(|| warn!("the connection's actor was killed or failed: it is cut"));
+        }
         // After an orderly end this changes nothing: the first reason wins.
         self.core().cut(CloseCode::ACTOR_FAILED);
         if let Some(reason) = self.core().close_reason() {

@@ -4,31 +4,29 @@
 //! its result. The connection's actor is linked to the supervisor, so that it outlives a
 //! connector that fails; the one that is started in its place takes it over.
 //!
-//! ```text
-//! Dialling ──ok──> Up ──lost──> Waiting ──time──> Dialling
-//!    └──failed──> Waiting | Done             Up ──closed here──> Done ─> stopped
-//! ```
+//! What it does when is decided in `redial.rs`; here it is done.
 //!
 //! Invariants: every caller is answered once: those of a connector that stops by the supervisor's
-//! next one; a result or timer of an earlier generation changes nothing.
+//! next one; a result or timer of an earlier generation changes nothing; a connection that nobody
+//! took and that is not kept is closed.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort};
-use tracing::{debug, info};
+use tracing::{Instrument, info};
 
+use super::establish::establish;
 use super::events::NodeEvent;
 use super::handle::ConnectionHandle;
+use super::redial::{Effect, End, Input, Machine, Outlook};
 use super::supervisor::SupervisorMessage;
 use super::target::{Redial, Target};
-use super::{NodeShared, OwnedTask, connection, finish};
+use super::waiting::{CALLERS_MAX, Waiter, Waiting};
+use super::{NodeShared, OwnedTask, finish};
 use crate::error::{CloseCode, CloseReason, ConnectError};
-use crate::restart::BackoffState;
-use crate::transport::MsQuicNetConnection;
-
-/// Callers that may wait for one dial. One more is refused: nothing grows unbounded.
-pub(super) const CALLERS_MAX: usize = 1024;
+use crate::identity::CertHash;
+use crate::transport::{Direction, MsQuicNetConnection};
 
 pub(crate) type ConnectReply = RpcReplyPort<Result<ConnectionHandle, ConnectError>>;
 
@@ -41,9 +39,20 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
-    pub(crate) fn answer(self, result: Result<ConnectionHandle, ConnectError>) {
-        // A caller that has gone needs no answer.
-        drop(self.reply.send(result));
+    /// Whether the answer was taken: a caller may have gone.
+    pub(crate) fn answer(self, result: Result<ConnectionHandle, ConnectError>) -> bool {
+        self.reply.send(result).is_ok()
+    }
+
+    /// For a list that is full.
+    pub(super) fn turn_away(self) {
+        self.answer(Err(ConnectError::TooManyCallers { limit: CALLERS_MAX }));
+    }
+}
+
+impl Waiter for Caller {
+    fn is_gone(&self) -> bool {
+        self.reply.is_closed()
     }
 }
 
@@ -55,6 +64,8 @@ pub(crate) type Current = Arc<Mutex<Option<ConnectionHandle>>>;
 pub(crate) enum ConnectorMessage {
     /// Tell the connection, now or when it stands.
     Connect(Caller),
+    /// A caller has gone: perhaps nobody waits any more.
+    CallerGone,
     Dialled {
         generation: u64,
         result: Result<MsQuicNetConnection, ConnectError>,
@@ -63,9 +74,12 @@ pub(crate) enum ConnectorMessage {
         epoch: u64,
         reason: CloseReason,
     },
-    Redial {
+    /// The wait is over.
+    Due {
         generation: u64,
     },
+    /// The peer has come by itself.
+    Arrived(ConnectionHandle),
     Stop,
     #[cfg(test)]
     Panic,
@@ -75,36 +89,20 @@ pub(crate) struct Arguments {
     pub(crate) shared: Arc<NodeShared>,
     pub(crate) supervisor: ActorCell,
     pub(crate) target: Target,
-    pub(crate) callers: Vec<Caller>,
+    pub(crate) callers: Waiting<Caller>,
     pub(crate) current: Current,
 }
 
 pub(crate) struct ConnectorActor;
 
-enum Phase {
-    Dialling {
-        _task: OwnedTask,
-    },
-    Up {
-        epoch: u64,
-        since: Instant,
-    },
-    Waiting {
-        _timer: OwnedTask,
-    },
-    /// Its work is done; what is still in the mailbox is handled.
-    Done,
-}
-
 pub(crate) struct State {
     arguments: Arguments,
     myself: ActorRef<ConnectorMessage>,
-    callers: Vec<Caller>,
-    backoff: BackoffState,
-    generation: u64,
-    phase: Phase,
-    /// A connection stood at some time: from there on it is kept up.
-    was_up: bool,
+    machine: Machine,
+    /// The dial or the wait.
+    task: Option<OwnedTask>,
+    /// Whose arrival is watched.
+    watched: Option<CertHash>,
 }
 
 #[cfg_attr(feature = "async-trait", ractor::async_trait)]
@@ -116,23 +114,19 @@ impl Actor for ConnectorActor {
     async fn pre_start(
         &self,
         myself: ActorRef<ConnectorMessage>,
-        mut arguments: Arguments,
+        arguments: Arguments,
     ) -> Result<State, ActorProcessingErr> {
-        let backoff = BackoffState::new(arguments.shared.config.backoff)?;
-        let mut callers = std::mem::take(&mut arguments.callers);
-        let adopted = current(&arguments.current).filter(|handle| handle.close_reason().is_none());
-        let was_up = current(&arguments.current).is_some();
-        let phase = match &adopted {
-            Some(handle) => {
-                watch(handle, &myself);
-                for caller in callers.drain(..) {
-                    caller.answer(Ok(handle.clone()));
-                }
-                Phase::Up { epoch: handle.epoch(), since: Instant::now() }
-            }
-            None => Phase::Dialling { _task: dial(&arguments, &myself, 0) },
-        };
-        Ok(State { arguments, myself, callers, backoff, generation: 0, phase, was_up })
+        let earlier = lock(&arguments.current).clone();
+        let dialled = earlier.as_ref().map(|one| one.direction() == Direction::Outbound);
+        let backoff = arguments.shared.config.backoff;
+        let machine = Machine::new(arguments.target.redial, backoff, dialled)?;
+        let mut state = State { arguments, myself, machine, task: None, watched: None };
+        state.watch_peer(state.arguments.target.expected.or(earlier.as_ref().map(|e| e.peer())));
+        match earlier.filter(|handle| handle.close_reason().is_none()) {
+            Some(handle) => state.take(handle),
+            None => state.dial(0),
+        }
+        Ok(state)
     }
 
     async fn handle(
@@ -141,49 +135,242 @@ impl Actor for ConnectorActor {
         message: ConnectorMessage,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
-        match message {
-            ConnectorMessage::Connect(caller) => state.on_connect(caller),
-            ConnectorMessage::Dialled { generation, result } => {
-                if generation == state.generation {
-                    match result {
-                        // Local work only: the spawn runs `pre_start`, which waits for nothing.
-                        Ok(established) => state.on_established(established).await,
-                        Err(error) => state.on_failed(error),
-                    }
+        let span = state.arguments.shared.span.clone();
+        async {
+            match message {
+                ConnectorMessage::Connect(caller) => state.on_connect(caller),
+                ConnectorMessage::CallerGone => state.on_caller_gone(),
+                ConnectorMessage::Dialled { generation, result } => {
+                    // Local work only: the spawn runs `pre_start`, which waits for nothing.
+                    state.on_dialled(generation, result).await;
                 }
+                ConnectorMessage::Over { epoch, reason } => state.on_over(epoch, reason),
+                ConnectorMessage::Due { generation } => state.on_due(generation),
+                ConnectorMessage::Arrived(handle) => state.on_arrived(handle),
+                ConnectorMessage::Stop => state.on_stop(),
+                #[cfg(test)]
+                ConnectorMessage::Panic => panic!("asked to by a test"),
             }
-            ConnectorMessage::Over { epoch, reason } => state.on_over(epoch, &reason),
-            ConnectorMessage::Redial { generation } => {
-                if generation == state.generation {
-                    state.dial_again();
-                }
-            }
-            ConnectorMessage::Stop => state.stop(),
-            #[cfg(test)]
-            ConnectorMessage::Panic => panic!("asked to by a test"),
         }
+        .instrument(span)
+        .await;
         Ok(())
     }
 }
 
 impl State {
     fn on_connect(&mut self, caller: Caller) {
-        if caller.redial == Redial::Always {
-            self.arguments.target.redial = Redial::Always;
-        }
-        let handle = current(&self.arguments.current);
-        match (&self.phase, handle) {
-            (Phase::Up { .. }, Some(handle)) if handle.close_reason().is_none() => {
-                caller.answer(Ok(handle));
+        let handle = lock(&self.arguments.current).clone();
+        let handle = handle.filter(|handle| handle.close_reason().is_none());
+        let (redial, mut caller) = (caller.redial, Some(caller));
+        self.arguments.target.redial = self.arguments.target.redial.or(redial);
+        let mut effects = self.step(Input::Asked { redial, open: handle.is_some() });
+        effects.retain(|effect| match (effect, caller.take(), &handle) {
+            (Effect::Give, Some(caller), Some(handle)) => {
+                caller.answer(Ok(handle.clone()));
+                false
             }
-            (Phase::Done, _) => self.ask_another(caller),
-            _ if self.callers.len() < CALLERS_MAX => self.callers.push(caller),
-            _ => caller.answer(Err(ConnectError::Stopped)),
+            (Effect::PassOn, Some(caller), _) => {
+                self.pass_on(caller);
+                false
+            }
+            (Effect::Queue, Some(caller), _) => {
+                if let Err(caller) = self.arguments.callers.add(caller) {
+                    caller.turn_away();
+                }
+                false
+            }
+            (_, unanswered, _) => {
+                caller = unanswered;
+                true
+            }
+        });
+        self.apply(effects, None);
+    }
+
+    fn on_caller_gone(&mut self) {
+        if self.arguments.callers.is_deserted() {
+            let effects = self.step(Input::CallersGone);
+            self.apply(effects, None);
+        }
+    }
+
+    async fn on_dialled(
+        &mut self,
+        generation: u64,
+        result: Result<MsQuicNetConnection, ConnectError>,
+    ) {
+        if !self.machine.is_dialling(generation) {
+            return;
+        }
+        let single = self.machine.redial() == Redial::Never;
+        match result {
+            // Dropping it closes it: nobody would own it.
+            Ok(_) if single && self.arguments.callers.is_deserted() => self.on_caller_gone(),
+            Ok(established) => self.on_established(generation, established).await,
+            Err(error) => self.on_failed(generation, error),
+        }
+    }
+
+    async fn on_established(&mut self, generation: u64, established: MsQuicNetConnection) {
+        let Arguments { shared, supervisor, .. } = &self.arguments;
+        let (peer, limit) = (established.remote_addr(), shared.config.limits.connections_max);
+        let Some(handle) = establish(shared, established, supervisor.clone()).await else {
+            self.on_failed(generation, ConnectError::TooManyConnections { peer, limit });
+            return;
+        };
+        self.take(handle);
+    }
+
+    /// The target's connection is this one.
+    fn take(&mut self, handle: ConnectionHandle) {
+        *lock(&self.arguments.current) = Some(handle.clone());
+        self.watch_peer(Some(self.arguments.target.expected.unwrap_or_else(|| handle.peer())));
+        let dialled = handle.direction() == Direction::Outbound;
+        let effects = self.step(Input::Stood { epoch: handle.epoch(), dialled });
+        self.task = None;
+        self.apply(effects, None);
+        if self.machine.redial() != Redial::Never {
+            watch(&handle, &self.myself);
+        }
+    }
+
+    fn on_failed(&mut self, generation: u64, error: ConnectError) {
+        let target = self.arguments.target.clone();
+        let stopping = self.arguments.shared.is_stopping();
+        let outlook = Outlook::of(&error);
+        let effects = self.step(Input::Failed { generation, outlook, stopping });
+        let wait = |effect: &Effect| match effect {
+            Effect::Wait { delay, .. } => Some(*delay),
+            _ => None,
+        };
+        let mut retry_in = effects.iter().find_map(wait);
+        self.apply(effects, Some(&error));
+        if self.take_the_peers_own() {
+            retry_in = None;
+        }
+        info!(%target, %error, ?retry_in, "dial failed");
+        self.arguments.shared.emit(NodeEvent::DialFailed { target, error, retry_in });
+    }
+
+    fn on_over(&mut self, epoch: u64, reason: CloseReason) {
+        let effects = self.step(Input::Over { epoch, end: End::of(&reason) });
+        if effects.is_empty() {
+            return;
+        }
+        let target = self.arguments.target.clone();
+        match End::of(&reason) {
+            End::Wanted => info!(%target, "closed here: not dialled again"),
+            End::Lost => info!(%target, %reason, "lost: dialled again"),
+            End::Final => {
+                info!(%target, %reason, "not dialled again: the peer said so");
+                let reason = reason.clone();
+                self.arguments.shared.emit(NodeEvent::Abandoned { target, reason });
+            }
+        }
+        let remote = lock(&self.arguments.current).as_ref().map(ConnectionHandle::remote_addr);
+        let error = remote.map(|peer| ConnectError::Closed { peer, reason });
+        self.apply(effects, error.as_ref());
+        self.take_the_peers_own();
+        if !self.arguments.callers.is_deserted() {
+            // They asked between the end and this message: an explicit call does not wait.
+            let effects = self.step(Input::PeerCame);
+            self.apply(effects, None);
+        }
+    }
+
+    fn on_due(&mut self, generation: u64) {
+        let effects = self.step(Input::Due { generation });
+        self.apply(effects, None);
+    }
+
+    fn on_arrived(&mut self, handle: ConnectionHandle) {
+        if !self.machine.is_waiting() {
+            return;
+        }
+        if self.is_ours(&handle) {
+            self.take(handle);
+        } else {
+            let effects = self.step(Input::PeerCame);
+            self.apply(effects, None);
+        }
+    }
+
+    fn on_stop(&mut self) {
+        let effects = self.step(Input::Stop);
+        let stopping = self.arguments.shared.is_stopping();
+        let error = if stopping { ConnectError::Stopped } else { ConnectError::Disconnected };
+        self.apply(effects, Some(&error));
+    }
+
+    /// While it waits a connection that the expected peer opened itself is as good as its own.
+    fn take_the_peers_own(&mut self) -> bool {
+        if !self.machine.is_waiting() {
+            return false;
+        }
+        let expected = self.arguments.target.expected;
+        let found = expected.and_then(|peer| self.arguments.shared.registry.get(&peer));
+        let Some(handle) = found.filter(|handle| self.is_ours(handle)) else { return false };
+        self.take(handle);
+        true
+    }
+
+    /// Whether a connection that the peer opened is what the target asks for.
+    fn is_ours(&self, handle: &ConnectionHandle) -> bool {
+        let Arguments { shared, target, .. } = &self.arguments;
+        handle.direction() == Direction::Inbound
+            && target.expected == Some(handle.peer())
+            && target
+                .offers(&shared.config.alpns)
+                .iter()
+                .any(|alpn| alpn == handle.alpn_negotiated())
+            && handle.close_reason().is_none()
+    }
+
+    fn step(&mut self, input: Input) -> Vec<Effect> {
+        self.machine.next(input, Instant::now(), rand::random())
+    }
+
+    /// Does what the machine said. `error` is for those who are told one.
+    fn apply(&mut self, effects: Vec<Effect>, error: Option<&ConnectError>) {
+        for effect in effects {
+            match effect {
+                // Only of a caller who asks: done where it asks.
+                Effect::Queue => {}
+                Effect::Give => self.give(),
+                Effect::PassOn => {
+                    self.arguments.callers.take().into_iter().for_each(|c| self.pass_on(c));
+                }
+                Effect::Tell { all } => {
+                    let told = |caller: &Caller| all || caller.redial != Redial::Always;
+                    for caller in self.arguments.callers.take_if(told) {
+                        caller.answer(Err(error.cloned().unwrap_or(ConnectError::Internal)));
+                    }
+                }
+                Effect::Dial { generation } => self.dial(generation),
+                Effect::Wait { generation, delay } => self.wait(generation, delay),
+                Effect::Finish => {
+                    self.task = None;
+                    finish(&self.myself);
+                }
+            }
+        }
+    }
+
+    fn give(&mut self) {
+        let Some(handle) = lock(&self.arguments.current).clone() else { return };
+        let mut taken = false;
+        for caller in self.arguments.callers.take() {
+            taken |= caller.answer(Ok(handle.clone()));
+        }
+        if !taken && self.machine.redial() == Redial::Never {
+            // Nobody owns it, and nobody keeps it.
+            handle.core().cut(CloseCode::DROPPED);
         }
     }
 
     /// For a caller that came between the end of the work and the end of the actor.
-    fn ask_another(&self, caller: Caller) {
+    fn pass_on(&self, caller: Caller) {
         let target = Target { redial: caller.redial, ..self.arguments.target.clone() };
         let supervisor = ActorRef::<SupervisorMessage>::from(self.arguments.supervisor.clone());
         let again = SupervisorMessage::Connect { target, reply: caller.reply };
@@ -194,105 +381,78 @@ impl State {
         }
     }
 
-    async fn on_established(&mut self, established: MsQuicNetConnection) {
-        let Arguments { shared, supervisor, .. } = &self.arguments;
-        let (peer, limit) = (established.remote_addr(), shared.config.limits.connections_max);
-        let Some(handle) = connection::spawn(shared, established, supervisor.clone()).await else {
-            self.on_failed(ConnectError::TooManyConnections { peer, limit });
-            return;
-        };
-        *lock(&self.arguments.current) = Some(handle.clone());
-        self.was_up = true;
-        self.generation += 1;
-        self.phase = Phase::Up { epoch: handle.epoch(), since: Instant::now() };
-        for caller in self.callers.drain(..) {
-            caller.answer(Ok(handle.clone()));
-        }
-        if self.arguments.target.redial == Redial::Never {
-            self.stop();
-        } else {
-            watch(&handle, &self.myself);
-        }
-    }
-
-    fn on_failed(&mut self, error: ConnectError) {
-        let target = self.arguments.target.clone();
-        let keeps = match target.redial {
-            Redial::Never => false,
-            Redial::WhenLost => self.was_up,
-            Redial::Always => true,
-        };
-        let keeps = keeps && !self.arguments.shared.is_stopping();
-        let retry_in = keeps.then(|| self.backoff.next_delay(rand::random()));
-        info!(%target, %error, ?retry_in, "dial failed");
-        let patient = |caller: &Caller| keeps && caller.redial == Redial::Always;
-        let (waiting, told) = self.callers.drain(..).partition(patient);
-        self.callers = waiting;
-        let told: Vec<Caller> = told;
-        for caller in told {
-            caller.answer(Err(error.clone()));
-        }
-        match retry_in {
-            Some(delay) => self.wait(delay),
-            None => self.stop(),
-        }
-        self.arguments.shared.emit(NodeEvent::DialFailed { target, error, retry_in });
-    }
-
-    fn on_over(&mut self, epoch: u64, reason: &CloseReason) {
-        let Phase::Up { epoch: current, since } = self.phase else { return };
-        if epoch != current {
-            return;
-        }
-        self.generation += 1;
-        if is_wanted(reason) {
-            debug!(target = %self.arguments.target, "closed here: not dialled again");
-            self.stop();
-            return;
-        }
-        self.backoff.on_up_for(since.elapsed());
-        let delay = self.backoff.next_delay(rand::random());
-        info!(target = %self.arguments.target, %reason, ?delay, "lost; dialled again");
-        self.wait(delay);
-    }
-
-    fn wait(&mut self, delay: Duration) {
-        self.generation += 1;
-        let (generation, myself) = (self.generation, self.myself.clone());
-        let timer = OwnedTask::spawn(async move {
+    fn wait(&mut self, generation: u64, delay: Duration) {
+        let myself = self.myself.clone();
+        self.task = Some(OwnedTask::spawn(async move {
             tokio::time::sleep(delay).await;
-            drop(myself.cast(ConnectorMessage::Redial { generation }));
-        });
-        self.phase = Phase::Waiting { _timer: timer };
+            drop(myself.cast(ConnectorMessage::Due { generation }));
+        }));
     }
 
-    fn dial_again(&mut self) {
-        if matches!(self.phase, Phase::Waiting { .. }) {
-            self.generation += 1;
-            let task = dial(&self.arguments, &self.myself, self.generation);
-            self.phase = Phase::Dialling { _task: task };
+    /// One attempt, up to the peer's acceptance.
+    fn dial(&mut self, generation: u64) {
+        let (shared, target) = (Arc::clone(&self.arguments.shared), self.arguments.target.clone());
+        let mut report = Report { owner: self.myself.clone(), generation, sent: false };
+        let span = shared.span.clone();
+        let dial = async move {
+            let Target { remote, expected, .. } = &target;
+            let (alpns, credential) =
+                (target.offers(&shared.config.alpns), &shared.config.credential);
+            let (alpns, credential) = (alpns.to_vec(), credential.clone());
+            let dialled =
+                shared.transport.connect_accepted(remote.clone(), alpns, credential, *expected);
+            report.send(dialled.await);
+        };
+        self.task = Some(OwnedTask::spawn(dial.instrument(span)));
+    }
+
+    fn watch_peer(&mut self, peer: Option<CertHash>) {
+        let arrivals = &self.arguments.shared.arrivals;
+        if self.watched == peer {
+            return;
         }
-    }
-
-    fn stop(&mut self) {
-        self.generation += 1;
-        self.phase = Phase::Done;
-        finish(&self.myself);
+        if let Some(before) = self.watched.take() {
+            arrivals.forget(&before, self.myself.get_id());
+        }
+        if let Some(peer) = peer {
+            arrivals.watch(peer, self.myself.clone());
+        }
+        self.watched = peer;
     }
 }
 
 impl Drop for State {
     fn drop(&mut self) {
-        for caller in self.callers.drain(..) {
-            caller.answer(Err(ConnectError::Stopped));
+        self.watch_peer(None);
+        let stopping = self.arguments.shared.is_stopping();
+        let error = if stopping { ConnectError::Stopped } else { ConnectError::Internal };
+        for caller in self.arguments.callers.take() {
+            caller.answer(Err(error.clone()));
         }
     }
 }
 
-/// Whether the application of this side ended the connection on purpose.
-fn is_wanted(reason: &CloseReason) -> bool {
-    let CloseReason::Local { code } = reason else { return false };
-    *code == CloseCode::NORMAL || *code == CloseCode::GOING_AWAY || *code >= CloseCode::APPLICATION
+/// Tells the connector how its dial went, also if it panicked: callers wait for it.
+struct Report {
+    owner: ActorRef<ConnectorMessage>,
+    generation: u64,
+    sent: bool,
+}
+
+impl Report {
+    fn send(&mut self, result: Result<MsQuicNetConnection, ConnectError>) {
+        self.sent = true;
+        let generation = self.generation;
+        drop(self.owner.cast(ConnectorMessage::Dialled { generation, result }));
+    }
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        if !self.sent {
+            self.send(Err(ConnectError::Internal));
+        }
+    }
 }
 
 fn watch(handle: &ConnectionHandle, owner: &ActorRef<ConnectorMessage>) {
@@ -303,38 +463,6 @@ fn watch(handle: &ConnectionHandle, owner: &ActorRef<ConnectorMessage>) {
     }));
 }
 
-/// One attempt, up to the peer's acceptance.
-fn dial(arguments: &Arguments, owner: &ActorRef<ConnectorMessage>, generation: u64) -> OwnedTask {
-    let (shared, target) = (Arc::clone(&arguments.shared), arguments.target.clone());
-    let owner = owner.clone();
-    OwnedTask::spawn(async move {
-        let result = attempt(&shared, target).await;
-        drop(owner.cast(ConnectorMessage::Dialled { generation, result }));
-    })
-}
-
-async fn attempt(shared: &NodeShared, target: Target) -> Result<MsQuicNetConnection, ConnectError> {
-    let (config, begun) = (&shared.config, Instant::now());
-    let established = shared
-        .transport
-        .connect_expecting(
-            target.remote,
-            &shared.alpns(),
-            config.credential.clone(),
-            target.expected,
-        )
-        .await?;
-    let peer = established.remote_addr();
-    match established.core().accepted().await {
-        Ok(()) => Ok(established),
-        Err(reason) => Err(ConnectError::from_close(peer, reason, &config.alpns, begun.elapsed())),
-    }
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn current(current: &Current) -> Option<ConnectionHandle> {
-    lock(current).clone()
 }

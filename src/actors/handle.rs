@@ -488,6 +488,22 @@ pub(super) fn stats(core: &ConnectionCore) -> ConnectionStats {
     }
 }
 
+/// The same connection of the same node. As a key of a map a handle does not change, which
+/// `clippy::mutable_key_type` cannot see.
+impl PartialEq for ConnectionHandle {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.core, &other.core)
+    }
+}
+
+impl Eq for ConnectionHandle {}
+
+impl std::hash::Hash for ConnectionHandle {
+    fn hash<S: std::hash::Hasher>(&self, state: &mut S) {
+        (self.peer(), self.epoch).hash(state);
+    }
+}
+
 impl std::fmt::Debug for ConnectionHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ConnectionHandle")

@@ -17,11 +17,12 @@ use std::time::Instant;
 
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::task::JoinSet;
-use tracing::{debug, info};
+use tracing::{Instrument, debug, info};
 
+use super::establish::establish;
 use super::events::NodeEvent;
 use super::refusal_log::RefusalLog;
-use super::{NodeShared, OwnedTask, connection, finish};
+use super::{NodeShared, OwnedTask, finish};
 use crate::error::{AcceptError, ListenError};
 use crate::transport::{MsQuicListener, MsQuicNetConnection};
 
@@ -90,19 +91,24 @@ impl Actor for ListenerActor {
         message: ListenerMessage,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
-        match message {
-            ListenerMessage::Bound(bound) => state.on_bound(bound)?,
-            ListenerMessage::Established(established) => {
-                // Local work only: the spawn runs `pre_start`, which waits for nothing.
-                let supervisor = state.arguments.supervisor.clone();
-                connection::spawn(&state.arguments.shared, established, supervisor).await;
+        let span = state.arguments.shared.span.clone();
+        async {
+            match message {
+                ListenerMessage::Bound(bound) => state.on_bound(bound)?,
+                ListenerMessage::Established(established) => {
+                    // Local work only: the spawn runs `pre_start`, which waits for nothing.
+                    let supervisor = state.arguments.supervisor.clone();
+                    establish(&state.arguments.shared, established, supervisor).await;
+                }
+                ListenerMessage::Failed { remote, error } => state.on_failed(remote, error),
+                ListenerMessage::Stop => finish(&state.myself),
+                #[cfg(test)]
+                ListenerMessage::Panic => panic!("asked to by a test"),
             }
-            ListenerMessage::Failed { remote, error } => state.on_failed(remote, error),
-            ListenerMessage::Stop => finish(&state.myself),
-            #[cfg(test)]
-            ListenerMessage::Panic => panic!("asked to by a test"),
+            Ok(())
         }
-        Ok(())
+        .instrument(span)
+        .await
     }
 }
 
@@ -119,10 +125,12 @@ impl State {
                 (self.arguments.on_bound)(Arc::clone(&listener));
                 self.accepting = Some(accept(Arc::clone(&listener), self.myself.clone()));
                 self.listener = Some(listener);
-                self.arguments.shared.emit(NodeEvent::Listening { address });
-                if let Some(reply) = reply {
-                    drop(reply.send(Ok(address)));
+                if reply.is_some_and(|reply| reply.send(Ok(address)).is_err()) {
+                    // Who asked has gone: nobody would know of it, nor of a port that the system chose.
+                    finish(&self.myself);
+                    return Ok(());
                 }
+                self.arguments.shared.emit(NodeEvent::Listening { address });
                 Ok(())
             }
             (Err(error), Some(reply)) => {

@@ -14,10 +14,12 @@
 //! actor; native handles are released by `Drop`, because a killed actor runs no `post_stop`.
 
 pub(crate) mod adapters;
+mod arrivals;
 mod child;
 mod cluster;
 pub(crate) mod connection;
 pub(crate) mod connector;
+mod establish;
 pub(crate) mod events;
 pub(crate) mod frame_batch;
 pub(crate) mod frame_io;
@@ -25,10 +27,14 @@ pub(crate) mod handle;
 pub(crate) mod listener;
 pub(crate) mod node;
 mod readers;
+mod redial;
 mod refusal_log;
+mod reserve;
 mod send_many;
 pub(crate) mod supervisor;
 pub(crate) mod target;
+mod telling;
+mod waiting;
 
 #[cfg(test)]
 mod supervision_tests;
@@ -37,15 +43,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ractor::RpcReplyPort;
-use tokio::sync::{Notify, broadcast, watch};
-use tracing::debug;
+use tokio::sync::{Notify, watch};
+use tracing::Span;
 
 use crate::config::NodeConfig;
 use crate::registry::{EpochSource, Registry};
 use crate::transport::MsQuicTransport;
 
+use arrivals::Arrivals;
 use events::NodeEvent;
 use handle::ConnectionHandle;
+use telling::Telling;
 
 /// What a supervisor is told of a child that drained its mailbox and stopped ([`finish`]).
 pub(crate) const DRAINED: &str = "Drained";
@@ -57,9 +65,6 @@ pub(crate) fn finish<M: ractor::Message>(actor: &ractor::ActorRef<M>) {
     drop(actor.drain());
 }
 
-/// Events kept for a subscriber that lags: enough for a burst of connections.
-const EVENTS_KEPT: usize = 1024;
-
 /// What all actors of one node share.
 #[derive(Debug)]
 pub(crate) struct NodeShared {
@@ -67,7 +72,11 @@ pub(crate) struct NodeShared {
     pub(crate) transport: MsQuicTransport,
     pub(crate) registry: Registry<ConnectionHandle>,
     pub(crate) epochs: EpochSource,
-    pub(crate) events: broadcast::Sender<NodeEvent>,
+    /// Connections hold a share until their end is told.
+    pub(crate) telling: Arc<Telling>,
+    pub(crate) arrivals: Arrivals,
+    /// Names the node, by its identity, in whatever is logged for it.
+    pub(crate) span: Span,
     /// No new connections, in either direction.
     pub(crate) stopping: AtomicBool,
     /// A connection is over and out of the registry.
@@ -78,12 +87,16 @@ pub(crate) struct NodeShared {
 
 impl NodeShared {
     pub(crate) fn new(config: NodeConfig, transport: MsQuicTransport) -> Arc<Self> {
+        let identity = config.credential.identity().short();
         Arc::new(Self {
+            // At this level it is there whatever is filtered: warnings and errors name the node too.
+            span: tracing::error_span!(parent: None, "node", %identity),
             registry: Registry::new(config.limits.connections_max),
             config,
             transport,
             epochs: EpochSource::new(),
-            events: broadcast::channel(EVENTS_KEPT).0,
+            telling: Arc::new(Telling::new()),
+            arrivals: Arrivals::default(),
             stopping: AtomicBool::new(false),
             left: Notify::new(),
             stopped: watch::channel(false).0,
@@ -92,7 +105,17 @@ impl NodeShared {
 
     /// Tells whoever listens; nobody may.
     pub(crate) fn emit(&self, event: NodeEvent) {
-        drop(self.events.send(event));
+        self.telling.emit(event);
+    }
+
+    /// The active connection of each peer.
+    pub(crate) fn peers(&self) -> Vec<ConnectionHandle> {
+        self.registry.peers().into_iter().map(|(_, handle)| handle).collect()
+    }
+
+    /// All open connections.
+    pub(crate) fn connections(&self) -> Vec<ConnectionHandle> {
+        self.registry.connections().into_iter().map(|(_, _, handle)| handle).collect()
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
@@ -122,9 +145,7 @@ impl Drop for OwnedTask {
 
 /// Answers a caller who may have given up.
 fn answer<T>(reply: RpcReplyPort<T>, value: T) {
-    if reply.send(value).is_err() {
-        debug!("the caller gave up before the reply");
-    }
+    drop(reply.send(value));
 }
 
 /// As [`answer`], for one of several who may be first.

@@ -11,7 +11,7 @@ use super::NodeShared;
 use super::events::Events;
 use super::handle::ConnectionHandle;
 use super::supervisor::{Supervisor, SupervisorMessage};
-use super::target::Target;
+use super::target::{Redial, Target};
 use crate::config::NodeConfig;
 use crate::error::{CloseCode, ConnectError, ListenError, NodeError};
 use crate::identity::CertHash;
@@ -19,6 +19,10 @@ use crate::transport::{MsQuicTransport, poll_when_idle};
 
 /// How long the registration may take to close once its last handle is gone.
 const REGISTRATION_CLOSE_MAX: Duration = Duration::from_secs(5);
+
+/// How long clones of a node that is closed are given to go: a task that ends with the node drops
+/// its own soon.
+const CLONES_GONE_MAX: Duration = Duration::from_secs(1);
 
 /// A supervised set of listeners, connectors and connections under one identity.
 ///
@@ -110,10 +114,15 @@ impl Node {
     ///
     /// # Cancel safety
     ///
-    /// Cancelled, it may listen or not: [`stop_listening`](Self::stop_listening) settles it.
+    /// Cancelled, it does not listen.
     pub async fn listen(&self, address: SocketAddr) -> Result<SocketAddr, ListenError> {
         let ask = |reply| SupervisorMessage::Listen { address, reply };
-        self.ask(ask).await.unwrap_or(Err(ListenError::Stopped))
+        let not_taken = |bound: Result<SocketAddr, _>| {
+            if let Ok(bound) = bound {
+                self.stop_listening(bound);
+            }
+        };
+        self.ask(ask, not_taken).await.unwrap_or(Err(ListenError::Stopped))
     }
 
     /// Stops listening on a bound address; its connections live on.
@@ -134,14 +143,24 @@ impl Node {
     ///
     /// # Cancel safety
     ///
-    /// Cancelled, the attempt goes on: [`disconnect`](Self::disconnect) ends it.
+    /// Cancelled, the attempt for a target that is kept goes on, and
+    /// [`disconnect`](Self::disconnect) ends it. With [`Redial::Never`](crate::Redial) it is given up,
+    /// and a connection that came to stand meanwhile is closed.
     pub async fn connect(
         &self,
         target: impl Into<Target>,
     ) -> Result<ConnectionHandle, ConnectError> {
         let target = target.into();
+        let single = target.redial == Redial::Never;
         let ask = |reply| SupervisorMessage::Connect { target, reply };
-        self.ask(ask).await.unwrap_or(Err(ConnectError::Stopped))
+        let not_taken = |connected: Result<ConnectionHandle, _>| match connected {
+            Ok(connection) if single => connection.core().cut(CloseCode::DROPPED),
+            _ => {}
+        };
+        let gone = CallerGone { node: self, armed: single };
+        let connected = self.ask(ask, not_taken).await.unwrap_or(Err(ConnectError::Stopped));
+        gone.answered();
+        connected
     }
 
     /// Stops keeping `target` connected; an open connection lives on.
@@ -160,19 +179,19 @@ impl Node {
     /// The active connection of each peer.
     #[must_use]
     pub fn peers(&self) -> Vec<ConnectionHandle> {
-        self.shared().registry.peers().into_iter().map(|(_, handle)| handle).collect()
+        self.shared().peers()
     }
 
     /// All open connections.
     #[must_use]
     pub fn connections(&self) -> Vec<ConnectionHandle> {
-        self.shared().registry.connections().into_iter().map(|(_, _, handle)| handle).collect()
+        self.shared().connections()
     }
 
     /// The events from here on.
     #[must_use]
     pub fn subscribe(&self) -> Events {
-        Events::new(self.shared().events.subscribe(), self.shared().stopped.subscribe())
+        Events::new(self.shared())
     }
 
     /// Ends the node in order: no new connections, what was accepted is sent, connections are
@@ -186,9 +205,10 @@ impl Node {
     ///
     /// # Cancel safety
     ///
-    /// The shutdown goes on when it is cancelled.
+    /// The shutdown goes on when it is cancelled, as long as a clone of the node lives: the drop of
+    /// the last one ends it at once.
     pub async fn shutdown(&self, grace: Duration) -> Result<(), NodeError> {
-        let cut = self.ask(|reply| SupervisorMessage::Shutdown { grace, reply }).await;
+        let cut = self.ask(|reply| SupervisorMessage::Shutdown { grace, reply }, drop).await;
         self.stopped().await;
         match cut {
             None => Err(NodeError::Stopped),
@@ -202,22 +222,38 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// As for [`shutdown`](Self::shutdown).
+    /// As for [`shutdown`](Self::shutdown). [`NodeError::CloneLeft`] if a clone of the node is left a
+    /// second after its end, and [`NodeError::StillOpen`] if MsQuic does not let go: the node has
+    /// ended then, and the registration stays.
     ///
     /// # Cancel safety
     ///
-    /// The shutdown goes on when it is cancelled.
+    /// It goes on when it is cancelled, in order and to its end.
     pub async fn close(self, grace: Duration) -> Result<(), NodeError> {
+        // A task of its own holds the node: cancelled, this would drop the last clone.
+        let closing = tokio::spawn(self.close_in_order(grace));
+        // It only fails with its runtime.
+        closing.await.unwrap_or(Err(NodeError::Stopped))
+    }
+
+    async fn close_in_order(self, grace: Duration) -> Result<(), NodeError> {
         let closed = self.shared().transport.registration().map(|r| r.watch_closed());
         let result = self.shutdown(grace).await;
+        let clones = Arc::downgrade(&self.inner);
         drop(self);
-        if let Ok(mut closed) = closed {
-            let closed = closed.wait_for(|closed| *closed);
-            if tokio::time::timeout(REGISTRATION_CLOSE_MAX, closed).await.is_err() {
-                tracing::warn!("the registration is still open: a clone of the node is left");
-            }
+        let Ok(mut closed) = closed else { return result };
+        let mut closed = std::pin::pin!(closed.wait_for(|closed| *closed));
+        if tokio::time::timeout(CLONES_GONE_MAX, &mut closed).await.is_ok() {
+            return result;
         }
-        result
+        if clones.strong_count() > 0 {
+            return result.and(Err(NodeError::CloneLeft));
+        }
+        let after = REGISTRATION_CLOSE_MAX;
+        match tokio::time::timeout(after - CLONES_GONE_MAX, closed).await {
+            Ok(_) => result,
+            Err(_) => result.and(Err(NodeError::StillOpen { after })),
+        }
     }
 
     /// Waits until the node has ended, for whatever reason.
@@ -240,13 +276,68 @@ impl Node {
         &self.inner.shared
     }
 
-    /// Asks the supervisor; `None` if it ends first. The supervisor's own deadlines bound it.
+    /// Asks the supervisor; `None` if it ends first. The supervisor's own deadlines bound it. An
+    /// answer that comes while this is cancelled goes to `not_taken`.
     async fn ask<R>(
         &self,
         message: impl FnOnce(ractor::RpcReplyPort<R>) -> SupervisorMessage,
+        not_taken: impl FnMut(R),
     ) -> Option<R> {
         let (sender, receiver) = ractor::concurrency::oneshot();
+        let mut answer = Answer { receiver, not_taken };
         self.supervisor().cast(message(sender.into())).ok()?;
-        receiver.await.ok()
+        (&mut answer.receiver).await.ok()
+    }
+}
+
+/// The same node, not only the same identity.
+impl PartialEq for Node {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+}
+
+impl Eq for Node {}
+
+impl std::hash::Hash for Node {
+    fn hash<S: std::hash::Hasher>(&self, state: &mut S) {
+        Arc::as_ptr(&self.inner).hash(state);
+    }
+}
+
+/// An answer on its way, which nobody may take: then it must not be lost.
+struct Answer<R, F: FnMut(R)> {
+    receiver: ractor::concurrency::OneshotReceiver<R>,
+    not_taken: F,
+}
+
+impl<R, F: FnMut(R)> Drop for Answer<R, F> {
+    fn drop(&mut self) {
+        // From here on the sender is told that nobody takes it.
+        self.receiver.close();
+        if let Ok(answer) = self.receiver.try_recv() {
+            (self.not_taken)(answer);
+        }
+    }
+}
+
+/// Tells that a caller who waited for a connection of its own has gone.
+struct CallerGone<'a> {
+    node: &'a Node,
+    armed: bool,
+}
+
+impl CallerGone<'_> {
+    fn answered(mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for CallerGone<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            // A node that has ended dials nobody.
+            drop(self.node.supervisor().cast(SupervisorMessage::caller_gone()));
+        }
     }
 }

@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::Bytes;
 use ractor::RpcReplyPort;
-use tracing::debug;
 
 use super::answer;
 use super::handle::Credit;
@@ -31,9 +30,8 @@ pub(super) fn send_many(
         Err(source) => return refuse(frames, source, reply),
     };
     let Some(reply) = reply else {
-        if let Err(reason) = core.send_many_admitted(lane, &mut frames, cost, || None) {
-            debug!(%reason, frames = frames.len(), "frames by message were not sent");
-        }
+        // Nobody asked what becomes of them.
+        drop(core.send_many_admitted(lane, &mut frames, cost, || None));
         return;
     };
     let count = frames.len();
@@ -52,9 +50,8 @@ pub(super) fn send_many(
 
 fn refuse(frames: VecDeque<Bytes>, source: SendError, reply: Option<Reply>) {
     let outcomes = frames.into_iter().map(Outcome::NotSent).collect();
-    match reply {
-        Some(reply) => answer(reply, Err(SendManyError { outcomes, source })),
-        None => debug!(error = %source, "frames by message were not sent"),
+    if let Some(reply) = reply {
+        answer(reply, Err(SendManyError { outcomes, source }));
     }
 }
 

@@ -9,6 +9,9 @@
 //! that a child that was stopped is not resurrected; connections are never restarted; whatever
 //! way this actor ends, every connection is closed with a code.
 
+mod drain;
+mod message;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,77 +19,27 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ractor::{
-    Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent,
+    Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, DerivedActorRef, RpcReplyPort,
+    SupervisionEvent,
 };
-use tracing::{debug, error, info, warn};
+use tracing::{Instrument, debug, error, info, warn};
 
 use super::child::{Child, Kind, Running};
 use super::connection::ConnectionMessage;
 use super::connector::{self, Caller, ConnectReply, ConnectorActor, ConnectorMessage};
-use super::events::NodeEvent;
+use super::events::{EventBatch, NodeEvent, Subscribers};
 use super::listener::{self, ListenerActor};
 use super::target::{Redial, Target};
-use super::{DRAINED, NodeShared, OwnedTask, finish};
+use super::waiting::Waiting;
+pub use message::SupervisorMessage;
+
+use drain::{CUT_TIME_MAX, drain};
+use message::{Event, Internal};
+
+use super::{DRAINED, NodeShared, OwnedTask, answer, finish};
 use crate::error::{CloseCode, ConnectError, ListenError};
 use crate::restart::{RestartDecision, RestartState};
 use crate::transport::MsQuicListener;
-
-/// How long peers may take to acknowledge the close of their connections.
-const PEERS_TOLD_MAX: Duration = Duration::from_millis(500);
-
-/// How long the transport may take to end what is cut without telling anybody.
-const CUT_TIME_MAX: Duration = Duration::from_secs(2);
-
-/// What a node's root can be asked.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum SupervisorMessage {
-    /// Listen on an address.
-    Listen {
-        /// Where; port 0 takes any free one.
-        address: SocketAddr,
-        /// Told the bound address.
-        reply: RpcReplyPort<Result<SocketAddr, ListenError>>,
-    },
-    /// Stop listening on a bound address; its connections live on.
-    StopListening {
-        /// The bound address.
-        address: SocketAddr,
-    },
-    /// Connect, or share the connection to the same target.
-    Connect {
-        /// Whom to connect to.
-        target: Target,
-        /// Told the connection.
-        reply: ConnectReply,
-    },
-    /// Stop keeping a target connected; an open connection lives on.
-    Disconnect {
-        /// Whom.
-        target: Target,
-    },
-    /// End everything in order.
-    Shutdown {
-        /// How long connections may drain.
-        grace: Duration,
-        /// Told how many connections had to be cut.
-        reply: RpcReplyPort<usize>,
-    },
-    /// From the supervisor's own timers and children.
-    Internal(Internal),
-}
-
-/// What only the supervisor tells itself.
-#[derive(Debug)]
-#[allow(unnameable_types, reason = "opaque: only the supervisor makes one")]
-pub struct Internal(Event);
-
-#[derive(Debug)]
-enum Event {
-    Restart { key: u64 },
-    Bound { key: u64, listener: Arc<MsQuicListener> },
-    Drained { cut: usize },
-}
 
 pub(crate) struct Supervisor;
 
@@ -96,6 +49,20 @@ pub(crate) struct State {
     children: HashMap<u64, Child>,
     next_key: u64,
     draining: Option<(RpcReplyPort<usize>, OwnedTask)>,
+    subscribers: Subscribers,
+    /// It ends as it should.
+    in_order: bool,
+}
+
+/// How a child ended.
+#[derive(Debug, Clone, Copy)]
+enum Ended<'a> {
+    /// Its work was done.
+    Done,
+    /// It was stopped or killed before that.
+    Early(&'a str),
+    /// It panicked, or returned an error.
+    Failed(&'a str),
 }
 
 #[cfg_attr(feature = "async-trait", ractor::async_trait)]
@@ -109,7 +76,15 @@ impl Actor for Supervisor {
         myself: ActorRef<SupervisorMessage>,
         shared: Arc<NodeShared>,
     ) -> Result<State, ActorProcessingErr> {
-        Ok(State { shared, myself, children: HashMap::new(), next_key: 0, draining: None })
+        Ok(State {
+            shared,
+            myself,
+            children: HashMap::new(),
+            next_key: 0,
+            draining: None,
+            subscribers: Subscribers::default(),
+            in_order: false,
+        })
     }
 
     async fn handle(
@@ -118,19 +93,39 @@ impl Actor for Supervisor {
         message: SupervisorMessage,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
-        match message {
-            SupervisorMessage::Listen { address, reply } => state.on_listen(address, reply).await,
-            SupervisorMessage::StopListening { address } => state.on_stop_listening(address),
-            SupervisorMessage::Connect { target, reply } => state.on_connect(target, reply).await,
-            SupervisorMessage::Disconnect { target } => state.on_disconnect(&target),
-            SupervisorMessage::Shutdown { grace, reply } => state.on_shutdown(grace, reply),
-            SupervisorMessage::Internal(Internal(event)) => match event {
-                Event::Restart { key } => state.on_restart(key).await?,
-                Event::Bound { key, listener } => state.on_bound(key, listener),
-                Event::Drained { cut } => state.on_drained(cut),
-            },
+        let span = state.shared.span.clone();
+        async {
+            match message {
+                SupervisorMessage::Listen { address, reply } => {
+                    state.on_listen(address, reply).await;
+                }
+                SupervisorMessage::StopListening { address } => state.on_stop_listening(address),
+                SupervisorMessage::Connect { target, reply } => {
+                    state.on_connect(target, reply).await;
+                }
+                SupervisorMessage::Disconnect { target } => state.on_disconnect(&target),
+                SupervisorMessage::Subscribe { subscriber, reply } => {
+                    state.on_subscribe(subscriber, reply);
+                }
+                SupervisorMessage::Peer { peer, reply } => {
+                    answer(reply, state.shared.registry.get(&peer));
+                }
+                SupervisorMessage::Peers { reply } => answer(reply, state.shared.peers()),
+                SupervisorMessage::Connections { reply } => {
+                    answer(reply, state.shared.connections());
+                }
+                SupervisorMessage::Shutdown { grace, reply } => state.on_shutdown(grace, reply),
+                SupervisorMessage::Internal(Internal(event)) => match event {
+                    Event::Restart { key } => state.on_restart(key).await?,
+                    Event::Bound { key, listener } => state.on_bound(key, listener),
+                    Event::CallerGone => state.on_caller_gone(),
+                    Event::Drained { cut } => state.on_drained(cut),
+                },
+            }
+            Ok(())
         }
-        Ok(())
+        .instrument(span)
+        .await
     }
 
     async fn post_stop(
@@ -140,6 +135,7 @@ impl Actor for Supervisor {
     ) -> Result<(), ActorProcessingErr> {
         // Not only when the state is dropped: after a clean stop it travels to the parent, which
         // may be waiting for this very end.
+        state.in_order = true;
         state.end();
         Ok(())
     }
@@ -150,13 +146,14 @@ impl Actor for Supervisor {
         event: SupervisionEvent,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
+        let _in_span = state.shared.span.clone().entered();
         match event {
-            SupervisionEvent::ActorTerminated(child, _, reason) => {
-                let done = reason.as_deref() == Some(DRAINED);
-                state.on_ended(child.get_id(), done, reason.as_deref().unwrap_or("stopped"))
-            }
+            SupervisionEvent::ActorTerminated(child, _, reason) => match reason.as_deref() {
+                Some(DRAINED) => state.on_ended(child.get_id(), Ended::Done),
+                reason => state.on_ended(child.get_id(), Ended::Early(reason.unwrap_or("stopped"))),
+            },
             SupervisionEvent::ActorFailed(child, cause) => {
-                state.on_ended(child.get_id(), false, &cause.to_string())
+                state.on_ended(child.get_id(), Ended::Failed(&cause.to_string()))
             }
             _ => Ok(()),
         }
@@ -170,12 +167,10 @@ impl State {
         reply: RpcReplyPort<Result<SocketAddr, ListenError>>,
     ) {
         if self.shared.is_stopping() {
-            drop(reply.send(Err(ListenError::Stopped)));
-            return;
+            return answer(reply, Err(ListenError::Stopped));
         }
         let Some(key) = self.add(Kind::Listener { address, listener: None }) else {
-            drop(reply.send(Err(ListenError::Stopped)));
-            return;
+            return answer(reply, Err(ListenError::Stopped));
         };
         // A listener that does not start drops `reply`, which answers the caller.
         drop(self.start_listener(key, address, Some(reply)).await);
@@ -191,16 +186,38 @@ impl State {
 
     async fn on_connect(&mut self, target: Target, reply: ConnectReply) {
         if self.shared.is_stopping() {
-            drop(reply.send(Err(ConnectError::Stopped)));
-            return;
+            return answer(reply, Err(ConnectError::Stopped));
         }
         let caller = Caller { reply, redial: target.redial };
         let Err(caller) = self.ask_connector(&target, caller) else { return };
         let current = connector::Current::default();
         let kind = Kind::Connector { target: target.clone(), current: Arc::clone(&current) };
-        match self.add(kind) {
-            Some(key) => drop(self.start_connector(key, target, current, vec![caller]).await),
-            None => caller.answer(Err(ConnectError::Stopped)),
+        let mut callers = Waiting::default();
+        // The first of an empty list.
+        drop(callers.add(caller));
+        if let Some(key) = self.add(kind) {
+            // What does not start drops the callers, which answers them.
+            drop(self.start_connector(key, target, current, callers).await);
+        }
+    }
+
+    fn on_subscribe(
+        &mut self,
+        subscriber: DerivedActorRef<EventBatch>,
+        reply: Option<RpcReplyPort<bool>>,
+    ) {
+        let subscribed = self.subscribers.add(&self.shared, subscriber);
+        if let Some(reply) = reply {
+            answer(reply, subscribed);
+        }
+    }
+
+    /// Whoever made a connection for that caller alone looks whether anybody waits.
+    fn on_caller_gone(&self) {
+        for child in self.children.values().filter(|child| child.kind.is_single()) {
+            if let Some(Running::Connector(connector)) = &child.running {
+                drop(connector.cast(ConnectorMessage::CallerGone));
+            }
         }
     }
 
@@ -258,6 +275,13 @@ impl State {
             if let Some(running) = &child.running {
                 running.stop();
             }
+            let mut callers = child.callers;
+            let stopping = self.shared.is_stopping();
+            for caller in callers.take() {
+                let stopped =
+                    if stopping { ConnectError::Stopped } else { ConnectError::Disconnected };
+                caller.answer(Err(stopped));
+            }
         }
     }
 
@@ -266,7 +290,8 @@ impl State {
         let restarts = RestartState::new(self.shared.config.restart).ok()?;
         let key = self.next_key;
         self.next_key += 1;
-        let child = Child { kind, restarts, running: None, timer: None, callers: Vec::new() };
+        let child =
+            Child { kind, restarts, running: None, timer: None, callers: Waiting::default() };
         self.children.insert(key, child);
         Some(key)
     }
@@ -300,7 +325,7 @@ impl State {
         key: u64,
         target: Target,
         current: connector::Current,
-        callers: Vec<Caller>,
+        callers: Waiting<Caller>,
     ) -> Result<(), ActorProcessingErr> {
         let arguments = connector::Arguments {
             shared: Arc::clone(&self.shared),
@@ -333,14 +358,22 @@ impl State {
     }
 
     /// A child ended. One that is not in the table is a connection, or was stopped.
-    fn on_ended(&mut self, id: ActorId, done: bool, cause: &str) -> Result<(), ActorProcessingErr> {
+    fn on_ended(&mut self, id: ActorId, ended: Ended<'_>) -> Result<(), ActorProcessingErr> {
         let is_it = |child: &Child| child.running.as_ref().is_some_and(|r| r.id() == id);
         let found = self.children.iter_mut().find(|(_, child)| is_it(child));
         let Some((&key, child)) = found else {
-            debug!(%id, cause, done, "a connection's actor ended");
+            // Which connection it was is told in its own span, where it is cut.
+            match ended {
+                Ended::Failed(cause) => warn!(%id, cause, "a connection's actor failed"),
+                Ended::Done | Ended::Early(_) => debug!(%id, ?ended, "a connection's actor ended"),
+            }
             return Ok(());
         };
-        if done || child.kind.ends_with_failure() || self.shared.is_stopping() {
+        let (done, cause) = match ended {
+            Ended::Done => (true, "done"),
+            Ended::Early(cause) | Ended::Failed(cause) => (false, cause),
+        };
+        if done || child.kind.is_single() || self.shared.is_stopping() {
             if let Some(child) = self.children.remove(&key) {
                 self.pass_on(child);
             }
@@ -369,9 +402,9 @@ impl State {
     }
 
     /// Callers that came when the connector had just ended get another one.
-    fn pass_on(&self, ended: Child) {
+    fn pass_on(&self, mut ended: Child) {
         let Kind::Connector { target, .. } = ended.kind else { return };
-        for caller in ended.callers {
+        for caller in ended.callers.take() {
             let target = Target { redial: caller.redial, ..target.clone() };
             let again = SupervisorMessage::Connect { target, reply: caller.reply };
             // Sent to itself; at the end of the node the port is dropped.
@@ -425,7 +458,7 @@ impl State {
 
     fn on_drained(&mut self, cut: usize) {
         if let Some((reply, _)) = self.draining.take() {
-            drop(reply.send(cut));
+            answer(reply, cut);
         }
         finish(&self.myself);
     }
@@ -444,36 +477,11 @@ impl State {
 
 impl Drop for State {
     fn drop(&mut self) {
+        if !self.in_order {
+            let _in_span = self.shared.span.enter();
+            let connections = self.shared.registry.len();
+            warn!(connections, "the node's supervisor was killed or failed: the node is cut");
+        }
         self.end();
     }
-}
-
-/// Waits until the connections have ended, cutting what is left after `grace`, and then until
-/// MsQuic has no handle left; returns how many connections were cut.
-async fn drain(shared: &NodeShared, grace: Duration) -> usize {
-    let Ok(registration) = shared.transport.registration() else { return 0 };
-    let ended = async {
-        loop {
-            let left = shared.left.notified();
-            tokio::pin!(left);
-            left.as_mut().enable();
-            if shared.registry.is_empty() {
-                return;
-            }
-            left.await;
-        }
-    };
-    let ended = tokio::time::timeout(grace, ended).await.is_ok();
-    let left = if ended { Vec::new() } else { shared.registry.connections() };
-    for (_, _, handle) in &left {
-        handle.core().cut(CloseCode::GOING_AWAY);
-    }
-    if !registration.wait_idle(PEERS_TOLD_MAX).await {
-        // Handshakes on their way, and peers that do not answer.
-        registration.cut_silently();
-        if !registration.wait_idle(CUT_TIME_MAX).await {
-            warn!(handles = registration.live_handles(), "handles are left after the shutdown");
-        }
-    }
-    left.len()
 }

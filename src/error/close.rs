@@ -1,6 +1,6 @@
 //! Close codes, and why a connection ended.
 
-use super::ErrorKind;
+use super::{ErrorKind, in_words};
 use crate::identity::{KeyPrefixes, Refusal};
 
 /// The code a connection is closed with (RFC 9000, section 19.19, application error codes).
@@ -50,6 +50,10 @@ close_codes! {
     FRAME_TRUNCATED = 0x09, "a stream ended inside a frame";
     /// The connection was dropped without a close.
     DROPPED = 0x0a, "the connection was dropped without a close";
+    /// The peer ended its frames, and did not close within `Limits::close_time_max`.
+    HALF_CLOSED = 0x0d, "the peer ended its frames and did not close";
+    /// The application does not want this peer: it is not to come back ([`CloseCode::is_final`]).
+    FORBIDDEN = 0x0e, "the peer is not wanted here and is not to come back";
     /// Of a stream, never of a connection: it carries nothing, only its number was needed.
     UNUSED = 0x10, "a stream that carries nothing";
 }
@@ -58,13 +62,26 @@ impl CloseCode {
     /// The first code that is the application's.
     pub const APPLICATION: Self = Self(0x100);
 
+    /// The first code of the application that is final ([`CloseCode::is_final`]).
+    pub const APPLICATION_FINAL: Self = Self(0x1_0000);
+
     /// The largest code QUIC can carry (62 bits).
     const MAX: u64 = (1 << 62) - 1;
 
-    /// A code of the application: `code` must be at least 0x100 and fit 62 bits.
+    /// A code of the application: `code` must be at least 0x100 and fit 62 bits. From 0x1_0000 on
+    /// it is final ([`CloseCode::is_final`]).
     #[must_use]
     pub const fn application(code: u64) -> Option<Self> {
         if code >= Self::APPLICATION.0 && code <= Self::MAX { Some(Self(code)) } else { None }
+    }
+
+    /// Whether a peer that is closed with this code is not to come back: its connector dials no more.
+    /// [`FORBIDDEN`](Self::FORBIDDEN) is, and of the application's codes those from
+    /// [`APPLICATION_FINAL`](Self::APPLICATION_FINAL) on. After any other code a connector that
+    /// keeps the target dials again.
+    #[must_use]
+    pub const fn is_final(self) -> bool {
+        self.0 == Self::FORBIDDEN.0 || self.0 >= Self::APPLICATION_FINAL.0
     }
 
     /// As it came over the wire.
@@ -142,6 +159,19 @@ impl CertificateRefused {
             Self::ByPeer { .. } => Side::Peer,
         }
     }
+
+    /// Whether dialling again can help: see [`ConnectError::kind`](crate::ConnectError::kind).
+    pub(super) fn kind(&self) -> ErrorKind {
+        match self {
+            Self::ByUs {
+                refusal: Refusal::Expired { .. } | Refusal::NotYetValid { .. }, ..
+            } => ErrorKind::Retry,
+            Self::ByUs { .. } | Self::ByPeer { alert: CertificateAlert::Expired, .. } => {
+                ErrorKind::Never
+            }
+            Self::ByPeer { .. } => ErrorKind::Retry,
+        }
+    }
 }
 
 impl std::fmt::Display for CertificateRefused {
@@ -181,16 +211,23 @@ pub enum CloseReason {
     },
     /// A certificate was refused.
     Certificate(Box<CertificateRefused>),
-    /// No protocol in common.
+    /// No protocol in common, or the peer listens on another address of its machine.
     AlpnMismatch,
     /// Nothing listens at the address (ICMP port unreachable).
     Unreachable,
+    /// This machine has no way to the address: no route, or no address of that family.
+    NoRoute,
+    /// This machine's kernel has no IPv6, which MsQuic needs for its sockets, also for IPv4.
+    NoIpv6,
     /// The peer's listener refused the connection: it is full, or stopping.
     Refused,
     /// The handshake did not end in time, or nothing ever answered.
     HandshakeTimedOut,
-    /// The peer stopped answering: it died, or the network did.
+    /// The peer stopped answering: it died, or the network did, or the path's MTU shrank.
     TimedOut,
+    /// The peer does not know the connection any more (a stateless reset, RFC 9000, section 10.3): it
+    /// had given this side up, for example while this process was suspended.
+    Forgotten,
     /// The transport gave up.
     Transport {
         /// MsQuic's `QUIC_STATUS`.
@@ -206,9 +243,13 @@ impl CloseReason {
     pub fn side(&self) -> Option<Side> {
         match self {
             Self::Local { .. } => Some(Side::Local),
-            Self::Peer { .. } | Self::Refused | Self::AlpnMismatch => Some(Side::Peer),
+            Self::Peer { .. } | Self::Refused | Self::AlpnMismatch | Self::Forgotten => {
+                Some(Side::Peer)
+            }
             Self::Certificate(refused) => Some(refused.side()),
             Self::Unreachable
+            | Self::NoRoute
+            | Self::NoIpv6
             | Self::HandshakeTimedOut
             | Self::TimedOut
             | Self::Transport { .. } => None,
@@ -220,17 +261,42 @@ impl CloseReason {
     pub fn code(&self) -> Option<CloseCode> {
         match self {
             Self::Local { code } | Self::Peer { code } => Some(*code),
-            _ => None,
+            Self::Certificate(_)
+            | Self::AlpnMismatch
+            | Self::Unreachable
+            | Self::NoRoute
+            | Self::NoIpv6
+            | Self::Refused
+            | Self::HandshakeTimedOut
+            | Self::TimedOut
+            | Self::Forgotten
+            | Self::Transport { .. } => None,
         }
     }
 
-    /// Whether dialling again can help.
+    /// Whether dialling again can help: see [`ConnectError::kind`](crate::ConnectError::kind).
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Certificate(_) | Self::AlpnMismatch => ErrorKind::Never,
-            _ => ErrorKind::Retry,
+            Self::Certificate(refused) => refused.kind(),
+            Self::NoIpv6 => ErrorKind::Never,
+            Self::Peer { code } if code.is_final() => ErrorKind::Never,
+            Self::Local { .. }
+            | Self::Peer { .. }
+            | Self::AlpnMismatch
+            | Self::Unreachable
+            | Self::NoRoute
+            | Self::Refused
+            | Self::HandshakeTimedOut
+            | Self::TimedOut
+            | Self::Forgotten
+            | Self::Transport { .. } => ErrorKind::Retry,
         }
+    }
+
+    /// Whether the peer said not to come back.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(self, Self::Peer { code } if code.is_final())
     }
 }
 
@@ -240,19 +306,24 @@ impl std::fmt::Display for CloseReason {
             Self::Local { code } => write!(f, "closed by this side: {code}"),
             Self::Peer { code } => write!(f, "closed by the peer: {code}"),
             Self::Certificate(refused) => refused.fmt(f),
-            Self::AlpnMismatch => f.write_str("the peer speaks none of the offered ALPNs"),
+            Self::AlpnMismatch => f.write_str(
+                "the peer speaks none of the offered ALPNs there, or listens on another address",
+            ),
             Self::Unreachable => f.write_str("nothing listens at that address"),
+            Self::NoRoute => f.write_str("this machine has no way to that address"),
+            Self::NoIpv6 => f.write_str(
+                "this machine's kernel has no IPv6, which MsQuic needs for its sockets, also for \
+                 IPv4: boot it without ipv6.disable=1",
+            ),
             Self::Refused => f.write_str("the peer's listener refused the connection"),
             Self::HandshakeTimedOut => f.write_str("the handshake got no answer in time"),
             Self::TimedOut => f.write_str("the peer stopped answering"),
+            Self::Forgotten => f.write_str(
+                "the peer does not know this connection any more: it had given this side up",
+            ),
             Self::Transport { status, error_code } => {
-                // On POSIX the library's local failures are error numbers of the system.
-                let system =
-                    i32::try_from(*status).ok().filter(|number| (1..4096).contains(number));
-                match system.map(std::io::Error::from_raw_os_error) {
-                    Some(system) => write!(f, "transport error {error_code:#x}: {system}"),
-                    None => write!(f, "transport error {error_code:#x} (status {status:#x})"),
-                }
+                let words = in_words(*status);
+                write!(f, "transport error {error_code:#x} (status {status:#x}{words})")
             }
         }
     }
@@ -274,5 +345,32 @@ mod tests {
         assert_eq!(CloseCode::application(0xff), None);
         assert_eq!(CloseCode::application(0x100), Some(CloseCode::APPLICATION));
         assert_eq!(CloseCode::application(1 << 62), None);
+    }
+
+    #[test]
+    fn every_code_of_this_crate_is_in_the_document_with_its_number() {
+        let document = include_str!("../../docs/close-codes.md");
+        let mut rows = 0;
+        for code in (0..CloseCode::APPLICATION.value()).map(CloseCode::from_wire) {
+            let row = format!("| {:#04x} | `{}` |", code.value(), code.name().unwrap_or("none"));
+            assert_eq!(document.contains(&row), code.name().is_some(), "{row}");
+            rows += usize::from(code.name().is_some());
+        }
+        assert_eq!(document.matches("\n| 0x").count(), rows, "no row of a code that is none");
+    }
+
+    #[test]
+    fn only_forbidden_and_the_final_range_of_applications_keep_a_dialler_away() {
+        let application = |code| CloseCode::application(code).expect("an application's code");
+        let last = application(0xffff);
+        for code in [CloseCode::NORMAL, CloseCode::GOING_AWAY, CloseCode::REFUSED, last] {
+            assert!(!code.is_final(), "{code}");
+            assert_eq!(CloseReason::Peer { code }.kind(), ErrorKind::Retry);
+        }
+        for code in [CloseCode::FORBIDDEN, CloseCode::APPLICATION_FINAL, application(1 << 61)] {
+            assert!(code.is_final(), "{code}");
+            assert_eq!(CloseReason::Peer { code }.kind(), ErrorKind::Never);
+            assert_eq!(CloseReason::Local { code }.kind(), ErrorKind::Retry, "our own wish");
+        }
     }
 }

@@ -101,6 +101,12 @@ pub(super) mod status {
         REQUIRED_CERTIFICATE = QUIC_STATUS_REQUIRED_CERTIFICATE;
     }
 
+    // Statuses of POSIX are error numbers; these the library passes on from its sockets.
+    pub(in crate::transport) const NO_NETWORK: u32 = libc::ENETUNREACH as u32;
+    pub(in crate::transport) const NETWORK_DOWN: u32 = libc::ENETDOWN as u32;
+    pub(in crate::transport) const NO_ADDRESS: u32 = libc::EADDRNOTAVAIL as u32;
+    pub(in crate::transport) const NO_FAMILY: u32 = libc::EAFNOSUPPORT as u32;
+
     /// TLS alerts are statuses too: this plus the alert's number (`msquic_posix.h`).
     pub(in crate::transport) const TLS_ALERT_BASE: u32 = 0x0beb_c300;
 }

@@ -10,8 +10,9 @@ use super::bounds::Bounds;
 use super::connection::MsQuicNetConnection;
 use super::core::{ConnectionCore, Direction};
 use super::ffi::{self, ListenerCallbacks, ListenerSlot, NewConnection};
+use super::handshake::Handshake;
 use super::registration::{LiveHandle, RegistrationWrapper};
-use crate::error::{AcceptError, CloseCode, CloseReason, LibraryError};
+use crate::error::{AcceptError, CloseCode, LibraryError};
 use crate::identity::NetCredential;
 
 /// A bound address that takes connections. Dropping it stops it; established connections live on.
@@ -156,10 +157,12 @@ impl MsQuicListener {
 /// that stopped leaves it to its connections.
 fn free_address(address: SocketAddr) -> Result<SocketAddr, LibraryError> {
     let known = ffi::has_socket(address);
-    let probe = std::net::UdpSocket::bind((address.ip(), if known { 0 } else { address.port() }));
+    let mut probed = address;
+    probed.set_port(if known { 0 } else { address.port() });
+    let probe = std::net::UdpSocket::bind(probed);
     let status = match probe.map_err(|error| error.kind()) {
         Err(std::io::ErrorKind::AddrInUse) => ffi::status::ADDRESS_IN_USE,
-        Err(std::io::ErrorKind::AddrNotAvailable) => ffi::status::INVALID_ADDRESS,
+        Err(std::io::ErrorKind::AddrNotAvailable) => ffi::status::NO_ADDRESS,
         Ok(probe) if address.port() == 0 => return Ok(probe.local_addr().unwrap_or(address)),
         // Whatever else is wrong, the library says.
         _ => return Ok(address),
@@ -227,7 +230,7 @@ impl MsQuicNetIncomingRequest {
         self.remote_addr
     }
 
-    /// Waits for the handshake, at most for `Limits::handshake_time_max`.
+    /// Waits for the handshake, at most for `Limits::handshake_time_max` after the peer asked.
     ///
     /// # Errors
     ///
@@ -240,22 +243,15 @@ impl MsQuicNetIncomingRequest {
         let peer = self.remote_addr;
         let Some(core) = self.core.take() else { return Err(AcceptError::Stopped) };
         let closed = |reason| AcceptError::Closed { peer, reason };
-        let guard = CutOnDrop::new(core);
-        let limit = guard.core().limits().handshake_time_max;
-        match tokio::time::timeout(limit, guard.core().connected()).await {
-            Ok(Ok(())) => MsQuicNetConnection::new(guard.keep()).map_err(closed),
-            Ok(Err(reason)) => Err(closed(reason)),
-            Err(_) => {
-                guard.core().cut_silently(CloseReason::HandshakeTimedOut);
-                Err(closed(CloseReason::HandshakeTimedOut))
-            }
-        }
+        let handshake = Handshake::new(core);
+        handshake.done(handshake.deadline()).await.map_err(closed)?;
+        MsQuicNetConnection::new(handshake.keep()).map_err(closed)
     }
 
     /// Refuses the connection with `code`.
     ///
     /// Before the handshake is done QUIC hides the code from the peer, which sees
-    /// [`CloseReason::Refused`] (RFC 9000, section 10.2.3).
+    /// [`CloseReason::Refused`](crate::CloseReason::Refused) (RFC 9000, section 10.2.3).
     pub fn refuse(mut self, code: CloseCode) {
         if let Some(core) = self.core.take() {
             core.cut(code);
@@ -267,36 +263,6 @@ impl Drop for MsQuicNetIncomingRequest {
     fn drop(&mut self) {
         if let Some(core) = self.core.take() {
             core.cut(CloseCode::REFUSED);
-        }
-    }
-}
-
-/// Ends a connection whose handshake nobody waits for any more.
-pub(super) struct CutOnDrop {
-    core: Arc<ConnectionCore>,
-    armed: bool,
-}
-
-impl CutOnDrop {
-    pub(super) fn new(core: Arc<ConnectionCore>) -> Self {
-        Self { core, armed: true }
-    }
-
-    pub(super) fn core(&self) -> &Arc<ConnectionCore> {
-        &self.core
-    }
-
-    /// The handshake is done: the connection has an owner.
-    pub(super) fn keep(mut self) -> Arc<ConnectionCore> {
-        self.armed = false;
-        Arc::clone(&self.core)
-    }
-}
-
-impl Drop for CutOnDrop {
-    fn drop(&mut self) {
-        if self.armed {
-            self.core.cut(CloseCode::DROPPED);
         }
     }
 }

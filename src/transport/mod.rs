@@ -3,8 +3,12 @@
 //! ```text
 //! MsQuicTransport ─ registration.rs ─ settings.rs (ConfigFactory)
 //!   ├── listener.rs    MsQuicListener ──> MsQuicNetIncomingRequest ──┐
-//!   └── connect ────────────────────────────────────────────────────┴─> connection.rs
+//!   └── connect ── dial.rs ─────────────────────────────────────────┴─> connection.rs
 //!                                                                        MsQuicNetConnection
+//! dial.rs         one deadline over all of a dial
+//! ├── remote_addr.rs, resolve.rs   addresses as people write them; names, on threads of their own
+//! ├── race.rs     which address is tried when
+//! └── handshake.rs  a connection until it stands, in both directions
 //! core.rs         what a connection's handle, streams and callbacks share
 //! ├── lane.rs     frames out: admission, coalescing, outcomes
 //! ├── lanes.rs    control, data and bulk
@@ -24,8 +28,10 @@ mod bounds;
 mod callback;
 mod connection;
 pub(crate) mod core;
+mod dial;
 mod dial_port;
 mod ffi;
+mod handshake;
 #[cfg(feature = "internals")]
 pub mod internals;
 pub(crate) mod lane;
@@ -33,8 +39,11 @@ mod lanes;
 pub(crate) mod link;
 mod listener;
 mod memory;
+mod race;
 mod refusal;
 mod registration;
+mod remote_addr;
+mod resolve;
 mod settings;
 mod stream;
 mod stream_pool;
@@ -42,7 +51,6 @@ mod traits;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
 
 pub use connection::MsQuicNetConnection;
 pub use core::Direction;
@@ -56,19 +64,17 @@ pub use listener::{MsQuicListener, MsQuicNetIncomingRequest};
 pub use memory::WorstCaseMemory;
 pub use refusal::resolve_bad_certificate;
 pub use registration::RegistrationWrapper;
+pub use remote_addr::RemoteAddr;
 pub use stream::{ReadStream, SendStream, read_message_from_stream, write_buffer_to_stream};
 pub use stream_pool::StreamPool;
 pub use traits::{NetConnection, NetIncomingRequest, NetListener, NetTransport};
 
-use self::core::ConnectionCore;
 use bounds::Bounds;
-use dial_port::{DialPorts, Place};
+use dial::Dial;
+use dial_port::DialPorts;
 use ffi::Role;
-use listener::CutOnDrop;
-use registration::LiveHandle;
+use remote_addr::canonical;
 use settings::{ConfigFactory, ConfigurationError};
-
-use tokio::task::spawn_blocking;
 
 use crate::config::{ConfigError, Limits, validate_alpns};
 use crate::error::{CloseReason, ConnectError, LibraryError, ListenError};
@@ -109,63 +115,6 @@ impl std::fmt::Display for LibraryVersion {
 /// nothing: the connection of a panicked callback is closed anyway.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Where a peer listens: an address, or a host name with a port.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum RemoteAddr {
-    /// An IP address and port.
-    Socket(SocketAddr),
-    /// `host:port`; resolved at each connect.
-    Host(String),
-}
-
-impl From<SocketAddr> for RemoteAddr {
-    fn from(address: SocketAddr) -> Self {
-        Self::Socket(address)
-    }
-}
-
-impl From<&str> for RemoteAddr {
-    fn from(text: &str) -> Self {
-        text.parse().map_or_else(|_| Self::Host(text.to_owned()), Self::Socket)
-    }
-}
-
-impl From<String> for RemoteAddr {
-    fn from(text: String) -> Self {
-        Self::from(text.as_str())
-    }
-}
-
-impl std::fmt::Display for RemoteAddr {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Socket(address) => address.fmt(f),
-            Self::Host(host) => write!(f, "{}", host.escape_debug()),
-        }
-    }
-}
-
-impl RemoteAddr {
-    /// The first address the name resolves to.
-    pub(crate) async fn resolve(&self) -> Result<SocketAddr, ConnectError> {
-        let host = match self {
-            Self::Socket(address) => return Ok(*address),
-            Self::Host(host) => host,
-        };
-        let bad = |problem: String| ConnectError::Address { given: host.clone(), problem };
-        if host.contains('\0') {
-            return Err(bad("a host name has no NUL byte".to_owned()));
-        }
-        let port = host.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
-        if !matches!(port, Some(Ok(1..))) {
-            return Err(bad("expected HOST:PORT with a port from 1 to 65535".to_owned()));
-        }
-        let mut found =
-            tokio::net::lookup_host(host.as_str()).await.map_err(|e| bad(e.to_string()))?;
-        found.next().ok_or_else(|| bad("the name has no address".to_owned()))
-    }
 }
 
 /// Opens listeners and connections. Cheap to clone; the registration ends with the last clone
@@ -218,7 +167,7 @@ impl MsQuicTransport {
     }
 
     /// Listens on `address` (port 0: any free one) for peers that speak one of `alpns` and that
-    /// `credential` trusts.
+    /// `credential` trusts. `[::]` takes peers of both families, as the system's sockets do.
     ///
     /// # Errors
     ///
@@ -233,6 +182,7 @@ impl MsQuicTransport {
         alpns: &[&str],
         credential: NetCredential,
     ) -> Result<MsQuicListener, ListenError> {
+        let address = canonical(address);
         validate_alpns(alpns).map_err(|source| ListenError::Config { address, source })?;
         let library = |action| move |source| listen_error(address, action, source);
         let registration = self.registration().map_err(library("open a registration"))?;
@@ -256,7 +206,11 @@ impl MsQuicTransport {
             .map_err(library("start a listener"))
     }
 
-    /// Connects to `remote`, which must speak one of `alpns` and be trusted by `credential`.
+    /// Connects to `remote`, which must speak one of `alpns` and be trusted by `credential`. All of it
+    /// takes at most `Limits::handshake_time_max`.
+    ///
+    /// Of several addresses, of a list or a name, each is tried, 250 ms after the one before it or
+    /// as soon as one fails; the first that answers wins (RFC 8305).
     ///
     /// The handshake is done when this returns, but the server judges our certificate after the
     /// client's end of the handshake: a refusal shows at the next operation.
@@ -277,8 +231,8 @@ impl MsQuicTransport {
         self.connect_expecting(remote, alpns, credential, None).await
     }
 
-    /// As [`connect`](Self::connect), with exactly `expected` as the peer: it counts as trusted,
-    /// everybody else is refused.
+    /// As [`connect`](Self::connect), with exactly `expected` as the peer, at whichever address it
+    /// answers: it counts as trusted, everybody else is refused.
     ///
     /// # Errors
     ///
@@ -294,112 +248,33 @@ impl MsQuicTransport {
         credential: NetCredential,
         expected: Option<CertHash>,
     ) -> Result<MsQuicNetConnection, ConnectError> {
-        let remote: RemoteAddr = remote.into();
-        let limit = self.inner.bounds.limits.handshake_time_max;
-        let resolved = tokio::time::timeout(limit, remote.resolve()).await;
-        let peer = resolved.unwrap_or_else(|_| {
-            let problem = format!("the name did not resolve within {limit:?}");
-            Err(ConnectError::Address { given: remote.to_string(), problem })
-        })?;
-        validate_alpns(alpns).map_err(|source| ConnectError::Config { peer, source })?;
-        let alpns: Vec<String> = alpns.iter().map(|&alpn| alpn.to_owned()).collect();
-        let begun = Instant::now();
-        let waited = || whole_milliseconds(begun.elapsed()).min(limit);
-        let failed = |reason| ConnectError::from_close(peer, reason, &alpns, waited());
-        let begin = self.begin_connect(peer, &alpns, credential, expected);
-        let guard = match tokio::time::timeout(limit, begin).await {
-            Ok(begun) => begun?,
-            Err(_) => return Err(failed(CloseReason::HandshakeTimedOut)),
-        };
-        match tokio::time::timeout(limit, guard.core().connected()).await {
-            Ok(Ok(())) => MsQuicNetConnection::new(guard.keep()).map_err(failed),
-            Ok(Err(reason)) => Err(failed(reason)),
-            Err(_) => {
-                guard.core().cut_silently(CloseReason::HandshakeTimedOut);
-                Err(failed(CloseReason::HandshakeTimedOut))
-            }
-        }
+        let alpns = alpns.iter().map(|&alpn| alpn.to_owned()).collect();
+        let remote = remote.into();
+        Dial { remote, alpns, credential, expected, until_accepted: false }.run(self).await
     }
 
-    async fn begin_connect(
+    /// As [`connect_expecting`](Self::connect_expecting), and waits for the sign that the peer
+    /// accepted us: a refusal is an error here, and the next address is tried.
+    pub(crate) async fn connect_accepted(
         &self,
-        peer: SocketAddr,
-        alpns: &[String],
+        remote: RemoteAddr,
+        alpns: Vec<String>,
         credential: NetCredential,
         expected: Option<CertHash>,
-    ) -> Result<CutOnDrop, ConnectError> {
-        let library = |action| move |source| ConnectError::Library { peer, action, source };
-        if peer.port() == 0 {
-            let problem = "a port from 1 to 65535 is needed".to_owned();
-            return Err(ConnectError::Address { given: peer.to_string(), problem });
-        }
-        let registration = self.registration().map_err(library("open a registration"))?;
-        let limits = &self.inner.bounds.limits;
-        let configuration = self
-            .inner
-            .factory
-            .configuration(&registration, Role::Client, alpns, &credential, limits)
-            .await
-            .map_err(|error| match error {
-                ConfigurationError::Credential(source) => {
-                    ConnectError::Credential { peer, source: Arc::new(source) }
-                }
-                ConfigurationError::Library { action, source } => {
-                    ConnectError::Library { peer, action, source }
-                }
-            })?;
-        let core = ConnectionCore::new(
-            LiveHandle::new(&registration),
-            Direction::Outbound,
-            credential,
-            expected,
-            &self.inner.bounds,
-        );
-        core.set_remote_addr(peer);
-        let dial = self.inner.dial_ports.begin(peer);
-        let place = dial.place();
-        core.set_dial(dial);
-        let guard = CutOnDrop::new(core);
-        let opened = match place.shared {
-            None => open(&registration, guard.core(), place),
-            Some(_) => {
-                let core = Arc::clone(guard.core());
-                // It waits for a worker of the library.
-                let opened = spawn_blocking(move || open(&registration, &core, place));
-                opened.await.unwrap_or(Err(LibraryError { status: ffi::status::ABORTED }))
-            }
-        };
-        opened.map_err(library("open a connection"))?;
-        guard
-            .core()
-            .slot_for_streams()
-            .start(&configuration, peer)
-            .map_err(library("start a connection"))?;
-        Ok(guard)
+    ) -> Result<MsQuicNetConnection, ConnectError> {
+        Dial { remote, alpns, credential, expected, until_accepted: true }.run(self).await
     }
-}
-
-/// For people to read.
-fn whole_milliseconds(time: Duration) -> Duration {
-    Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
-}
-
-fn open(
-    registration: &RegistrationWrapper,
-    core: &Arc<ConnectionCore>,
-    place: Place,
-) -> Result<(), LibraryError> {
-    ffi::ConnectionSlot::open(registration.raw()?, core, place)?;
-    core.opened();
-    Ok(())
 }
 
 fn listen_error(address: SocketAddr, action: &'static str, source: LibraryError) -> ListenError {
     match source.status {
         ffi::status::ADDRESS_IN_USE | ffi::status::ALPN_IN_USE => ListenError::InUse { address },
-        ffi::status::INVALID_ADDRESS => {
+        ffi::status::NO_ADDRESS => {
             let problem = "it is not an address of this machine".to_owned();
             ListenError::Address { address, problem }
+        }
+        ffi::status::NO_FAMILY => {
+            ListenError::Address { address, problem: CloseReason::NoIpv6.to_string() }
         }
         _ => ListenError::Library { address, action, source },
     }

@@ -57,6 +57,10 @@ pub(super) fn resolve_transport_close(
         (Some(116), _) => by_peer(CertificateAlert::Required),
         (Some(number @ (43 | 44 | 46 | 49)), _) => by_peer(CertificateAlert::Other(number)),
         (_, status::UNREACHABLE) => CloseReason::Unreachable,
+        (_, status::NO_NETWORK | status::NO_ADDRESS | status::NETWORK_DOWN) => CloseReason::NoRoute,
+        (_, status::NO_FAMILY) => CloseReason::NoIpv6,
+        // Nobody here ends a connection in this way: it is how the library tells a stateless reset.
+        (_, status::ABORTED) if connected => CloseReason::Forgotten,
         (_, status::CONNECTION_REFUSED) => CloseReason::Refused,
         _ if !connected && APPLICATION_ERROR.contains(&error_code) => CloseReason::Refused,
         (_, status::CONNECTION_IDLE | status::CONNECTION_TIMEOUT) if connected => {
@@ -104,6 +108,10 @@ mod tests {
         assert_eq!(resolve(status::CONNECTION_REFUSED, 2, false), CloseReason::Refused);
         assert_eq!(resolve(5, 0xc, false), CloseReason::Refused);
         assert_eq!(resolve(5, 0xc, true), CloseReason::Transport { status: 5, error_code: 0xc });
+        assert_eq!(resolve(status::NO_NETWORK, 1, false), CloseReason::NoRoute);
+        assert_eq!(resolve(status::NO_ADDRESS, 1, false), CloseReason::NoRoute);
+        assert_eq!(resolve(status::NO_FAMILY, 1, false), CloseReason::NoIpv6);
+        assert_eq!(resolve(status::ABORTED, 1, true), CloseReason::Forgotten);
         assert_eq!(resolve(status::CONNECTION_IDLE, 0, false), CloseReason::HandshakeTimedOut);
         assert_eq!(resolve(status::CONNECTION_TIMEOUT, 0, true), CloseReason::TimedOut);
     }

@@ -7,9 +7,14 @@ pub(crate) mod process;
 pub(crate) mod relay;
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
-use moorline::{ConnectionHandle, Events, NetCredential, Node, NodeConfig, NodeEvent, Target};
+use moorline::{
+    CloseReason, ConnectionHandle, Events, NetCredential, Node, NodeConfig, NodeEvent, Redial,
+    Target,
+};
 
 /// Longer than anything takes on a loaded machine, shorter than a person's patience.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
@@ -73,6 +78,112 @@ pub(crate) async fn connected(events: &mut Events) -> ConnectionHandle {
                 None => panic!("the node ended"),
             }
         }
+    })
+    .await
+}
+
+/// A free port that the system gives to nobody else: below those it hands out itself.
+pub(crate) fn free_port() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = u16::try_from(std::process::id() % 18_000).expect("small") + 10_000;
+    loop {
+        let port = first + NEXT.fetch_add(1, Ordering::Relaxed);
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        if std::net::UdpSocket::bind(address).is_ok() {
+            return address;
+        }
+    }
+}
+
+/// Nothing listens there, ever.
+pub(crate) fn closed_port() -> Target {
+    Target::from(SocketAddr::from(([127, 0, 0, 1], 9)))
+}
+
+/// Dials again soon, and always after the same time.
+pub(crate) fn quick(config: &mut NodeConfig) {
+    config.backoff.initial = Duration::from_millis(20);
+    config.backoff.factor = 1.0;
+    config.backoff.jitter = 0.0;
+}
+
+/// Reads events up to the first that `wanted` takes; `seen` gets those before it.
+pub(crate) async fn event<R>(
+    events: &mut Events,
+    what: &str,
+    seen: &mut Vec<NodeEvent>,
+    mut wanted: impl FnMut(&NodeEvent) -> Option<R>,
+) -> R {
+    within(what, async {
+        loop {
+            let event = events.next().await.expect("the node lives");
+            if let Some(found) = wanted(&event) {
+                return found;
+            }
+            seen.push(event);
+        }
+    })
+    .await
+}
+
+/// The next failed dial: of whom, and whether it is dialled again.
+pub(crate) async fn dial_failed(events: &mut Events, seen: &mut Vec<NodeEvent>) -> (Target, bool) {
+    event(events, "a failed dial", seen, |event| match event {
+        NodeEvent::DialFailed { target, retry_in, .. } => {
+            Some((target.clone(), retry_in.is_some()))
+        }
+        _ => None,
+    })
+    .await
+}
+
+/// The end of a connection, as the node tells it.
+pub(crate) async fn disconnected(events: &mut Events, epoch: u64) -> CloseReason {
+    event(events, "the end of a connection", &mut Vec::new(), |event| match event {
+        NodeEvent::Disconnected { epoch: of, reason, .. } if *of == epoch => Some(reason.clone()),
+        _ => None,
+    })
+    .await
+}
+
+/// Ends after a quick node had time for ten dials of anybody it still dials; returns what it told.
+pub(crate) async fn ten_dials_later(node: &Node) -> Vec<NodeEvent> {
+    let (mut events, mut seen) = (node.subscribe(), Vec::new());
+    let other = closed_port().redial(Redial::Always);
+    let caller = tokio::spawn({
+        let (node, other) = (node.clone(), other.clone());
+        async move { node.connect(other).await.map(drop) }
+    });
+    for _ in 0..10 {
+        assert_eq!(dial_failed(&mut events, &mut seen).await, (other.clone(), true));
+    }
+    node.disconnect(other);
+    within("the caller", caller).await.expect("no panic").expect_err("nobody is there");
+    seen
+}
+
+/// Looks again and again, where nobody tells.
+pub(crate) async fn until(what: &str, holds: impl Fn() -> bool) {
+    let mut ticks = tokio::time::interval(Duration::from_millis(5));
+    within(what, async {
+        while !holds() {
+            ticks.tick().await;
+        }
+    })
+    .await;
+}
+
+/// Polls `future` up to `times` times, then drops it; what it returned, if it came to that.
+pub(crate) async fn cancelled_after<R>(times: usize, future: impl Future<Output = R>) -> Option<R> {
+    let mut future = std::pin::pin!(future);
+    let mut polled = 0;
+    std::future::poll_fn(|context| {
+        if polled == times {
+            return Poll::Ready(None);
+        }
+        polled += 1;
+        let polled_now = future.as_mut().poll(context).map(Some);
+        if polled_now.is_pending() && polled == times { Poll::Ready(None) } else { polled_now }
     })
     .await
 }

@@ -19,6 +19,7 @@ pub(crate) struct Relay {
     to_server: Arc<AtomicI64>,
     to_client: Arc<AtomicI64>,
     to_lose: Arc<AtomicI64>,
+    mtu: Arc<AtomicI64>,
     task: JoinHandle<()>,
 }
 
@@ -42,9 +43,10 @@ impl Relay {
         let to_server = Arc::new(AtomicI64::new(OPEN));
         let to_client = Arc::new(AtomicI64::new(OPEN));
         let to_lose = Arc::new(AtomicI64::new(0));
-        let budgets = [&to_server, &to_client, &to_lose].map(Arc::clone);
+        let mtu = Arc::new(AtomicI64::new(OPEN));
+        let budgets = [&to_server, &to_client, &to_lose, &mtu].map(Arc::clone);
         let task = tokio::spawn(relay(front, back, budgets, Link::new(bytes_a_second)));
-        Self { address, to_server, to_client, to_lose, task }
+        Self { address, to_server, to_client, to_lose, mtu, task }
     }
 
     /// What the client dials.
@@ -58,6 +60,17 @@ impl Relay {
         self.to_client.store(0, Ordering::Release);
     }
 
+    /// Passes everything on again.
+    pub(crate) fn mend(&self) {
+        self.to_server.store(OPEN, Ordering::Release);
+        self.to_client.store(OPEN, Ordering::Release);
+    }
+
+    /// Loses everything that the server says from here on.
+    pub(crate) fn mute_server(&self) {
+        self.to_client.store(0, Ordering::Release);
+    }
+
     /// Passes so many more bytes on to the server, then loses what comes.
     pub(crate) fn let_through_to_server(&self, bytes: i64) {
         self.to_server.store(bytes, Ordering::Release);
@@ -66,6 +79,12 @@ impl Relay {
     /// Loses the next `count` datagrams to the server.
     pub(crate) fn lose_to_server(&self, count: i64) {
         self.to_lose.store(count, Ordering::Release);
+    }
+
+    /// Loses every datagram from here on that would need packets of more bytes than this, with the
+    /// headers of IPv4 and UDP.
+    pub(crate) fn set_mtu(&self, bytes: i64) {
+        self.mtu.store(bytes - 28, Ordering::Release);
     }
 
     /// Datagrams that [`Relay::lose_to_server`] still waits for.
@@ -128,18 +147,20 @@ impl Link {
 async fn relay(
     front: UdpSocket,
     back: UdpSocket,
-    [to_server, to_client, to_lose]: [Arc<AtomicI64>; 3],
+    [to_server, to_client, to_lose, mtu]: [Arc<AtomicI64>; 4],
     mut link: Link,
 ) {
     let mut client = None;
     let (mut up, mut down) = (vec![0; 65_536], vec![0; 65_536]);
+    let fits =
+        |length: usize| i64::try_from(length).is_ok_and(|l| l <= mtu.load(Ordering::Acquire));
     loop {
         // An error of one datagram (a refused one before) says nothing about the next.
         tokio::select! {
             Ok((length, from)) = front.recv_from(&mut up) => {
                 client = Some(from);
                 let lost = passes(&to_lose, 1);
-                if !lost && passes(&to_server, length)
+                if !lost && fits(length) && passes(&to_server, length)
                     && let Some(datagram) = link.enter(&up[..length])
                 {
                     drop(back.send(datagram).await);
@@ -152,7 +173,7 @@ async fn relay(
                 }
             }
             Ok(length) = back.recv(&mut down) => {
-                if let Some(client) = client.filter(|_| passes(&to_client, length)) {
+                if let Some(client) = client.filter(|_| fits(length) && passes(&to_client, length)) {
                     drop(front.send_to(&down[..length], client).await);
                 }
             }

@@ -82,9 +82,16 @@ impl Exit {
         match error {
             ConnectError::CertificateRefused { .. } => Self::Refused,
             ConnectError::Address { .. }
+            | ConnectError::Resolve { .. }
             | ConnectError::Unreachable { .. }
             | ConnectError::TimedOut { .. } => Self::Unreachable,
             ConnectError::Closed { reason, .. } => Self::of_close(reason),
+            // The one that tells most: a peer that was there and refused.
+            ConnectError::Addresses { failures, .. } => {
+                let exits = || failures.iter().map(Self::of_connect);
+                let most = [Self::Refused, Self::Unreachable];
+                most.into_iter().find(|exit| exits().any(|e| e == *exit)).unwrap_or(Self::Failed)
+            }
             _ => Self::Failed,
         }
     }
@@ -95,6 +102,8 @@ impl Exit {
             CloseReason::Unreachable
             | CloseReason::Refused
             | CloseReason::HandshakeTimedOut
+            | CloseReason::NoRoute
+            | CloseReason::Forgotten
             | CloseReason::TimedOut => Self::Unreachable,
             _ => Self::Failed,
         }
@@ -151,6 +160,10 @@ mod tests {
         let peer = ([127, 0, 0, 1], 9).into();
         let error = Err::<(), _>(ConnectError::Unreachable { peer }).context("while dialling");
         assert_eq!(Exit::of(&error.unwrap_err()), Exit::Unreachable);
+        let failures = vec![ConnectError::Unreachable { peer }];
+        let error = ConnectError::Addresses { remote: "h:9".to_owned(), failures };
+        assert_eq!(Exit::of(&error.into()), Exit::Unreachable);
+        assert_eq!(Exit::of(&Ended(CloseReason::Forgotten).into()), Exit::Unreachable);
         assert_eq!(Exit::of(&Usage("x".to_owned()).into()), Exit::Usage);
         assert_eq!(Exit::of(&anyhow::anyhow!("anything else")), Exit::Failed);
     }

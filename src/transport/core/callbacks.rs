@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 
-use super::{ConnectionCore, Notice, PeerCertificate};
+use super::{ConnectionCore, Notice, OnOver, PeerCertificate};
 use crate::error::{CertificateRefused, CloseCode, CloseReason};
 use crate::identity::key_prefixes;
 use crate::transport::ffi::{ConnectionCallbacks, ConnectionSlot, PeerStream};
@@ -78,9 +78,7 @@ impl ConnectionCallbacks for ConnectionCore {
     fn complete(&self) {
         // A shutdown that nobody named: the registration's.
         self.publish(CloseReason::Local { code: CloseCode::DROPPED });
-        self.complete.store(true, Ordering::Release);
-        self.changed.notify_waiters();
-        self.notify(Notice::Complete);
+        self.completed();
     }
 
     fn released(&self) {
@@ -90,5 +88,38 @@ impl ConnectionCallbacks for ConnectionCore {
 
     fn panicked(&self) {
         self.cut(CloseCode::INTERNAL);
+    }
+}
+
+impl ConnectionCore {
+    /// Calls `callback` when everything about the connection is known; at once if it is.
+    pub(crate) fn on_complete(&self, callback: OnOver) {
+        let mut waiting = lock(&self.on_complete);
+        match self.over.get().filter(|_| self.is_complete()) {
+            None => waiting.push(callback),
+            Some(reason) => {
+                drop(waiting);
+                callback(reason);
+            }
+        }
+    }
+
+    /// Whether the peer has shown a certificate, or that it has none.
+    pub(crate) fn has_answered(&self) -> bool {
+        self.certificate.get().is_some() || self.refused.get().is_some()
+    }
+
+    /// Everything is known.
+    fn completed(&self) {
+        let callbacks = {
+            let mut waiting = lock(&self.on_complete);
+            self.complete.store(true, Ordering::Release);
+            std::mem::take(&mut *waiting)
+        };
+        if let Some(reason) = self.over.get() {
+            callbacks.into_iter().for_each(|callback| callback(reason));
+        }
+        self.changed.notify_waiters();
+        self.notify(Notice::Complete);
     }
 }

@@ -96,10 +96,15 @@ impl ListenerSlot {
 
 fn start(
     handle: RawHandle,
-    address: SocketAddr,
+    asked: SocketAddr,
     alpns: &[String],
 ) -> Result<SocketAddr, LibraryError> {
-    let mut address = msquic::Addr::from(address);
+    let mut address = msquic::Addr::from(asked);
+    if asked.is_ipv6() && asked.ip().is_unspecified() {
+        // Its socket takes both families, and without a family the listener does too; with one the
+        // library would tell peers of the other that they speak the wrong protocol.
+        address.ipv6.sin6_family = msquic::ADDRESS_FAMILY_UNSPEC;
+    }
     with_buffers(alpns, |buffers, count| {
         // SAFETY: names and address outlive the call, which copies them (ListenerStart).
         check(unsafe {
@@ -121,7 +126,9 @@ fn start(
             (&raw mut address).cast::<c_void>(),
         )
     })?;
-    address.as_socket().ok_or(LibraryError { status: status::INVALID_ADDRESS })
+    let mut bound = asked;
+    bound.set_port(address.port());
+    Ok(bound)
 }
 
 /// A peer's wish for a connection, during its NEW_CONNECTION event.

@@ -41,6 +41,7 @@ impl QuicSettings {
         let patience = limits.handshake_time_max.max(limits.disconnect_time_max);
         set!(s, DisconnectTimeoutMs, set_DisconnectTimeoutMs, disconnect(patience));
         set!(s, KeepAliveIntervalMs, set_KeepAliveIntervalMs, short(limits.keep_alive_interval));
+        set!(s, MaximumMtu, set_MaximumMtu, limits.path_mtu_max);
         set!(s, PeerUnidiStreamCount, set_PeerUnidiStreamCount, limits.peer_streams_max);
         set!(s, PeerBidiStreamCount, set_PeerBidiStreamCount, 0);
         // What the library holds beside our queue when nobody reads. The window of the connection

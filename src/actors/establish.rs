@@ -1,0 +1,60 @@
+//! A connection that came to stand: it gets its actor, and everybody learns of it.
+//!
+//! Invariants: whoever learns of a connection learns of its end; a connection for which there is no
+//! room is cut, and nobody learns of it.
+
+use std::sync::Arc;
+
+use ractor::{Actor, ActorCell};
+
+use super::NodeShared;
+use super::connection::{Arguments, ConnectionActor};
+use super::handle::{ConnectionHandle, Ends};
+use crate::error::CloseCode;
+use crate::transport::{Direction, Lane, MsQuicNetConnection};
+
+/// Spawns the actor of an established connection and makes it known.
+pub(super) async fn establish(
+    shared: &Arc<NodeShared>,
+    connection: MsQuicNetConnection,
+    supervisor: ActorCell,
+) -> Option<ConnectionHandle> {
+    let epoch = shared.epochs.next();
+    let core = Arc::clone(connection.core());
+    let handle = {
+        let ends = Ends::of(&connection);
+        let arguments = Arguments { connection, epoch, span: shared.span.clone() };
+        let spawned = Actor::spawn_linked(None, ConnectionActor, arguments, supervisor).await;
+        let (actor, _) = spawned.ok()?;
+        ConnectionHandle::new(Arc::clone(&core), actor, epoch, ends)
+    };
+    let (peer, remote) = (handle.peer(), handle.remote_addr());
+    if shared.registry.insert(peer, epoch, handle.clone()).is_err() {
+        core.cut(CloseCode::TOO_MANY_CONNECTIONS);
+        return None;
+    }
+    if core.direction() == Direction::Inbound {
+        // The sign of acceptance that a dialling peer waits for.
+        drop(core.send_stream(Lane::Data, true));
+    }
+    shared.telling.connected(handle.clone());
+    // Not of all that is shared: the connection would keep what its own end may have to drop.
+    let (watcher, telling) = (Arc::downgrade(shared), Arc::clone(&shared.telling));
+    core.on_over(Box::new(move |_| {
+        telling.over(peer);
+        let Some(shared) = watcher.upgrade() else { return };
+        shared.registry.remove(&peer, epoch);
+        shared.left.notify_waiters();
+    }));
+    let telling = Arc::clone(&shared.telling);
+    core.on_complete(Box::new(move |reason| {
+        telling.complete(peer, epoch, remote, reason.clone());
+    }));
+    if core.direction() == Direction::Inbound {
+        shared.arrivals.tell(&handle);
+    }
+    if shared.is_stopping() {
+        core.cut(CloseCode::GOING_AWAY);
+    }
+    Some(handle)
+}

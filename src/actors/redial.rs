@@ -1,0 +1,498 @@
+//! What a connector does next: a function of what happened, the time and a random number.
+//!
+//! ```text
+//!  Dialling ──stands──> Up ──lost──> Waiting ──time, a caller, the peer came──> Dialling | Up
+//!     └──failed──> Waiting | Done      └──closed here, or for good──> Done
+//! ```
+//!
+//! Knows no actor, no runtime and no connection: what is to be done comes back as [`Effect`]s.
+
+use std::time::Instant;
+
+use super::target::Redial;
+use crate::error::{CloseCode, CloseReason, ConnectError, ErrorKind};
+use crate::restart::{BackoffSettings, InvalidRestartSetting, RedialState};
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Input {
+    /// A caller wants the connection. Whether the one that stands is open.
+    Asked { redial: Redial, open: bool },
+    /// The dial of a generation failed. Whether the node ends.
+    Failed { generation: u64, outlook: Outlook, stopping: bool },
+    /// A connection stands: one that was dialled, or one of the peer's.
+    Stood { epoch: u64, dialled: bool },
+    /// The connection with this epoch is over.
+    Over { epoch: u64, end: End },
+    /// The wait of a generation is over.
+    Due { generation: u64 },
+    /// The peer that was at this target has come by itself, and may be there again.
+    PeerCame,
+    /// Every caller has gone.
+    CallersGone,
+    /// The target is not to be kept any more.
+    Stop,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Effect {
+    /// The caller who asked waits.
+    Queue,
+    /// The caller who asked, or all who wait, get the connection that stands.
+    Give,
+    /// The caller who asked, or all who wait, are to ask the next connector.
+    PassOn,
+    /// Those who wait are told why not: all, or those who do not wait for a success.
+    Tell { all: bool },
+    /// Dial; the result comes with this generation.
+    Dial { generation: u64 },
+    /// Wait; the end comes with this generation.
+    Wait { generation: u64, delay: std::time::Duration },
+    /// The work is done.
+    Finish,
+}
+
+/// What an error of a dial says about the next one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outlook {
+    /// It may pass.
+    Passes,
+    /// It needs a change on this side.
+    Never,
+    /// The peer said not to come back.
+    Final,
+}
+
+impl Outlook {
+    pub(super) fn of(error: &ConnectError) -> Self {
+        match error.kind() {
+            _ if error.is_final() => Self::Final,
+            ErrorKind::Never => Self::Never,
+            ErrorKind::Retry | ErrorKind::Unknown => Self::Passes,
+        }
+    }
+}
+
+/// How a connection ended, as far as dialling again goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// The application of this side ended it on purpose.
+    Wanted,
+    /// The peer said not to come back.
+    Final,
+    /// It was lost.
+    Lost,
+}
+
+impl End {
+    pub(super) fn of(reason: &CloseReason) -> Self {
+        match reason {
+            CloseReason::Local { code }
+                if [CloseCode::NORMAL, CloseCode::GOING_AWAY, CloseCode::FORBIDDEN]
+                    .contains(code)
+                    || *code >= CloseCode::APPLICATION =>
+            {
+                Self::Wanted
+            }
+            reason if reason.is_final() => Self::Final,
+            _ => Self::Lost,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Dialling,
+    Up { epoch: u64, since: Instant },
+    Waiting,
+    Done,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Machine {
+    redial: Redial,
+    phase: Phase,
+    spacing: RedialState,
+    /// Of the dial or the wait: what comes of an earlier one changes nothing.
+    generation: u64,
+    /// A connection stood at some time: from there on it is kept up.
+    stood: bool,
+    /// One stood that was dialled: what this side is configured with leads to the peer.
+    proven: bool,
+}
+
+impl Machine {
+    /// Dials as generation 0. `before` is whether a connection stood at an earlier connector of the
+    /// target, and whether it was dialled.
+    pub(super) fn new(
+        redial: Redial,
+        settings: BackoffSettings,
+        before: Option<bool>,
+    ) -> Result<Self, InvalidRestartSetting> {
+        Ok(Self {
+            redial,
+            phase: Phase::Dialling,
+            spacing: RedialState::new(settings)?,
+            generation: 0,
+            stood: before.is_some(),
+            proven: before == Some(true),
+        })
+    }
+
+    pub(super) fn redial(&self) -> Redial {
+        self.redial
+    }
+
+    pub(super) fn is_waiting(&self) -> bool {
+        self.phase == Phase::Waiting
+    }
+
+    /// Whether a result of this generation still counts.
+    pub(super) fn is_dialling(&self, generation: u64) -> bool {
+        self.phase == Phase::Dialling && self.generation == generation
+    }
+
+    /// `random` is a number from 0 to 1, another for each call.
+    pub(super) fn next(&mut self, input: Input, now: Instant, random: f64) -> Vec<Effect> {
+        match input {
+            Input::Asked { redial, open } => self.on_asked(redial, open),
+            Input::Failed { generation, outlook, stopping } if self.is_dialling(generation) => {
+                self.on_failed(outlook, stopping, random)
+            }
+            Input::Stood { epoch, dialled } if self.phase != Phase::Done => {
+                self.on_stood(epoch, dialled, now)
+            }
+            Input::Over { epoch, end } => self.on_over(epoch, end, now, random),
+            Input::Due { generation } if self.generation == generation => self.dial_if_waiting(),
+            Input::PeerCame => self.dial_if_waiting(),
+            Input::CallersGone if self.phase == Phase::Dialling && self.redial == Redial::Never => {
+                self.end(vec![])
+            }
+            Input::Stop => self.end(vec![Effect::Tell { all: true }]),
+            Input::Failed { .. } | Input::Stood { .. } | Input::Due { .. } | Input::CallersGone => {
+                vec![]
+            }
+        }
+    }
+
+    fn on_asked(&mut self, redial: Redial, open: bool) -> Vec<Effect> {
+        if redial == Redial::Always && self.phase != Phase::Done {
+            self.redial = Redial::Always;
+        }
+        match self.phase {
+            Phase::Up { .. } if open => vec![Effect::Give],
+            // Its end is on the way here.
+            Phase::Up { .. } | Phase::Dialling => vec![Effect::Queue],
+            Phase::Waiting => {
+                let mut effects = vec![Effect::Queue];
+                effects.extend(self.dial_if_waiting());
+                effects
+            }
+            Phase::Done => vec![Effect::PassOn],
+        }
+    }
+
+    fn on_stood(&mut self, epoch: u64, dialled: bool, now: Instant) -> Vec<Effect> {
+        self.generation += 1;
+        self.stood = true;
+        if dialled {
+            self.proven = true;
+            self.spacing.on_stood();
+        }
+        if self.redial == Redial::Never {
+            return self.end(vec![Effect::Give]);
+        }
+        self.phase = Phase::Up { epoch, since: now };
+        vec![Effect::Give]
+    }
+
+    fn on_failed(&mut self, outlook: Outlook, stopping: bool, random: f64) -> Vec<Effect> {
+        let wanted = match self.redial {
+            Redial::Never => false,
+            Redial::WhenLost => self.stood,
+            Redial::Always => true,
+        };
+        let worth_it = match outlook {
+            Outlook::Passes => true,
+            // What is configured here led to the peer before: somebody else has its address for a
+            // while, or it shows another certificate. That may pass without anybody at this side.
+            Outlook::Never => self.proven,
+            Outlook::Final => false,
+        };
+        if !wanted || !worth_it || stopping {
+            return self.end(vec![Effect::Tell { all: true }]);
+        }
+        let told = Effect::Tell { all: outlook != Outlook::Passes };
+        let delay = self.spacing.after_failure(random);
+        vec![told, self.wait(delay)]
+    }
+
+    fn on_over(&mut self, epoch: u64, end: End, now: Instant, random: f64) -> Vec<Effect> {
+        let Phase::Up { epoch: current, since } = self.phase else { return vec![] };
+        if epoch != current {
+            return vec![];
+        }
+        match end {
+            // Who asked since then wants another one.
+            End::Wanted => self.end(vec![Effect::PassOn]),
+            End::Final => self.end(vec![Effect::Tell { all: true }]),
+            End::Lost => {
+                let uptime = now.saturating_duration_since(since);
+                let delay = self.spacing.after_loss(uptime, random);
+                vec![self.wait(delay)]
+            }
+        }
+    }
+
+    fn wait(&mut self, delay: std::time::Duration) -> Effect {
+        self.generation += 1;
+        self.phase = Phase::Waiting;
+        Effect::Wait { generation: self.generation, delay }
+    }
+
+    fn dial_if_waiting(&mut self) -> Vec<Effect> {
+        if self.phase != Phase::Waiting {
+            return vec![];
+        }
+        self.generation += 1;
+        self.phase = Phase::Dialling;
+        vec![Effect::Dial { generation: self.generation }]
+    }
+
+    fn end(&mut self, mut effects: Vec<Effect>) -> Vec<Effect> {
+        self.generation += 1;
+        self.phase = Phase::Done;
+        effects.push(Effect::Finish);
+        effects
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// What is to be done, in one letter each; the letters in front of it are the inputs.
+    struct Script {
+        machine: Machine,
+        now: Instant,
+    }
+
+    /// A time that `reset_after` calls long.
+    const LONG: Duration = Duration::from_secs(10);
+
+    const FAILED: (Outlook, bool) = (Outlook::Passes, false);
+
+    impl Script {
+        fn new(redial: Redial) -> Self {
+            Self::after(redial, None)
+        }
+
+        fn after(redial: Redial, before: Option<bool>) -> Self {
+            let machine = Machine::new(redial, BackoffSettings::default(), before).unwrap();
+            Self { machine, now: Instant::now() }
+        }
+
+        fn next(&mut self, input: Input) -> Vec<Effect> {
+            self.machine.next(input, self.now, 0.5)
+        }
+
+        /// What is to be done, with the numbers left out.
+        fn does(&mut self, input: Input) -> String {
+            let effects = self.next(input);
+            let names = effects.iter().map(|effect| match effect {
+                Effect::Queue => "queue".to_owned(),
+                Effect::Give => "give".to_owned(),
+                Effect::PassOn => "pass on".to_owned(),
+                Effect::Tell { all: true } => "tell all".to_owned(),
+                Effect::Tell { all: false } => "tell".to_owned(),
+                Effect::Dial { .. } => "dial".to_owned(),
+                Effect::Wait { delay, .. } => format!("wait {}", delay.as_millis()),
+                Effect::Finish => "finish".to_owned(),
+            });
+            names.collect::<Vec<_>>().join(", ")
+        }
+
+        fn asked(&mut self, redial: Redial) -> String {
+            self.does(Input::Asked { redial, open: true })
+        }
+
+        fn fails(&mut self, (outlook, stopping): (Outlook, bool)) -> String {
+            let generation = self.machine.generation;
+            self.does(Input::Failed { generation, outlook, stopping })
+        }
+
+        fn stands(&mut self, epoch: u64) -> String {
+            self.does(Input::Stood { epoch, dialled: true })
+        }
+
+        fn is_over(&mut self, epoch: u64, end: End, uptime: Duration) -> String {
+            self.now += uptime;
+            self.does(Input::Over { epoch, end })
+        }
+
+        fn is_due(&mut self) -> String {
+            let generation = self.machine.generation;
+            self.does(Input::Due { generation })
+        }
+    }
+
+    #[test]
+    fn a_first_dial_that_fails_is_tried_again_only_if_that_was_asked_for() {
+        for (redial, does) in [
+            (Redial::Never, "tell all, finish"),
+            (Redial::WhenLost, "tell all, finish"),
+            (Redial::Always, "tell, wait 250"),
+        ] {
+            let mut script = Script::new(redial);
+            assert_eq!(script.asked(redial), "queue");
+            assert_eq!(script.fails(FAILED), does, "{redial:?}");
+        }
+    }
+
+    #[test]
+    fn what_trying_again_does_not_cure_is_told_to_all_and_ends_it() {
+        for redial in [Redial::Never, Redial::WhenLost, Redial::Always] {
+            for outlook in [Outlook::Never, Outlook::Final] {
+                assert_eq!(Script::new(redial).fails((outlook, false)), "tell all, finish");
+            }
+        }
+        // A connection has stood: who has the peer's address for a while does not end it.
+        let mut script = Script::after(Redial::WhenLost, Some(true));
+        assert_eq!(script.fails((Outlook::Never, false)), "tell all, wait 250");
+        assert_eq!(script.is_due(), "dial");
+        assert_eq!(script.fails((Outlook::Final, false)), "tell all, finish");
+        // One that the peer had opened proves nothing of what is dialled.
+        let mut script = Script::after(Redial::Always, Some(false));
+        assert_eq!(script.fails((Outlook::Never, false)), "tell all, finish");
+    }
+
+    #[test]
+    fn a_node_that_ends_dials_no_more() {
+        assert_eq!(Script::new(Redial::Always).fails((Outlook::Passes, true)), "tell all, finish");
+    }
+
+    #[test]
+    fn waits_grow_with_dials_that_fail_and_a_connection_forgives_them() {
+        let mut script = Script::new(Redial::Always);
+        for wait in [250, 400, 640] {
+            assert_eq!(script.fails(FAILED), format!("tell, wait {wait}"));
+            assert_eq!(script.is_due(), "dial");
+        }
+        assert_eq!(script.stands(1), "give");
+        assert_eq!(script.is_over(1, End::Lost, LONG), "wait 50", "at once, with jitter");
+        assert_eq!(script.is_due(), "dial");
+        assert_eq!(script.fails(FAILED), "tell, wait 250");
+    }
+
+    #[test]
+    fn only_a_peer_that_drops_every_connection_soon_is_waited_for() {
+        let mut script = Script::new(Redial::WhenLost);
+        let mut waits = Vec::new();
+        for epoch in 1..=6 {
+            assert_eq!(script.stands(epoch), "give");
+            waits.push(script.is_over(epoch, End::Lost, Duration::from_secs(2)));
+            assert_eq!(script.is_due(), "dial");
+        }
+        assert_eq!(waits, ["wait 50", "wait 50", "wait 50", "wait 250", "wait 400", "wait 640"]);
+    }
+
+    #[test]
+    fn a_caller_ends_the_wait_and_so_does_the_peer_that_comes_by_itself() {
+        for input in [Input::Asked { redial: Redial::WhenLost, open: false }, Input::PeerCame] {
+            let mut script = Script::new(Redial::Always);
+            script.fails(FAILED);
+            let stale = script.machine.generation;
+            assert!(script.does(input).ends_with("dial"), "{input:?}");
+            assert_eq!(script.does(Input::Due { generation: stale }), "", "the timer is stale");
+            assert_eq!(script.does(Input::PeerCame), "", "one dial at a time");
+            assert_eq!(script.asked(Redial::WhenLost), "queue");
+        }
+        let mut script = Script::new(Redial::Always);
+        script.fails(FAILED);
+        assert_eq!(script.does(Input::Stood { epoch: 9, dialled: false }), "give");
+        assert_eq!(script.asked(Redial::WhenLost), "give");
+        assert_eq!(script.is_over(9, End::Lost, LONG), "wait 50");
+    }
+
+    #[test]
+    fn a_connection_that_ends_on_purpose_or_for_good_is_not_dialled_again() {
+        for (end, does) in [(End::Wanted, "pass on, finish"), (End::Final, "tell all, finish")] {
+            let mut script = Script::new(Redial::Always);
+            script.stands(1);
+            assert_eq!(script.is_over(1, end, LONG), does);
+            assert_eq!(script.asked(Redial::Always), "pass on", "to the next connector");
+            assert_eq!(script.is_due(), "");
+        }
+    }
+
+    #[test]
+    fn what_comes_of_an_earlier_dial_wait_or_connection_changes_nothing() {
+        let mut script = Script::new(Redial::Always);
+        assert_eq!(script.stands(1), "give");
+        let (outlook, stopping) = FAILED;
+        assert_eq!(script.does(Input::Failed { generation: 0, outlook, stopping }), "");
+        assert_eq!(script.is_over(7, End::Wanted, LONG), "");
+        assert_eq!(script.is_over(1, End::Lost, LONG), "wait 50");
+        assert_eq!(script.is_over(1, End::Lost, LONG), "");
+        assert!(!script.machine.is_dialling(script.machine.generation));
+    }
+
+    #[test]
+    fn a_single_attempt_ends_with_its_connection_or_its_callers() {
+        let mut script = Script::new(Redial::Never);
+        assert_eq!(script.stands(1), "give, finish");
+        let mut script = Script::new(Redial::Never);
+        assert_eq!(script.does(Input::CallersGone), "finish");
+        assert_eq!(script.does(Input::Stood { epoch: 1, dialled: true }), "");
+        // What is kept is kept for nobody in particular.
+        assert_eq!(Script::new(Redial::WhenLost).does(Input::CallersGone), "");
+    }
+
+    #[test]
+    fn a_target_that_is_disconnected_tells_who_waits_and_ends() {
+        for waits in [false, true] {
+            let mut script = Script::new(Redial::Always);
+            if waits {
+                script.fails(FAILED);
+            }
+            assert_eq!(script.does(Input::Stop), "tell all, finish");
+            assert_eq!(script.is_due(), "");
+            assert_eq!(script.asked(Redial::WhenLost), "pass on");
+        }
+    }
+
+    #[test]
+    fn a_caller_between_the_end_and_the_word_of_it_waits_for_the_next_connection() {
+        let mut script = Script::new(Redial::WhenLost);
+        script.stands(1);
+        let input = Input::Asked { redial: Redial::WhenLost, open: false };
+        assert_eq!(script.does(input), "queue");
+        assert_eq!(script.is_over(1, End::Wanted, LONG), "pass on, finish");
+    }
+
+    #[test]
+    fn only_the_wish_of_this_sides_application_ends_the_work() {
+        let local = |code| End::of(&CloseReason::Local { code });
+        let peer = |code| End::of(&CloseReason::Peer { code });
+        let application = CloseCode::APPLICATION;
+        for code in [CloseCode::NORMAL, CloseCode::GOING_AWAY, CloseCode::FORBIDDEN, application] {
+            assert_eq!(local(code), End::Wanted);
+        }
+        for code in [CloseCode::HALF_CLOSED, CloseCode::DROPPED, CloseCode::ACTOR_FAILED] {
+            assert_eq!(local(code), End::Lost, "this side cut it, and nobody wished that");
+        }
+        for code in [CloseCode::NORMAL, CloseCode::GOING_AWAY, application] {
+            assert_eq!(peer(code), End::Lost);
+        }
+        for code in [CloseCode::FORBIDDEN, CloseCode::APPLICATION_FINAL] {
+            assert_eq!(peer(code), End::Final);
+        }
+        for reason in [CloseReason::TimedOut, CloseReason::Forgotten] {
+            assert_eq!(End::of(&reason), End::Lost);
+        }
+    }
+}

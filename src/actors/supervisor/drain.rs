@@ -1,0 +1,44 @@
+//! The last steps of an orderly end: connections close, and MsQuic lets go of every handle.
+
+use std::time::Duration;
+
+use tracing::warn;
+
+use crate::actors::NodeShared;
+use crate::error::CloseCode;
+
+/// How long peers may take to acknowledge the close of their connections.
+const PEERS_TOLD_MAX: Duration = Duration::from_millis(500);
+
+/// How long the transport may take to end what is cut without telling anybody.
+pub(super) const CUT_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// Waits until the connections have ended, cutting what is left after `grace`, and then until
+/// MsQuic has no handle left; returns how many connections were cut.
+pub(super) async fn drain(shared: &NodeShared, grace: Duration) -> usize {
+    let Ok(registration) = shared.transport.registration() else { return 0 };
+    let ended = async {
+        loop {
+            let left = shared.left.notified();
+            tokio::pin!(left);
+            left.as_mut().enable();
+            if shared.registry.is_empty() {
+                return;
+            }
+            left.await;
+        }
+    };
+    let ended = tokio::time::timeout(grace, ended).await.is_ok();
+    let left = if ended { Vec::new() } else { shared.registry.connections() };
+    for (_, _, handle) in &left {
+        handle.core().cut(CloseCode::GOING_AWAY);
+    }
+    if !registration.wait_idle(PEERS_TOLD_MAX).await {
+        // Handshakes on their way, and peers that do not answer.
+        registration.cut_silently();
+        if !registration.wait_idle(CUT_TIME_MAX).await {
+            warn!(handles = registration.live_handles(), "handles are left after the shutdown");
+        }
+    }
+    left.len()
+}

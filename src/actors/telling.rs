@@ -1,0 +1,213 @@
+//! What subscribers are told, and in which order.
+//!
+//! Invariants: `Disconnected` comes when every outcome of the connection is final, behind its
+//! `Connected`; while a peer has a connection that is over and not told, the `Connected` of its
+//! successors waits for that. So whoever keeps one connection a peer never takes the end of the old
+//! one for that of the new one.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::SocketAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{broadcast, watch};
+
+use super::events::NodeEvent;
+use super::handle::ConnectionHandle;
+use crate::error::CloseReason;
+use crate::identity::CertHash;
+
+/// Events kept for a subscriber that lags: enough for a burst of connections.
+const EVENTS_KEPT: usize = 1024;
+
+/// See the module. Generic over what stands for a connection, for its tests.
+#[derive(Debug)]
+pub(crate) struct Telling<H = ConnectionHandle> {
+    events: broadcast::Sender<NodeEvent>,
+    /// Peers with a connection that is over and not told.
+    ending: Mutex<HashMap<CertHash, Ending<H>>>,
+    /// Connections whose end is not told yet.
+    open: watch::Sender<usize>,
+}
+
+#[derive(Debug)]
+struct Ending<H> {
+    /// Connections that are over and not told.
+    over: usize,
+    /// Their successors, in the order in which they came.
+    successors: Vec<H>,
+}
+
+/// A connection that stands.
+pub(crate) trait Told: Clone {
+    fn peer(&self) -> CertHash;
+    fn epoch(&self) -> u64;
+    fn connected(self) -> NodeEvent;
+}
+
+impl Told for ConnectionHandle {
+    fn peer(&self) -> CertHash {
+        self.peer()
+    }
+
+    fn epoch(&self) -> u64 {
+        self.epoch()
+    }
+
+    fn connected(self) -> NodeEvent {
+        NodeEvent::Connected(self)
+    }
+}
+
+impl<H: Told> Telling<H> {
+    pub(crate) fn new() -> Self {
+        Self {
+            events: broadcast::channel(EVENTS_KEPT).0,
+            ending: Mutex::default(),
+            open: watch::channel(0).0,
+        }
+    }
+
+    pub(super) fn subscribe(&self) -> broadcast::Receiver<NodeEvent> {
+        self.events.subscribe()
+    }
+
+    /// How many connections' ends are not told yet.
+    pub(super) fn open(&self) -> watch::Receiver<usize> {
+        self.open.subscribe()
+    }
+
+    /// Tells whoever listens; nobody may.
+    pub(crate) fn emit(&self, event: NodeEvent) {
+        drop(self.events.send(event));
+    }
+
+    /// A connection stands.
+    pub(crate) fn connected(&self, handle: H) {
+        self.open.send_modify(|open| *open += 1);
+        // Events of one peer are sent under the lock, so that their order is that of their causes.
+        match self.lock().entry(handle.peer()) {
+            Entry::Occupied(mut ending) => ending.get_mut().successors.push(handle),
+            Entry::Vacant(_) => self.emit(handle.connected()),
+        }
+    }
+
+    /// A connection of this peer is over; its outcomes are not all known.
+    pub(crate) fn over(&self, peer: CertHash) {
+        let ending = Ending { over: 0, successors: Vec::new() };
+        self.lock().entry(peer).or_insert(ending).over += 1;
+    }
+
+    /// It is complete.
+    pub(crate) fn complete(
+        &self,
+        peer: CertHash,
+        epoch: u64,
+        remote: SocketAddr,
+        reason: CloseReason,
+    ) {
+        let mut all = self.lock();
+        if let Entry::Occupied(mut entry) = all.entry(peer) {
+            let ending = entry.get_mut();
+            // It may have been a successor that did not live to be told.
+            let own = |handle: &mut H| handle.epoch() == epoch;
+            for handle in ending.successors.extract_if(.., own) {
+                self.emit(handle.connected());
+            }
+            self.emit(NodeEvent::Disconnected { peer, remote, epoch, reason });
+            ending.over -= 1;
+            if ending.over == 0 {
+                entry.remove().successors.into_iter().for_each(|one| self.emit(one.connected()));
+            }
+        }
+        drop(all);
+        self.open.send_modify(|open| *open -= 1);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<CertHash, Ending<H>>> {
+        self.ending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::CloseCode;
+
+    #[derive(Clone)]
+    struct Connection(u8, u64);
+
+    impl Told for Connection {
+        fn peer(&self) -> CertHash {
+            CertHash::from_bytes([self.0; 32])
+        }
+
+        fn epoch(&self) -> u64 {
+            self.1
+        }
+
+        /// A handle needs a connection: its number stands for it.
+        fn connected(self) -> NodeEvent {
+            NodeEvent::Lagged(self.1)
+        }
+    }
+
+    fn over(telling: &Telling<Connection>, one: &Connection) {
+        telling.over(one.peer());
+    }
+
+    fn complete(telling: &Telling<Connection>, one: &Connection) {
+        let reason = CloseReason::Local { code: CloseCode::NORMAL };
+        telling.complete(one.peer(), one.1, ([127, 0, 0, 1], 1).into(), reason);
+    }
+
+    /// `+` and `-` with the epoch of what was connected and disconnected.
+    fn told(events: &mut broadcast::Receiver<NodeEvent>) -> String {
+        let mut text = String::new();
+        while let Ok(event) = events.try_recv() {
+            text += &match event {
+                NodeEvent::Lagged(epoch) => format!("+{epoch}"),
+                NodeEvent::Disconnected { epoch, .. } => format!("-{epoch}"),
+                event => format!("{event:?}"),
+            };
+        }
+        text
+    }
+
+    #[test]
+    fn a_successor_is_told_behind_the_end_of_its_predecessor() {
+        let telling = Telling::new();
+        let (mut events, mut open) = (telling.subscribe(), telling.open());
+        let [one, two, three] = [1, 2, 3].map(|epoch| Connection(7, epoch));
+        telling.connected(one.clone());
+        over(&telling, &one);
+        telling.connected(two.clone());
+        telling.connected(three);
+        assert_eq!(told(&mut events), "+1");
+        complete(&telling, &one);
+        assert_eq!(told(&mut events), "-1+2+3");
+        over(&telling, &two);
+        complete(&telling, &two);
+        assert_eq!(told(&mut events), "-2");
+        assert_eq!(*open.borrow_and_update(), 1);
+        assert!(telling.lock().is_empty());
+    }
+
+    #[test]
+    fn a_successor_that_ends_first_is_told_whole_and_another_peer_waits_for_nobody() {
+        let telling = Telling::new();
+        let mut events = telling.subscribe();
+        let [one, two] = [1, 2].map(|epoch| Connection(7, epoch));
+        telling.connected(one.clone());
+        over(&telling, &one);
+        telling.connected(two.clone());
+        telling.connected(Connection(8, 3));
+        assert_eq!(told(&mut events), "+1+3");
+        over(&telling, &two);
+        complete(&telling, &two);
+        assert_eq!(told(&mut events), "+2-2");
+        complete(&telling, &one);
+        assert_eq!(told(&mut events), "-1");
+        assert!(telling.lock().is_empty());
+    }
+}

@@ -1,0 +1,93 @@
+//! A connection until it stands: who ends it if nobody waits, and its one deadline.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::core::{ConnectionCore, Direction};
+use crate::error::{CloseCode, CloseReason};
+
+/// A connection on its way. Ends it if nobody waits for it any more.
+pub(super) struct Handshake {
+    core: Arc<ConnectionCore>,
+    armed: bool,
+}
+
+impl Handshake {
+    pub(super) fn new(core: Arc<ConnectionCore>) -> Self {
+        Self { core, armed: true }
+    }
+
+    pub(super) fn core(&self) -> &Arc<ConnectionCore> {
+        &self.core
+    }
+
+    /// When it has taken as long as it may, for one that the peer began: since the peer asked, however
+    /// long nobody accepted it.
+    pub(super) fn deadline(&self) -> Instant {
+        self.core.started() + self.core.limits().handshake_time_max
+    }
+
+    /// Waits until it is done, at most until `deadline`; then it is given up silently.
+    pub(super) async fn done(&self, deadline: Instant) -> Result<(), CloseReason> {
+        match tokio::time::timeout_at(deadline.into(), self.core.connected()).await {
+            Ok(done) => done,
+            Err(_) => {
+                self.core.cut_silently(CloseReason::HandshakeTimedOut);
+                Err(CloseReason::HandshakeTimedOut)
+            }
+        }
+    }
+
+    /// It is done: the connection has an owner.
+    pub(super) fn keep(mut self) -> Arc<ConnectionCore> {
+        self.armed = false;
+        Arc::clone(&self.core)
+    }
+}
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        if !self.armed {
+            return;
+        }
+        let code = CloseCode::DROPPED;
+        if self.core.direction() == Direction::Outbound && !self.core.has_answered() {
+            // Nobody may be there, and a handle that tells is kept until the idle time.
+            self.core.cut_silently(CloseReason::Local { code });
+        } else {
+            // It keeps a place for us.
+            self.core.cut(code);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::Limits;
+    use crate::identity::NetCredential;
+    use crate::transport::bounds::Bounds;
+    use crate::transport::registration::{LiveHandle, RegistrationWrapper};
+
+    #[tokio::test]
+    async fn the_deadline_of_an_inbound_handshake_begins_when_the_peer_asks() {
+        let limit = Duration::from_millis(400);
+        let limits = Limits { handshake_time_max: limit, ..Limits::default() };
+        let registration = RegistrationWrapper::open().expect("a registration");
+        let credential = NetCredential::generate_self_signed(&["test"], &[]).expect("one");
+        let live = LiveHandle::new(&registration);
+        let bounds = Arc::new(Bounds::new(limits));
+        let core = ConnectionCore::new(live, Direction::Inbound, credential, None, &bounds);
+        let asked = core.started();
+        // not synchronisation: the application takes its time before it accepts
+        tokio::time::sleep(limit / 2).await;
+        let handshake = Handshake::new(core);
+        let done = handshake.done(handshake.deadline()).await;
+        assert_eq!(done, Err(CloseReason::HandshakeTimedOut));
+        let took = asked.elapsed();
+        assert!((limit..limit * 4 / 3).contains(&took), "{took:?}");
+        assert_eq!(handshake.core().close_reason(), Some(CloseReason::HandshakeTimedOut));
+    }
+}
