@@ -245,7 +245,7 @@ async fn a_credit_is_had_by_message_and_waits_beside_the_actor_until_there_is_ro
         |reply| ConnectionMessage::Send { frame: "hello".into(), credit, reply: Some(reply) };
     ask("the outcome", here.actor(), send).await.expect("acknowledged");
     assert_eq!(within("a frame", pair.at_server.recv()).await.expect("a frame"), "hello");
-    let all = reserve(here, (Lane::Data, room - 4)).await.expect("room");
+    let all = reserve(here, (Lane::Data, room - 4 - 128)).await.expect("room");
     let (sender, mut answer) = oneshot();
     let (lane, reply) = (Lane::Data, sender.into());
     let message = ConnectionMessage::Reserve { lane, frames: 1, length: 1, reply };
@@ -266,7 +266,7 @@ async fn who_asked_for_credit_and_went_leaves_the_place_and_the_room_to_the_livi
     let room = 128 << 10;
     let pair = Pair::with(|_| (), |config| config.limits.lane_bytes_max = room).await;
     let here = &pair.at_client;
-    let all = reserve(here, (Lane::Data, room - 4)).await.expect("room");
+    let all = reserve(here, (Lane::Data, room - 4 - 128)).await.expect("room");
     let ask_for = |length| {
         let (sender, answer) = oneshot();
         let (lane, reply) = (Lane::Data, sender.into());
@@ -276,7 +276,7 @@ async fn who_asked_for_credit_and_went_leaves_the_place_and_the_room_to_the_livi
     };
     // The first one wants all of the room, the others fill the places.
     for _ in 0..2000 {
-        drop(ask_for(room - 4));
+        drop(ask_for(room - 4 - 128));
     }
     let mut living = Vec::new();
     let refused = loop {
@@ -298,7 +298,7 @@ async fn who_asked_for_credit_and_went_leaves_the_place_and_the_room_to_the_livi
     }
     // One that has gone and wanted more than there is keeps nobody from what there is.
     let half = reserve(here, (Lane::Data, room / 2)).await.expect("room");
-    let gone = ask_for(room - 4);
+    let gone = ask_for(room - 4 - 128);
     for _ in 0..3 {
         // It is waited for when the actor, and what it began, have had their turns.
         let stats = |reply| ConnectionMessage::Stats { reply };

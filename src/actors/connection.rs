@@ -22,10 +22,11 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, DerivedActorRef, RpcReplyPort}
 use tracing::{Span, info, warn};
 
 use super::frame_batch::{FrameBatch, ReceivedFrame};
-use super::handle::{ConnectionHandle, ConnectionStats, Credit, Ends, stats};
+use super::handle::{ConnectionHandle, Credit, Ends};
 use super::readers::{read_later, subscribe};
 use super::reserve::Reservations;
 use super::send_many::send_many;
+use super::stats::{ConnectionStats, stats};
 use super::waiting::Waiting;
 use super::{OwnedTask, answer, answer_once, finish};
 use crate::error::{CloseCode, CloseReason, Outcome, RecvError, SendError, SendManyError};

@@ -8,7 +8,6 @@ mod lanes;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use bytes::Bytes;
 use ractor::ActorRef;
@@ -16,11 +15,12 @@ use ractor::ActorRef;
 use super::adapters::{FrameSink, FrameStream};
 use super::connection::ConnectionMessage;
 use super::frame_io::FrameIo;
+use super::stats::{ConnectionStats, stats};
 use crate::error::{CloseCode, CloseReason, RecvError, SendError};
 use crate::identity::CertHash;
 use crate::transport::core::{ConnectionCore, From};
 use crate::transport::lane::Cost;
-use crate::transport::{Direction, Lane, MsQuicNetConnection, OutcomeCounts};
+use crate::transport::{Direction, Lane, MsQuicNetConnection};
 
 /// One connection of a node. Cheap to clone; dropping it changes nothing: the connection ends by
 /// [`close`](Self::close), by its peer, or with its node.
@@ -63,37 +63,6 @@ impl WeakHandle {
         let core = self.core.upgrade()?;
         Some(ConnectionHandle::new(core, self.actor.clone(), self.epoch, self.ends))
     }
-}
-
-/// How a connection is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ConnectionStats {
-    /// What became of the frames that were accepted for sending.
-    pub sent: OutcomeCounts,
-    /// The same, for each of [`Lane::ALL`].
-    pub sent_by_lane: [OutcomeCounts; 3],
-    /// Bytes that were accepted for sending and are neither acknowledged nor lost, for each of
-    /// [`Lane::ALL`], headers included.
-    pub bytes_pending_by_lane: [usize; 3],
-    /// Bytes of the payloads of acknowledged frames.
-    pub bytes_sent: u64,
-    /// Frames that readers took.
-    pub frames_received: u64,
-    /// Bytes of the payloads of those frames.
-    pub bytes_received: u64,
-    /// Bytes that wait for readers here, headers and what it costs to remember them included.
-    pub bytes_waiting: usize,
-    /// Streams that the peer gave up: each may have taken a frame with it that was not whole.
-    pub streams_reset: u64,
-    /// The smoothed round trip as last looked at, at most ten times a second.
-    pub rtt: Duration,
-    /// Packets sent, as last looked at.
-    pub packets_sent: u64,
-    /// Those of them that were lost on the way.
-    pub packets_lost: u64,
-    /// Time since the connection was begun.
-    pub up_for: Duration,
 }
 
 /// Room in a lane for the frames of one message: what makes them bounded. Made by
@@ -463,28 +432,6 @@ impl ConnectionHandle {
     #[must_use]
     pub fn stats(&self) -> ConnectionStats {
         stats(&self.core)
-    }
-}
-
-pub(super) fn stats(core: &ConnectionCore) -> ConnectionStats {
-    let by_lane = Lane::ALL.map(|lane| core.lane(lane).counts());
-    let mut sent = OutcomeCounts::default();
-    by_lane.iter().for_each(|(counts, _)| sent += *counts);
-    let received = core.inbound_counts();
-    let (packets_sent, packets_lost) = core.packets();
-    ConnectionStats {
-        sent,
-        sent_by_lane: by_lane.map(|(counts, _)| counts),
-        bytes_pending_by_lane: Lane::ALL.map(|lane| core.lane(lane).pending()),
-        bytes_sent: by_lane.iter().map(|(_, bytes)| bytes).sum(),
-        frames_received: received.frames,
-        bytes_received: received.bytes,
-        bytes_waiting: received.waiting,
-        streams_reset: received.resets,
-        rtt: core.rtt(),
-        packets_sent,
-        packets_lost,
-        up_for: core.started().elapsed(),
     }
 }
 

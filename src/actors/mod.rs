@@ -31,6 +31,7 @@ mod redial;
 mod refusal_log;
 mod reserve;
 mod send_many;
+pub(crate) mod stats;
 pub(crate) mod supervisor;
 pub(crate) mod target;
 mod telling;

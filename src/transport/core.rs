@@ -6,12 +6,13 @@
 
 mod callbacks;
 mod delivery;
+mod measured;
 mod receiving;
 mod sending;
 mod stall;
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,7 @@ use tokio::sync::Notify;
 use tracing::debug;
 
 pub(crate) use self::delivery::{IsGone, Reader, Subscriber};
+use self::measured::Measured;
 pub(crate) use self::receiving::Received;
 use self::receiving::{State as ReceivingState, Waiting};
 use super::bounds::{Bounds, Share, stream_window};
@@ -113,11 +115,7 @@ pub(crate) struct ConnectionCore {
     on_over: Mutex<Vec<OnOver>>,
     on_complete: Mutex<Vec<OnOver>>,
     started: Instant,
-    rtt_us: AtomicU32,
-    packets_sent: AtomicU64,
-    packets_lost: AtomicU64,
-    /// Milliseconds after `started` of the last look at the statistics.
-    sampled_ms: AtomicU64,
+    measured: Measured,
     bulk_used: AtomicBool,
     /// Milliseconds after `started` until which bulk gives way to the other lanes.
     bulk_narrow_ms: AtomicU64,
@@ -127,9 +125,6 @@ pub(crate) struct ConnectionCore {
     dial: Mutex<Option<Dial>>,
     live: LiveHandle,
 }
-
-/// How often the round trip is looked at, at most: a look costs a walk through the statistics.
-const SAMPLE_INTERVAL_MS: u64 = 100;
 
 impl ConnectionCore {
     pub(super) fn new(
@@ -173,10 +168,7 @@ impl ConnectionCore {
             on_over: Mutex::new(Vec::new()),
             on_complete: Mutex::new(Vec::new()),
             started: Instant::now(),
-            rtt_us: AtomicU32::new(0),
-            packets_sent: AtomicU64::new(0),
-            packets_lost: AtomicU64::new(0),
-            sampled_ms: AtomicU64::new(0),
+            measured: Measured::default(),
             bulk_used: AtomicBool::new(false),
             bulk_narrow_ms: AtomicU64::new(0),
             next_ordinal: Mutex::new(0),
@@ -246,16 +238,6 @@ impl ConnectionCore {
         if self.is_over() {
             self.slot.shutdown(true, CloseCode::DROPPED.value());
         }
-    }
-
-    pub(crate) fn rtt(&self) -> Duration {
-        Duration::from_micros(u64::from(self.rtt_us.load(Ordering::Relaxed)))
-    }
-
-    /// Packets sent, and those of them that were lost, as last looked at.
-    pub(crate) fn packets(&self) -> (u64, u64) {
-        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        (read(&self.packets_sent), read(&self.packets_lost))
     }
 
     /// Milliseconds since it was begun.
@@ -449,23 +431,6 @@ impl ConnectionCore {
     /// Somebody owns the connection, who watches its deadlines.
     fn has_owner(&self) -> bool {
         self.hook.get().is_some()
-    }
-
-    /// Looks at the round trip now and then. Only from this connection's callbacks.
-    pub(super) fn sample(&self) {
-        let now = self.age_ms();
-        let last = self.sampled_ms.load(Ordering::Relaxed);
-        if last != 0 && now < last + SAMPLE_INTERVAL_MS {
-            return;
-        }
-        self.sampled_ms.store(now.max(1), Ordering::Relaxed);
-        if let Some(statistics) = self.slot.statistics() {
-            self.rtt_us.store(statistics.rtt_us, Ordering::Relaxed);
-            self.packets_sent.store(statistics.packets_sent, Ordering::Relaxed);
-            self.packets_lost.store(statistics.packets_lost, Ordering::Relaxed);
-            let (rtt, least) = (statistics.rtt_us, statistics.least_rtt_us);
-            self.lanes.iter().for_each(|lane| lane.set_round_trip(rtt, least));
-        }
     }
 
     // ---- the owner
