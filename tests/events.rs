@@ -322,7 +322,7 @@ async fn credit_that_does_not_come_in_time_is_told_so() {
         },
     )
     .await;
-    let all = reserve(&pair.at_client, (Lane::Data, (128 << 10) - 4)).await.expect("room");
+    let all = reserve(&pair.at_client, (Lane::Data, (128 << 10) - 4 - 128)).await.expect("room");
     for late in credits_at_once(&pair.at_client, 3).await {
         assert!(
             matches!(late, Err(SendError::TimedOut { after, .. }) if after == limit),
