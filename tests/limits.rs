@@ -369,6 +369,53 @@ async fn empty_frames_with_an_answer_take_no_more_than_their_lane_holds() {
     pair.end().await;
 }
 
+/// Bytes that `handle` gets rid of while nobody reads.
+async fn unread(handle: &ConnectionHandle) -> usize {
+    let bytes = 8 << 10;
+    send_until_it_waits(handle, |number| numbered(number, bytes)).await * (HEADER_BYTES + bytes)
+}
+
+#[tokio::test]
+async fn connections_have_smaller_windows_where_there_are_many_and_get_them_back() {
+    let _together = together().await;
+    let windows = |config: &mut NodeConfig| {
+        small(config);
+        config.limits.close_time_max = PATIENCE;
+        config.limits.peer_streams_max = 1;
+        config.limits.window_bytes_max = 8 << 20;
+        config.limits.node_window_bytes_max = 8 << 20;
+    };
+    let pair = Pair::with(windows, windows).await;
+    let mut events = pair.server.subscribe();
+    let target = Target::from(pair.address).redial(Redial::Never);
+    let mut all = vec![(pair.at_client.clone(), pair.at_server.clone())];
+    for _ in 1..4 {
+        let dialled = within("connecting", pair.client.connect(target.clone())).await;
+        all.push((dialled.expect("a connection"), connected(&mut events).await));
+    }
+    // A part of eight MiB that is a power of two, in both directions.
+    for ((dialled, accepted), window) in all.iter().zip([8 * MIB, 4 * MIB, 2 * MIB, 2 * MIB]) {
+        for sender in [dialled, accepted] {
+            let unread = unread(sender).await;
+            let held = window + HELD / 2..=window + 2 * HELD + HELD / 4;
+            assert!(held.contains(&unread), "{unread} bytes behind a window of {window}");
+        }
+    }
+    // Handles that are kept hold nothing.
+    for (dialled, accepted) in &all[1..] {
+        within("the close", dialled.close(CloseCode::NORMAL)).await;
+        within("the close", accepted.closed()).await;
+    }
+    let dialled = within("connecting", pair.client.connect(target)).await.expect("one more");
+    let accepted = connected(&mut events).await;
+    for sender in [&dialled, &accepted] {
+        let unread = unread(sender).await;
+        assert!(unread > 4 * MIB, "{unread} bytes beside one other");
+    }
+    drop((dialled, accepted, all));
+    pair.end().await;
+}
+
 // ---- a peer that gives streams up --------------------------------------------------------------
 
 /// Nobody reads while a peer begins and gives up one stream after the other.

@@ -53,14 +53,36 @@ impl Bounds {
 
 /// The least window of a stream, in bytes, where there are many connections: what the library would
 /// begin with.
-pub(super) const STREAM_WINDOW_MIN: usize = 64 << 10;
+const STREAM_WINDOW_MIN: usize = 64 << 10;
 
-/// The window of each stream of a connection that has `bytes` for all of them: a power of two, as the
-/// library wants it.
-pub(super) fn stream_window(limits: &Limits, bytes: usize) -> u32 {
-    let each = bytes / usize::from(limits.peer_streams_max.max(1));
-    let power = each.max(1).ilog2();
-    u32::try_from(1_usize << power).unwrap_or(1 << 31)
+/// The least window of a connection, in bytes, where there are many.
+pub(super) fn window_floor(limits: &Limits) -> usize {
+    STREAM_WINDOW_MIN.saturating_mul(usize::from(limits.peer_streams_max))
+}
+
+/// How much a peer may send ahead of what is taken, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Windows {
+    /// On each of its streams.
+    pub(super) stream: u32,
+    /// On all of them together. It is no less than those of all streams: else one that waits for its
+    /// reader would take it all, and no other could go on.
+    pub(super) connection: u32,
+}
+
+impl Windows {
+    /// Out of `bytes` for a connection. That of a stream is a power of two, as the library wants it.
+    pub(super) fn out_of(limits: &Limits, bytes: usize) -> Self {
+        let streams = limits.peer_streams_max.max(1);
+        let power = (bytes / usize::from(streams)).max(1).ilog2();
+        let stream = u32::try_from(1_usize << power).unwrap_or(1 << 31);
+        Self { stream, connection: stream.saturating_mul(u32::from(streams)) }
+    }
+
+    /// Those of a node's only connection.
+    pub(super) fn largest(limits: &Limits) -> Self {
+        Self::out_of(limits, limits.window_bytes_max)
+    }
 }
 
 /// The room for large frames, in each direction: the largest frame always has some.
@@ -138,18 +160,24 @@ impl Budget {
 #[derive(Debug)]
 pub(super) struct Share {
     budget: Arc<Budget>,
+    floor: usize,
     bytes_max: usize,
     busy: bool,
 }
 
 impl Share {
     pub(super) fn new(budget: &Arc<Budget>, bytes_max: usize) -> Self {
-        Self { budget: Arc::clone(budget), bytes_max, busy: false }
+        Self::with_floor(budget, FLOOR, bytes_max)
+    }
+
+    pub(super) fn with_floor(budget: &Arc<Budget>, floor: usize, bytes_max: usize) -> Self {
+        let floor = floor.min(bytes_max);
+        Self { budget: Arc::clone(budget), floor, bytes_max, busy: false }
     }
 
     /// What may be held at least.
     pub(super) fn floor(&self) -> usize {
-        FLOOR.min(self.bytes_max)
+        self.floor
     }
 
     /// What may be held now.

@@ -24,7 +24,7 @@ pub(crate) use self::delivery::{IsGone, Reader, Subscriber};
 use self::measured::Measured;
 pub(crate) use self::receiving::Received;
 use self::receiving::{State as ReceivingState, Waiting};
-use super::bounds::{Bounds, Share, stream_window};
+use super::bounds::{Bounds, Share, Windows, window_floor};
 use super::dial_port::Dial;
 use super::ffi::ConnectionSlot;
 use super::lane::SendLane;
@@ -87,8 +87,9 @@ pub(crate) struct ConnectionCore {
     credential: NetCredential,
     expected: Option<CertHash>,
     bounds: Arc<Bounds>,
-    /// Of each of the peer's streams, in bytes.
-    stream_window: u32,
+    windows: Windows,
+    /// What they are of all that the node's connections have: until the handle is closed.
+    window_share: Mutex<Share>,
     lanes: Lanes,
     still: Mutex<stall::Still>,
     receiving: Mutex<ReceivingState>,
@@ -137,13 +138,18 @@ impl ConnectionCore {
         let limits = &bounds.limits;
         let share = Share::new(&bounds.receiving, limits.inbound_bytes_max);
         let receiving = ReceivingState::new(Inbound::new(share, limits));
+        let window_max = limits.window_bytes_max;
+        let mut window_share = Share::with_floor(&bounds.windows, window_floor(limits), window_max);
+        // What a peer may send is told in the handshake, so that it counts from here on.
+        window_share.set_busy(true);
         Arc::new_cyclic(|weak: &Weak<Self>| Self {
             weak: weak.clone(),
             slot: ConnectionSlot::default(),
             direction,
             credential,
             expected,
-            stream_window: stream_window(limits, limits.window_bytes_max),
+            windows: Windows::out_of(limits, window_share.bytes()),
+            window_share: Mutex::new(window_share),
             lanes: Lanes::new(bounds),
             still: Mutex::default(),
             receiving: Mutex::new(receiving),
@@ -181,6 +187,11 @@ impl ConnectionCore {
 
     pub(super) fn slot_for_streams(&self) -> &ConnectionSlot {
         &self.slot
+    }
+
+    /// Its windows, where they are smaller than those of the configuration.
+    pub(super) fn smaller_windows(&self) -> Option<Windows> {
+        Some(self.windows).filter(|windows| *windows != Windows::largest(self.limits()))
     }
 
     /// A count for one more handle; `None` once this connection's is closed.

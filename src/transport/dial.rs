@@ -261,9 +261,9 @@ impl Ready {
         let place = port.place();
         core.set_dial(port);
         let handshake = Handshake::new(core);
-        let opened = match place.shared {
-            None => open(&self.registration, handshake.core(), place),
-            Some(_) => {
+        let opened = match (place.shared, handshake.core().smaller_windows()) {
+            (None, None) => open(&self.registration, handshake.core(), place),
+            _ => {
                 let (registration, core) =
                     (Arc::clone(&self.registration), Arc::clone(handshake.core()));
                 // It waits for a worker of the library.
@@ -286,7 +286,7 @@ fn open(
     core: &Arc<ConnectionCore>,
     place: Place,
 ) -> Result<(), LibraryError> {
-    ffi::ConnectionSlot::open(registration.raw()?, core, place)?;
+    ffi::ConnectionSlot::open(registration.raw()?, core, place, core.smaller_windows())?;
     core.opened();
     Ok(())
 }

@@ -197,7 +197,7 @@ impl ListenerCallbacks for ListenerCore {
             &self.bounds,
         );
         core.set_remote_addr(remote_addr);
-        new.accept(&core, &self.configuration);
+        new.accept(&core, &self.configuration, core.smaller_windows());
         // Dropped with the channel if the listener is gone: that refuses it.
         drop(incoming.send(MsQuicNetIncomingRequest {
             core: Some(core),

@@ -2,7 +2,7 @@
 //!
 //! Nothing is enforced here: `bounds.rs`, the lanes, the queues and the library's windows do that.
 
-use super::bounds::{FLOOR, STREAM_WINDOW_MIN, large_bytes};
+use super::bounds::{FLOOR, large_bytes, window_floor};
 use super::link::inbound::GUARANTEED_PART;
 use crate::config::Limits;
 use crate::frame::HEADER_BYTES;
@@ -118,7 +118,6 @@ impl Limits {
         let large = large_bytes(self) as u64;
         let large_in = each(frame).min(large);
         let large_out = each(frame.saturating_mul(LANES as u64)).min(large);
-        let window_min = STREAM_WINDOW_MIN.saturating_mul(usize::from(self.peer_streams_max));
         let processors = std::thread::available_parallelism().map_or(1, usize::from) as u64;
         WorstCaseMemory {
             lanes: lanes.saturating_add(control).saturating_mul(2),
@@ -127,7 +126,7 @@ impl Limits {
             windows: shares(
                 self.node_window_bytes_max,
                 self.window_bytes_max,
-                window_min,
+                window_floor(self),
                 connections,
             ),
             connections: each(CONNECTION_BYTES),

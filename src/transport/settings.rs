@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-use super::bounds::stream_window;
+use super::bounds::Windows;
 use super::ffi::{self, Role};
 use super::lock;
 use super::registration::RegistrationWrapper;
@@ -104,8 +104,7 @@ fn open(
 ) -> Result<ffi::Configuration, ConfigurationError> {
     let pkcs12 = credential.pkcs12(alpns).map_err(ConfigurationError::Credential)?;
     let library = |action| move |source| ConfigurationError::Library { action, source };
-    let window = stream_window(limits, limits.window_bytes_max);
-    let settings = ffi::QuicSettings::new(limits, window);
+    let settings = ffi::QuicSettings::new(limits, Windows::largest(limits));
     let registration = registration.raw().map_err(library("open a configuration"))?;
     let configuration = ffi::Configuration::open(registration, alpns, &settings)
         .map_err(library("open a configuration"))?;

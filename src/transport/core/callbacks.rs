@@ -28,7 +28,7 @@ impl ConnectionCallbacks for ConnectionCore {
         if let Some(remote) = remote {
             let _ = self.remote_addr.set(remote);
         }
-        self.slot.set_connected(self.limits().disconnect_time_max, self.stream_window);
+        self.slot.set_connected(self.limits().disconnect_time_max, self.windows.stream);
         self.sample();
         self.connected.store(true, Ordering::Release);
         self.changed.notify_waiters();
@@ -83,6 +83,7 @@ impl ConnectionCallbacks for ConnectionCore {
 
     fn released(&self) {
         drop(lock(&self.dial).take());
+        lock(&self.window_share).set_busy(false);
         self.live.release();
     }
 

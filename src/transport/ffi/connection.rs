@@ -11,6 +11,7 @@ use super::{
     Configuration, LibraryError, PeerStream, QuicSettings, RawHandle, Registration, STATUS_SUCCESS,
     Slot, call, check, exit_guard, status,
 };
+use crate::transport::bounds::Windows;
 use crate::transport::callback::guard;
 use crate::transport::dial_port::Place;
 
@@ -50,12 +51,14 @@ pub(in crate::transport) struct RawStatistics {
 }
 
 impl ConnectionSlot {
-    /// Opens a handle for dialling, with `context` behind its callbacks. Where its sockets are
-    /// shared the call waits for a worker.
+    /// Opens a handle for dialling, with `context` behind its callbacks and the `windows` that the
+    /// configuration has not. Where there are any, or its sockets are shared, the call waits for a
+    /// worker.
     pub(in crate::transport) fn open<C: ConnectionCallbacks>(
         registration: &Registration,
         context: &Arc<C>,
         place: Place,
+        windows: Option<Windows>,
     ) -> Result<(), LibraryError> {
         let aborted = LibraryError { status: status::ABORTED };
         let _exit_waits = exit_guard::begin().ok_or(aborted)?;
@@ -81,9 +84,10 @@ impl ConnectionSlot {
                 {
                     tracing::debug!(%error, %local, "sockets are not shared");
                 }
+                let set = windows.map_or(Ok(()), |windows| set_windows(handle.as_ptr(), windows));
                 exit_guard::connection_opened(handle);
                 context.slot().0.fill(handle);
-                Ok(())
+                set.inspect_err(|_| context.slot().shutdown(true, 0))
             }
             (result, _) => {
                 // SAFETY: the open failed, so no callback will ever come for this count.
@@ -178,18 +182,7 @@ impl ConnectionSlot {
         stream_window: u32,
     ) {
         let settings = QuicSettings::connected(disconnect_time, stream_window);
-        let set = self.0.with(|handle| {
-            // SAFETY: `settings` is a C struct of that size that outlives the call, which copies
-            // it; on the connection's own worker it is executed inline (SetParam).
-            check(unsafe {
-                call!(SetParam)(
-                    handle,
-                    msquic::ffi::QUIC_PARAM_CONN_SETTINGS,
-                    QuicSettings::SIZE,
-                    settings.as_ptr().cast::<c_void>(),
-                )
-            })
-        });
+        let set = self.0.with(|handle| set_settings(handle, &settings));
         if let Some(Err(error)) = set {
             tracing::debug!(%error, "the time for a disconnect stays that of the handshake");
         }
@@ -214,7 +207,8 @@ impl ConnectionSlot {
             .flatten()
     }
 
-    /// Adopts an inbound handle: sets its callback and configuration.
+    /// Adopts an inbound handle: sets its callback, configuration and the `windows` that the
+    /// configuration has not.
     ///
     /// # Safety
     ///
@@ -223,6 +217,7 @@ impl ConnectionSlot {
         handle: RawHandle,
         context: &Arc<C>,
         configuration: &Configuration,
+        windows: Option<Windows>,
     ) -> Result<(), LibraryError> {
         let raw_context = Arc::into_raw(Arc::clone(context));
         exit_guard::connection_opened(handle);
@@ -236,6 +231,7 @@ impl ConnectionSlot {
                 raw_context.cast_mut().cast::<c_void>(),
             );
         }
+        windows.map_or(Ok(()), |windows| set_windows(handle.as_ptr(), windows))?;
         // SAFETY: the handle is this event's connection; the library references the configuration.
         check(unsafe { call!(ConnectionSetConfiguration)(handle.as_ptr(), configuration.as_ptr()) })
     }
@@ -248,6 +244,25 @@ fn share_sockets(handle: RawHandle, local: SocketAddr) -> Result<(), LibraryErro
     let local = msquic::Addr::from(local);
     set_parameter(handle, QUIC_PARAM_CONN_SHARE_UDP_BINDING, &1u8)?;
     set_parameter(handle, QUIC_PARAM_CONN_LOCAL_ADDRESS, &local)
+}
+
+/// Of a connection that is not started. Executed inline in the callback of an inbound one; otherwise it
+/// waits for the worker, and the handle must be in no slot yet.
+fn set_windows(handle: HQUIC, windows: Windows) -> Result<(), LibraryError> {
+    set_settings(handle, &QuicSettings::windows(windows))
+}
+
+fn set_settings(handle: HQUIC, settings: &QuicSettings) -> Result<(), LibraryError> {
+    // SAFETY: `settings` is a C struct of that size that outlives the call, which copies it; on the
+    // connection's own worker it is executed inline (SetParam).
+    check(unsafe {
+        call!(SetParam)(
+            handle,
+            msquic::ffi::QUIC_PARAM_CONN_SETTINGS,
+            QuicSettings::SIZE,
+            settings.as_ptr().cast::<c_void>(),
+        )
+    })
 }
 
 fn set_parameter<T>(handle: RawHandle, parameter: u32, value: &T) -> Result<(), LibraryError> {

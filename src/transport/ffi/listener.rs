@@ -10,6 +10,7 @@ use super::{
     Configuration, ConnectionCallbacks, ConnectionSlot, LibraryError, RawHandle, Registration,
     STATUS_SUCCESS, Slot, call, check, exit_guard, socket_addr, status, with_buffers,
 };
+use crate::transport::bounds::Windows;
 use crate::transport::callback::guard;
 use crate::transport::lock;
 
@@ -144,15 +145,17 @@ impl NewConnection<'_> {
         unsafe { socket_addr(self.info.RemoteAddress) }
     }
 
-    /// Takes the connection, with `context` behind its callbacks; the handshake goes on.
+    /// Takes the connection, with `context` behind its callbacks and the `windows` that the
+    /// configuration has not; the handshake goes on.
     pub(in crate::transport) fn accept<C: ConnectionCallbacks>(
         self,
         context: &Arc<C>,
         configuration: &Configuration,
+        windows: Option<Windows>,
     ) {
         *self.taken = true;
         // SAFETY: the handle of this very event.
-        if unsafe { ConnectionSlot::adopt(self.handle, context, configuration) }.is_err() {
+        if unsafe { ConnectionSlot::adopt(self.handle, context, configuration, windows) }.is_err() {
             // It is ours already: end it in the ordinary way.
             context.slot().shutdown(true, 0);
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use msquic::ffi::QUIC_SETTINGS;
 
 use crate::config::Limits;
+use crate::transport::bounds::Windows;
 
 /// How late an acknowledgement may be (the library has 25, as RFC 9000, section 18.2). Whoever waits
 /// for one, or has little on its way, waits that long on an otherwise silent path; so do the probes
@@ -26,10 +27,9 @@ macro_rules! set {
 impl QuicSettings {
     pub(super) const SIZE: u32 = size_of::<QUIC_SETTINGS>() as u32;
 
-    /// With a window of so many bytes for each of the peer's streams.
-    pub(in crate::transport) fn new(limits: &Limits, stream_window: u32) -> Self {
-        // SAFETY: a plain C struct of integers; all zero means "nothing set".
-        let mut s: QUIC_SETTINGS = unsafe { std::mem::zeroed() };
+    /// Those of all connections, but for `windows`, which a connection may have smaller.
+    pub(in crate::transport) fn new(limits: &Limits, windows: Windows) -> Self {
+        let Self(mut s) = Self::windows(windows);
         set!(
             s,
             HandshakeIdleTimeoutMs,
@@ -44,12 +44,6 @@ impl QuicSettings {
         set!(s, MaximumMtu, set_MaximumMtu, limits.path_mtu_max);
         set!(s, PeerUnidiStreamCount, set_PeerUnidiStreamCount, limits.peer_streams_max);
         set!(s, PeerBidiStreamCount, set_PeerBidiStreamCount, 0);
-        // What the library holds beside our queue when nobody reads. The window of the connection
-        // exceeds those of its streams together: else one that waits for its reader would take it
-        // all, and no other could go on.
-        let together = stream_window.saturating_mul(u32::from(limits.peer_streams_max));
-        set!(s, ConnFlowControlWindow, set_ConnFlowControlWindow, together);
-        set!(s, StreamRecvWindowUnidiDefault, set_StreamRecvWindowUnidiDefault, stream_window);
         set!(s, MaxAckDelayMs, set_MaxAckDelayMs, ACK_DELAY_MS);
         // A completed send means acknowledged, not copied.
         s.set_SendBufferingEnabled(0);
@@ -65,9 +59,18 @@ impl QuicSettings {
         Self(s)
     }
 
+    /// What the library holds beside our queue when nobody reads.
+    pub(super) fn windows(windows: Windows) -> Self {
+        // SAFETY: a plain C struct of integers; all zero means "nothing set".
+        let mut s: QUIC_SETTINGS = unsafe { std::mem::zeroed() };
+        set!(s, ConnFlowControlWindow, set_ConnFlowControlWindow, windows.connection);
+        set!(s, StreamRecvWindowUnidiDefault, set_StreamRecvWindowUnidiDefault, windows.stream);
+        Self(s)
+    }
+
     /// What changes once a connection stands.
     pub(super) fn connected(disconnect_time_max: Duration, stream_window: u32) -> Self {
-        // SAFETY: as in `new`.
+        // SAFETY: as in `windows`.
         let mut s: QUIC_SETTINGS = unsafe { std::mem::zeroed() };
         // The library takes the window of the connection for the largest that a stream's may grow to,
         // and reads it for nothing else that counts once a connection stands.
