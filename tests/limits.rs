@@ -143,6 +143,28 @@ async fn a_frame_at_the_limit_passes_and_one_byte_more_is_handed_back() {
 }
 
 #[tokio::test]
+async fn a_frame_over_the_peers_lower_limit_ends_the_connection_and_may_count_as_completed() {
+    let _together = together().await;
+    let limit = 10_000;
+    let pair = Pair::with(|config| config.limits.frame_bytes_max = limit, |_| ()).await;
+    let sent = within("send_acked", pair.at_client.send_acked(vec![1; limit + 1])).await;
+    let code = CloseCode::FRAME_TOO_LARGE;
+    assert_eq!(within("the end", pair.at_client.closed()).await, CloseReason::Peer { code });
+    // What Outcome::Completed says: the bytes were acknowledged, or the close came first.
+    match sent {
+        Ok(()) => assert_eq!(assert_balanced(&pair.at_client).completed, 1),
+        Err(SendError::Closed { outcome: Outcome::MaybeSent, .. }) => {
+            assert_eq!(assert_balanced(&pair.at_client).maybe_sent, 1);
+        }
+        Err(error) => panic!("{error:?}"),
+    }
+    let error = within("recv", pair.at_server.recv()).await.expect_err("no frame of it");
+    let RecvError::FrameTooLarge { announced, limit: least } = error else { panic!("{error:?}") };
+    assert_eq!((announced, least), (limit as u64 + 1, limit));
+    pair.end().await;
+}
+
+#[tokio::test]
 async fn frames_larger_than_lane_and_queue_pass_one_at_a_time() {
     let _together = together().await;
     let tiny = |config: &mut NodeConfig| {

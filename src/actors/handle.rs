@@ -267,7 +267,8 @@ impl ConnectionHandle {
     }
 
     /// Hands one frame over and waits until the peer's transport has acknowledged all of it: not
-    /// that the peer's application has processed it.
+    /// that the peer's application has processed it, nor that its side takes a frame of that size
+    /// ([`Outcome::Completed`](crate::Outcome)).
     ///
     /// # Errors
     ///

@@ -10,7 +10,9 @@ use crate::frame::Position;
 /// What became of a frame that was handed over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// The peer's transport acknowledged all of it. Its application may not have seen it yet.
+    /// The peer's transport acknowledged all of it. Its application may not have seen it yet, and may
+    /// never: a peer whose `Limits::frame_bytes_max` is lower than this side's acknowledges the bytes of a
+    /// frame beyond it, and closes with `FRAME_TOO_LARGE` right after.
     Completed,
     /// It was not handed to the transport whole, so the peer cannot have it: it is safe to send again.
     /// The payload is handed back.
