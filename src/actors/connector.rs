@@ -19,7 +19,7 @@ use tracing::{Instrument, info};
 use super::establish::establish;
 use super::events::NodeEvent;
 use super::handle::ConnectionHandle;
-use super::redial::{Effect, End, Input, Machine, Outlook};
+use super::redial::{Answer, Effect, End, Input, Machine, Outlook};
 use super::supervisor::SupervisorMessage;
 use super::target::{Redial, Target};
 use super::waiting::{CALLERS_MAX, Waiter, Waiting};
@@ -162,29 +162,18 @@ impl State {
     fn on_connect(&mut self, caller: Caller) {
         let handle = lock(&self.arguments.current).clone();
         let handle = handle.filter(|handle| handle.close_reason().is_none());
-        let (redial, mut caller) = (caller.redial, Some(caller));
+        let redial = caller.redial;
         self.arguments.target.redial = self.arguments.target.redial.or(redial);
-        let mut effects = self.step(Input::Asked { redial, open: handle.is_some() });
-        effects.retain(|effect| match (effect, caller.take(), &handle) {
-            (Effect::Give, Some(caller), Some(handle)) => {
-                caller.answer(Ok(handle.clone()));
-                false
-            }
-            (Effect::PassOn, Some(caller), _) => {
-                self.pass_on(caller);
-                false
-            }
-            (Effect::Queue, Some(caller), _) => {
+        let (answer, effects) = self.machine.asked(redial, handle.is_some());
+        match (answer, handle) {
+            (Answer::Give, Some(handle)) => drop(caller.answer(Ok(handle))),
+            (Answer::PassOn, _) => self.pass_on(caller),
+            (Answer::Queue | Answer::Give, _) => {
                 if let Err(caller) = self.arguments.callers.add(caller) {
                     caller.turn_away();
                 }
-                false
             }
-            (_, unanswered, _) => {
-                caller = unanswered;
-                true
-            }
-        });
+        }
         self.apply(effects, None);
     }
 
@@ -335,8 +324,6 @@ impl State {
     fn apply(&mut self, effects: Vec<Effect>, error: Option<&ConnectError>) {
         for effect in effects {
             match effect {
-                // Only of a caller who asks: done where it asks.
-                Effect::Queue => {}
                 Effect::Give => self.give(),
                 Effect::PassOn => {
                     self.arguments.callers.take().into_iter().for_each(|c| self.pass_on(c));

@@ -16,8 +16,6 @@ use crate::restart::{BackoffSettings, InvalidRestartSetting, RedialState};
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Input {
-    /// A caller wants the connection. Whether the one that stands is open.
-    Asked { redial: Redial, open: bool },
     /// The dial of a generation failed. Whether the node ends.
     Failed { generation: u64, outlook: Outlook, stopping: bool },
     /// A connection stands: one that was dialled, or one of the peer's.
@@ -34,14 +32,23 @@ pub(super) enum Input {
     Stop,
 }
 
+/// What becomes of a caller who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// The caller gets the connection that stands.
+    Give,
+    /// The caller waits.
+    Queue,
+    /// The caller is to ask the next connector.
+    PassOn,
+}
+
 /// What is to be done.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Effect {
-    /// The caller who asked waits.
-    Queue,
-    /// The caller who asked, or all who wait, get the connection that stands.
+    /// All who wait get the connection that stands.
     Give,
-    /// The caller who asked, or all who wait, are to ask the next connector.
+    /// All who wait are to ask the next connector.
     PassOn,
     /// Those who wait are told why not: all, or those who do not wait for a success.
     Tell { all: bool },
@@ -157,7 +164,6 @@ impl Machine {
     /// `random` is a number from 0 to 1, another for each call.
     pub(super) fn next(&mut self, input: Input, now: Instant, random: f64) -> Vec<Effect> {
         match input {
-            Input::Asked { redial, open } => self.on_asked(redial, open),
             Input::Failed { generation, outlook, stopping } if self.is_dialling(generation) => {
                 self.on_failed(outlook, stopping, random)
             }
@@ -177,20 +183,18 @@ impl Machine {
         }
     }
 
-    fn on_asked(&mut self, redial: Redial, open: bool) -> Vec<Effect> {
+    /// A caller wants the connection; `open` is whether the one that stands is. What is to be done
+    /// beside the answer: an explicit call does not wait for a backoff.
+    pub(super) fn asked(&mut self, redial: Redial, open: bool) -> (Answer, Vec<Effect>) {
         if redial == Redial::Always && self.phase != Phase::Done {
             self.redial = Redial::Always;
         }
         match self.phase {
-            Phase::Up { .. } if open => vec![Effect::Give],
+            Phase::Up { .. } if open => (Answer::Give, vec![]),
             // Its end is on the way here.
-            Phase::Up { .. } | Phase::Dialling => vec![Effect::Queue],
-            Phase::Waiting => {
-                let mut effects = vec![Effect::Queue];
-                effects.extend(self.dial_if_waiting());
-                effects
-            }
-            Phase::Done => vec![Effect::PassOn],
+            Phase::Up { .. } | Phase::Dialling => (Answer::Queue, vec![]),
+            Phase::Waiting => (Answer::Queue, self.dial_if_waiting()),
+            Phase::Done => (Answer::PassOn, vec![]),
         }
     }
 
@@ -302,22 +306,21 @@ mod tests {
 
         /// What is to be done, with the numbers left out.
         fn does(&mut self, input: Input) -> String {
-            let effects = self.next(input);
-            let names = effects.iter().map(|effect| match effect {
-                Effect::Queue => "queue".to_owned(),
-                Effect::Give => "give".to_owned(),
-                Effect::PassOn => "pass on".to_owned(),
-                Effect::Tell { all: true } => "tell all".to_owned(),
-                Effect::Tell { all: false } => "tell".to_owned(),
-                Effect::Dial { .. } => "dial".to_owned(),
-                Effect::Wait { delay, .. } => format!("wait {}", delay.as_millis()),
-                Effect::Finish => "finish".to_owned(),
-            });
-            names.collect::<Vec<_>>().join(", ")
+            names(&self.next(input)).join(", ")
         }
 
         fn asked(&mut self, redial: Redial) -> String {
-            self.does(Input::Asked { redial, open: true })
+            self.asked_where(redial, true)
+        }
+
+        fn asked_where(&mut self, redial: Redial, open: bool) -> String {
+            let (answer, effects) = self.machine.asked(redial, open);
+            let answer = match answer {
+                Answer::Give => "give",
+                Answer::Queue => "queue",
+                Answer::PassOn => "pass on",
+            };
+            [vec![answer.to_owned()], names(&effects)].concat().join(", ")
         }
 
         fn fails(&mut self, (outlook, stopping): (Outlook, bool)) -> String {
@@ -338,6 +341,19 @@ mod tests {
             let generation = self.machine.generation;
             self.does(Input::Due { generation })
         }
+    }
+
+    fn names(effects: &[Effect]) -> Vec<String> {
+        let name = |effect: &Effect| match effect {
+            Effect::Give => "give".to_owned(),
+            Effect::PassOn => "pass on".to_owned(),
+            Effect::Tell { all: true } => "tell all".to_owned(),
+            Effect::Tell { all: false } => "tell".to_owned(),
+            Effect::Dial { .. } => "dial".to_owned(),
+            Effect::Wait { delay, .. } => format!("wait {}", delay.as_millis()),
+            Effect::Finish => "finish".to_owned(),
+        };
+        effects.iter().map(name).collect()
     }
 
     #[test]
@@ -402,11 +418,15 @@ mod tests {
 
     #[test]
     fn a_caller_ends_the_wait_and_so_does_the_peer_that_comes_by_itself() {
-        for input in [Input::Asked { redial: Redial::WhenLost, open: false }, Input::PeerCame] {
+        for called in [true, false] {
             let mut script = Script::new(Redial::Always);
             script.fails(FAILED);
             let stale = script.machine.generation;
-            assert!(script.does(input).ends_with("dial"), "{input:?}");
+            if called {
+                assert_eq!(script.asked_where(Redial::WhenLost, false), "queue, dial");
+            } else {
+                assert_eq!(script.does(Input::PeerCame), "dial");
+            }
             assert_eq!(script.does(Input::Due { generation: stale }), "", "the timer is stale");
             assert_eq!(script.does(Input::PeerCame), "", "one dial at a time");
             assert_eq!(script.asked(Redial::WhenLost), "queue");
@@ -469,8 +489,7 @@ mod tests {
     fn a_caller_between_the_end_and_the_word_of_it_waits_for_the_next_connection() {
         let mut script = Script::new(Redial::WhenLost);
         script.stands(1);
-        let input = Input::Asked { redial: Redial::WhenLost, open: false };
-        assert_eq!(script.does(input), "queue");
+        assert_eq!(script.asked_where(Redial::WhenLost, false), "queue");
         assert_eq!(script.is_over(1, End::Wanted, LONG), "pass on, finish");
     }
 
