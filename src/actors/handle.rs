@@ -299,12 +299,14 @@ impl ConnectionHandle {
     /// Room for up to `frames` frames of up to `length` bytes together, for a
     /// [`ConnectionMessage::SendMany`]. Waits until all of it is free.
     ///
-    /// Frames that need less give the rest back as soon as the message is handled.
+    /// Each frame takes 132 bytes of the lane beside its own: the 4 in front of it, and 128 for what is
+    /// remembered until its outcome. Frames that need less give the rest back as soon as the message is
+    /// handled.
     ///
     /// # Errors
     ///
-    /// As for [`reserve`](Self::reserve); [`SendError::TooLarge`] also where more than one frame
-    /// and the 4 bytes in front of each could never fit `Limits::lane_bytes_max`.
+    /// As for [`reserve`](Self::reserve); [`SendError::TooLarge`] also where more than one frame,
+    /// with the 132 bytes of each, could never fit `Limits::lane_bytes_max`.
     ///
     /// # Cancel safety
     ///
