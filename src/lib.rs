@@ -102,14 +102,15 @@ mod restart;
 mod transport;
 
 pub use actors::adapters::{FrameSink, FrameStream};
-pub use actors::connection::ConnectionMessage;
+pub use actors::credit::Credit;
 pub use actors::events::{EventBatch, Events, NodeEvent};
 pub use actors::frame_batch::{FrameBatch, ReceivedFrame};
 pub use actors::frame_io::FrameIo;
-pub use actors::handle::{ConnectionHandle, Credit};
+pub use actors::handle::ConnectionHandle;
+pub use actors::message::connection::ConnectionMessage;
+pub use actors::message::supervisor::SupervisorMessage;
 pub use actors::node::Node;
 pub use actors::stats::ConnectionStats;
-pub use actors::supervisor::SupervisorMessage;
 pub use actors::target::{Redial, Target};
 pub use config::{ConfigError, DEFAULT_ALPN, Latency, Limits, NodeConfig, STREAM_OP_TIMEOUT};
 pub use error::{

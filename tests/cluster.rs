@@ -52,12 +52,12 @@ async fn a_connection_is_driven_by_messages_beside_a_cluster() {
     let (app, _) = Actor::spawn(None, App, given).await.expect("an actor");
     let subscriber = app.get_derived();
     let subscribed = |reply| ConnectionMessage::Subscribe { subscriber, reply: Some(reply) };
-    assert!(ask(pair.at_server.actor(), subscribed).await, "a subscription");
+    assert!(ask(&pair.at_server.actor(), subscribed).await, "a subscription");
 
     let credit = within("a credit", pair.at_client.reserve(5)).await.expect("a credit");
     let send =
         |reply| ConnectionMessage::Send { frame: "hello".into(), credit, reply: Some(reply) };
-    ask(pair.at_client.actor(), send).await.expect("acknowledged");
+    ask(&pair.at_client.actor(), send).await.expect("acknowledged");
     let batch = within("a batch", batches.recv()).await.expect("a batch");
     assert_eq!(batch.frames(), ["hello"]);
 

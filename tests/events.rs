@@ -231,7 +231,7 @@ async fn reserve(
     (lane, length): (Lane, usize),
 ) -> Result<Credit, SendError> {
     let message = |reply| ConnectionMessage::Reserve { lane, frames: 1, length, reply };
-    ask("a credit", connection.actor(), message).await
+    ask("a credit", &connection.actor(), message).await
 }
 
 #[tokio::test]
@@ -243,7 +243,7 @@ async fn a_credit_is_had_by_message_and_waits_beside_the_actor_until_there_is_ro
     assert_eq!((credit.lane(), credit.length()), (Lane::Control, 5));
     let send =
         |reply| ConnectionMessage::Send { frame: "hello".into(), credit, reply: Some(reply) };
-    ask("the outcome", here.actor(), send).await.expect("acknowledged");
+    ask("the outcome", &here.actor(), send).await.expect("acknowledged");
     assert_eq!(within("a frame", pair.at_server.recv()).await.expect("a frame"), "hello");
     let all = reserve(here, (Lane::Data, room - 4 - 128)).await.expect("room");
     let (sender, mut answer) = oneshot();
@@ -252,7 +252,7 @@ async fn a_credit_is_had_by_message_and_waits_beside_the_actor_until_there_is_ro
     here.actor().cast(message).expect("it lives");
     // The actor answers others meanwhile.
     let stats = |reply| ConnectionMessage::Stats { reply };
-    assert_eq!(ask("the numbers", here.actor(), stats).await.sent.accepted, 1);
+    assert_eq!(ask("the numbers", &here.actor(), stats).await.sent.accepted, 1);
     assert!(answer.try_recv().is_err(), "there is no room");
     drop(all);
     within("the credit", answer).await.expect("it answers").expect("room");
@@ -283,7 +283,7 @@ async fn who_asked_for_credit_and_went_leaves_the_place_and_the_room_to_the_livi
         let mut answer = ask_for(1);
         // The actor has seen it when it has answered this.
         let stats = |reply| ConnectionMessage::Stats { reply };
-        ask("the numbers", here.actor(), stats).await;
+        ask("the numbers", &here.actor(), stats).await;
         match answer.try_recv() {
             Ok(refused) => break refused,
             Err(_) => living.push(answer),
@@ -302,7 +302,7 @@ async fn who_asked_for_credit_and_went_leaves_the_place_and_the_room_to_the_livi
     for _ in 0..3 {
         // It is waited for when the actor, and what it began, have had their turns.
         let stats = |reply| ConnectionMessage::Stats { reply };
-        ask("the numbers", here.actor(), stats).await;
+        ask("the numbers", &here.actor(), stats).await;
     }
     drop(gone);
     let soon = Duration::from_secs(5);

@@ -137,7 +137,7 @@ async fn a_dial_by_message_right_after_a_failed_one_is_answered() {
 #[tokio::test]
 async fn a_frame_by_message_after_a_close_comes_back() {
     let pair = Pair::new().await;
-    let actor = pair.at_client.actor();
+    let actor = &pair.at_client.actor();
     let credit = credit(&pair.at_client, 16).await;
     let close = ConnectionMessage::Close { code: CloseCode::NORMAL, reply: None };
     actor.cast(close).expect("it lives");
@@ -160,7 +160,7 @@ async fn watchers_are_told_the_reason_when_a_node_shuts_down() {
         let dialled = within("a dial", client.connect(target)).await.expect("a dial");
         let accepted = connected(&mut events).await;
         let watch = |reply| ConnectionMessage::WatchClose { reply };
-        watchers.push((ask(dialled.actor(), watch), ask(accepted.actor(), watch)));
+        watchers.push((ask(&dialled.actor(), watch), ask(&accepted.actor(), watch)));
         // Who reads to the end lets the peer close at once.
         readers.push(tokio::spawn(async move { while accepted.recv().await.is_ok() {} }));
     }
@@ -188,7 +188,7 @@ async fn control_messages_are_answered_at_once_while_a_lane_is_saturated() {
     }
     let reader = pair.at_server.clone();
     let reading = tokio::spawn(async move { while reader.recv().await.is_ok() {} });
-    let actor = pair.at_client.actor();
+    let actor = &pair.at_client.actor();
     // Under load, then with a peer that reads no more: the lane is full from then on.
     for round in 0..2 {
         let mut longest = Duration::ZERO;
@@ -233,7 +233,7 @@ async fn a_frame_that_is_larger_than_its_credit_comes_back_and_frees_its_room() 
     let pair = Pair::with(|_| (), small_lane).await;
     let credit = credit(&pair.at_client, FILLS).await;
     assert_eq!(credit.length(), FILLS);
-    let error = send(pair.at_client.actor(), vec![1; FILLS + 1], credit).await;
+    let error = send(&pair.at_client.actor(), vec![1; FILLS + 1], credit).await;
     let error = error.expect_err("one byte too many");
     assert!(matches!(error, SendError::Credit { .. }), "{error:?}");
     assert_eq!(error.into_frame().expect("handed back").len(), FILLS + 1);
@@ -248,7 +248,7 @@ async fn a_frame_with_the_credit_of_another_connection_comes_back_and_frees_its_
     let target = Target::from(pair.address).redial(Redial::Never);
     let other = within("another connection", pair.client.connect(target)).await.expect("one more");
     let credit = credit(&other, FILLS).await;
-    let error = send(pair.at_client.actor(), "astray", credit).await.expect_err("not its credit");
+    let error = send(&pair.at_client.actor(), "astray", credit).await.expect_err("not its credit");
     assert!(matches!(error, SendError::Credit { .. }), "{error:?}");
     assert_eq!(error.into_frame().expect("handed back"), "astray");
     other.try_send(vec![2; FILLS]).expect("there is room again");
@@ -334,7 +334,7 @@ async fn batches_arrive_in_order_and_are_answered_once_all_of_each_was_acknowled
     for batch in 0..200 {
         let frames: Vec<_> = (batch * FRAMES..(batch + 1) * FRAMES).map(numbered).collect();
         let credit = credit_many(&pair.at_client, frames.len(), 4 * frames.len()).await;
-        answers.push(begin_many(pair.at_client.actor(), frames, credit));
+        answers.push(begin_many(&pair.at_client.actor(), frames, credit));
     }
     for expected in 0..200 * FRAMES {
         let frame = within("a frame", pair.at_server.recv()).await.expect("a frame");
@@ -351,7 +351,7 @@ async fn batches_arrive_in_order_and_are_answered_once_all_of_each_was_acknowled
 #[tokio::test]
 async fn a_batch_may_have_frames_of_every_size_or_none_at_all() {
     let pair = Pair::new().await;
-    let actor = pair.at_client.actor();
+    let actor = &pair.at_client.actor();
     let sizes = [0, 1, 8 << 10, (8 << 10) + 1, 100_000, 0, 1 << 20, 3, 65_536, 40_000, 40_000];
     let frames: Vec<_> = sizes.iter().map(|size| Bytes::from(vec![7; *size])).collect();
     let credit = credit_many(&pair.at_client, sizes.len(), sizes.iter().sum()).await;
@@ -375,7 +375,7 @@ async fn a_batch_that_needs_less_than_its_credit_gives_the_rest_back() {
     assert!(matches!(refused, Err(SendError::Full { .. })), "{refused:?}");
     let sent = ConnectionMessage::SendMany { frames: vec!["one".into()], credit, reply: None };
     pair.at_client.actor().cast(sent).expect("it lives");
-    call("the stats", pair.at_client.actor(), |reply| ConnectionMessage::Stats { reply }).await;
+    call("the stats", &pair.at_client.actor(), |reply| ConnectionMessage::Stats { reply }).await;
     pair.at_client.try_reserve_many(frames - 1, length - 3).expect("the rest is free");
     assert_eq!(within("a frame", pair.at_server.recv()).await.expect("a frame"), "one");
     pair.end().await;
@@ -384,7 +384,7 @@ async fn a_batch_that_needs_less_than_its_credit_gives_the_rest_back() {
 #[tokio::test]
 async fn a_batch_that_its_credit_does_not_cover_comes_back_whole_and_frees_its_room() {
     let pair = Pair::with(|_| (), small_lane).await;
-    let (actor, whole) = (pair.at_client.actor(), LANE - 3 * (4 + REMEMBERED));
+    let (actor, whole) = (&pair.at_client.actor(), LANE - 3 * (4 + REMEMBERED));
     let too_long = vec![Bytes::from(vec![1; whole]), "a".into(), "b".into()];
     let too_many = vec![Bytes::from_static(b"c"); 4];
     for frames in [too_long, too_many] {
@@ -416,12 +416,12 @@ async fn a_batch_with_one_frame_over_the_limit_comes_back_whole() {
     let pair = Pair::with(limited, limited).await;
     let frames = vec![Bytes::from(vec![1; 1000]), Bytes::from(vec![2; 1001])];
     let credit = credit_many(&pair.at_client, 2, 2001).await;
-    let error = send_many(pair.at_client.actor(), frames.clone(), credit).await;
+    let error = send_many(&pair.at_client.actor(), frames.clone(), credit).await;
     let error = error.expect_err("the second is too large");
     assert!(matches!(error.source, SendError::TooLarge { length: 1001, limit: 1000, .. }));
     all_came_back(&error, &frames);
     let alone = credit_many(&pair.at_client, 2, 2001).await;
-    let error = send(pair.at_client.actor(), frames[1].clone(), alone).await;
+    let error = send(&pair.at_client.actor(), frames[1].clone(), alone).await;
     assert!(matches!(error, Err(SendError::TooLarge { .. })), "{error:?}");
     assert_eq!(pair.at_client.stats().sent.accepted, 0);
     pair.end().await;
@@ -447,7 +447,7 @@ async fn a_credit_for_more_than_the_lane_can_hold_is_refused_at_once() {
 #[tokio::test]
 async fn a_batch_by_message_after_a_close_comes_back_with_the_reason() {
     let pair = Pair::new().await;
-    let actor = pair.at_client.actor();
+    let actor = &pair.at_client.actor();
     let credit = credit_many(&pair.at_client, 3, 12).await;
     let close = ConnectionMessage::Close { code: CloseCode::NORMAL, reply: None };
     actor.cast(close).expect("it lives");
@@ -478,7 +478,7 @@ async fn every_frame_of_every_batch_has_one_outcome_when_the_connection_is_cut()
             match pair.at_client.reserve_many(FRAMES, FRAMES * SIZE).await {
                 Ok(credit) => {
                     let frames = vec![Bytes::from(vec![answers.len() as u8; SIZE]); FRAMES];
-                    answers.push(begin_many(pair.at_client.actor(), frames, credit));
+                    answers.push(begin_many(&pair.at_client.actor(), frames, credit));
                 }
                 Err(error) => return error,
             }
@@ -517,7 +517,7 @@ async fn every_frame_of_every_batch_has_one_outcome_when_the_connection_is_cut()
 #[tokio::test]
 async fn a_frame_whose_reader_has_gone_goes_to_the_next() {
     let pair = Pair::new().await;
-    let reader = pair.at_server.actor();
+    let reader = &pair.at_server.actor();
     drop(recv(reader));
     drop(recv(reader));
     let next = recv(reader);
@@ -535,9 +535,9 @@ async fn a_frame_whose_reader_has_gone_goes_to_the_next() {
 #[tokio::test]
 async fn readers_that_wait_are_served_in_the_order_they_asked() {
     let pair = Pair::new().await;
-    let readers: Vec<_> = (0..500).map(|_| recv(pair.at_server.actor())).collect();
+    let readers: Vec<_> = (0..500).map(|_| recv(&pair.at_server.actor())).collect();
     // Behind the readers: they wait when the first frame comes.
-    call("the stats", pair.at_server.actor(), |reply| ConnectionMessage::Stats { reply }).await;
+    call("the stats", &pair.at_server.actor(), |reply| ConnectionMessage::Stats { reply }).await;
     for number in 0..500 {
         within("a send", pair.at_client.send(numbered(number))).await.expect("taken over");
     }
@@ -551,7 +551,7 @@ async fn readers_that_wait_are_served_in_the_order_they_asked() {
 #[tokio::test]
 async fn an_answer_that_nobody_took_goes_to_the_next_reader_in_its_order() {
     let pair = Pair::new().await;
-    let reader = pair.at_server.actor();
+    let reader = &pair.at_server.actor();
     let given_up = [recv(reader), recv(reader)];
     call("the stats", reader, |reply| ConnectionMessage::Stats { reply }).await;
     for number in 0..3 {
@@ -573,7 +573,7 @@ async fn an_answer_that_nobody_took_goes_to_the_next_reader_in_its_order() {
 #[tokio::test]
 async fn a_reader_by_message_may_want_one_lane() {
     let pair = Pair::new().await;
-    let reader = pair.at_server.actor();
+    let reader = &pair.at_server.actor();
     let on = |lane| ask(reader, |reply| ConnectionMessage::Recv { lane: Some(lane), reply });
     let (bulk, control) = (on(Lane::Bulk), on(Lane::Control));
     for lane in Lane::ALL {
@@ -592,7 +592,7 @@ async fn a_reader_by_message_may_want_one_lane() {
 #[tokio::test]
 async fn readers_that_gave_up_leave_their_places_to_others() {
     let pair = Pair::new().await;
-    let reader = pair.at_server.actor();
+    let reader = &pair.at_server.actor();
     for _ in 0..3 {
         (0..1024).for_each(|_| drop(recv(reader)));
         let next = recv(reader);
@@ -606,7 +606,7 @@ async fn readers_that_gave_up_leave_their_places_to_others() {
 #[tokio::test]
 async fn watchers_that_gave_up_leave_their_places_to_others() {
     let pair = Pair::new().await;
-    let watched = pair.at_server.actor();
+    let watched = &pair.at_server.actor();
     let watch = |reply| ConnectionMessage::WatchClose { reply };
     (0..2048).for_each(|_| drop(ask(watched, watch)));
     let told = ask(watched, watch);
@@ -618,9 +618,9 @@ async fn watchers_that_gave_up_leave_their_places_to_others() {
 #[tokio::test]
 async fn more_readers_than_may_wait_are_told_and_the_others_are_served() {
     let pair = Pair::new().await;
-    let readers: Vec<_> = (0..1025).map(|_| recv(pair.at_server.actor())).collect();
+    let readers: Vec<_> = (0..1025).map(|_| recv(&pair.at_server.actor())).collect();
     let sender = pair.at_client.clone();
-    call("the stats", pair.at_server.actor(), |reply| ConnectionMessage::Stats { reply }).await;
+    call("the stats", &pair.at_server.actor(), |reply| ConnectionMessage::Stats { reply }).await;
     for number in 0..1024 {
         within("a send", sender.send(numbered(number))).await.expect("taken over");
     }
@@ -699,7 +699,7 @@ async fn app() -> (ActorRef<AppMessage>, Batches) {
 
 async fn subscribe(handle: &ConnectionHandle, app: &ActorRef<AppMessage>) -> bool {
     let subscriber = app.get_derived();
-    call("the subscription", handle.actor(), |reply| ConnectionMessage::Subscribe {
+    call("the subscription", &handle.actor(), |reply| ConnectionMessage::Subscribe {
         subscriber,
         reply: Some(reply),
     })
@@ -827,10 +827,10 @@ async fn nobody_else_reads_while_a_subscriber_does() {
 #[tokio::test]
 async fn a_reader_by_message_is_refused_while_a_subscriber_reads() {
     let pair = Pair::new().await;
-    let waited = recv(pair.at_server.actor());
+    let waited = recv(&pair.at_server.actor());
     let (app, _batches) = app().await;
     assert!(subscribe(&pair.at_server, &app).await);
-    assert_eq!(received(pair.at_server.actor()).await, Err(RecvError::Subscribed));
+    assert_eq!(received(&pair.at_server.actor()).await, Err(RecvError::Subscribed));
     let waited = within("a reader that waited", waited).await.expect("it is answered");
     assert_eq!(waited.err(), Some(RecvError::Subscribed));
     app.stop(None);
@@ -852,7 +852,7 @@ async fn frames_for_a_subscriber_that_died_go_to_the_next_reader() {
     let batch = within("a batch", batches.recv()).await.expect("the actor lives");
     assert_eq!(batch.frames(), [numbered(0)]);
     end(app).await;
-    let next = recv(pair.at_server.actor());
+    let next = recv(&pair.at_server.actor());
     for number in 1..100 {
         within("a send", pair.at_client.send(numbered(number))).await.expect("taken over");
     }
@@ -987,7 +987,7 @@ async fn a_subscription_ends_with_its_connection_and_every_frame_before_it_is_gi
     let pair = Pair::new().await;
     let (app, mut batches) = app().await;
     assert!(subscribe(&pair.at_server, &app).await);
-    let waited = recv(pair.at_server.actor());
+    let waited = recv(&pair.at_server.actor());
     for number in 0..1000 {
         within("a send", pair.at_client.send(numbered(number))).await.expect("taken over");
     }

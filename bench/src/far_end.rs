@@ -18,8 +18,8 @@ use crate::arguments::{FarEndArgs, PeerName, Role, name};
 use crate::certificates::Certificates;
 use crate::peer::{Peer, arrivals};
 use crate::peers::{MsQuicAsync, Quinn, TcpRustls};
+use crate::traffic::{Frames, flood, leaked, send_back};
 use crate::wait::{STEP_TIME_MAX, within};
-use crate::workloads::{Frames, flood, leaked, send_back};
 
 /// In front of the reason, where a child says why there is nothing else to say.
 pub(crate) const FAILED: &str = "failed: ";

@@ -30,6 +30,7 @@ mod peers;
 mod plot;
 mod process;
 mod summary;
+mod traffic;
 mod wait;
 mod workloads;
 

@@ -16,10 +16,8 @@ use crate::far_end::{FarEnd, end_with_parent, wait_for_parent};
 use crate::figure::Figure;
 use crate::peer::Peer;
 use crate::peers::{MsQuicAsync, Quinn, TcpRustls};
+use crate::traffic::{Frames, leaked};
 use crate::wait::within;
-
-pub(crate) use one_way::flood;
-pub(crate) use round_trips::send_back;
 
 const SMALL_BYTES: usize = 128;
 const LARGE_BYTES: usize = 1 << 20;
@@ -28,13 +26,6 @@ const FANIN_CONNECTIONS: usize = 64;
 
 /// What a figure may take beside the times that it was told.
 const OVERHEAD_TIME_MAX: Duration = Duration::from_secs(60);
-
-/// Frames that are sent one way, and how.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Frames {
-    pub(crate) size: usize,
-    pub(crate) batched: bool,
-}
 
 /// Measures one figure, prints it, and waits to be ended.
 pub(crate) async fn figure(args: FigureArgs) -> Result<()> {
@@ -93,10 +84,4 @@ async fn measure<P: Peer>(args: &FigureArgs) -> Result<Figure> {
         }
     };
     within(limit, "the figure", measuring).await?
-}
-
-/// A peer lives as long as its process: MsQuic waits for every connection when its registration is
-/// closed, and nobody is left to close them all.
-pub(crate) fn leaked<P: Peer>(peer: P) -> &'static P {
-    Box::leak(Box::new(peer))
 }

@@ -11,6 +11,21 @@ use super::handle::ConnectionHandle;
 use crate::error::{RecvError, SendError};
 use crate::transport::core::From;
 
+impl ConnectionHandle {
+    /// Sends whatever it is given: for code that is written against `futures::Sink`.
+    #[must_use]
+    pub fn sink(&self) -> FrameSink {
+        FrameSink::new(self.clone())
+    }
+
+    /// Gives whatever comes: for code that is written against `futures::Stream`. Frames go to
+    /// whoever asks first, this or another reader.
+    #[must_use]
+    pub fn stream(&self) -> FrameStream {
+        FrameStream::new(self.clone())
+    }
+}
+
 type Waiting<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// Sends every frame it is given, in order; made by [`ConnectionHandle::sink`].

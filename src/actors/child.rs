@@ -6,7 +6,8 @@ use std::sync::Arc;
 use ractor::{ActorId, ActorRef};
 
 use super::OwnedTask;
-use super::connector::{self, Caller, ConnectorMessage};
+use super::callers::Caller;
+use super::connector::{self, ConnectorMessage};
 use super::listener::ListenerMessage;
 use super::target::{Redial, Target};
 use super::waiting::Waiting;

@@ -6,12 +6,12 @@
 
 #[cfg(feature = "cluster")]
 const _: () = {
-    impl ractor::Message for super::connection::ConnectionMessage {}
+    impl ractor::Message for super::message::connection::ConnectionMessage {}
     impl ractor::Message for super::connector::ConnectorMessage {}
     impl ractor::Message for super::events::EventBatch {}
     impl ractor::Message for super::frame_batch::FrameBatch {}
     impl ractor::Message for super::listener::ListenerMessage {}
-    impl ractor::Message for super::supervisor::SupervisorMessage {}
+    impl ractor::Message for super::message::supervisor::SupervisorMessage {}
 };
 
 /// Says what to do where Cargo built ractor with `cluster`, for another crate of the program, and
@@ -33,5 +33,5 @@ const _: () = {
     #[allow(dead_code, reason = "as above")]
     trait Checked: IsMessage {}
 
-    impl Checked for super::connection::ConnectionMessage {}
+    impl Checked for super::message::connection::ConnectionMessage {}
 };

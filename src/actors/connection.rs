@@ -18,121 +18,26 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use ractor::{Actor, ActorProcessingErr, ActorRef, DerivedActorRef, RpcReplyPort};
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tracing::{Span, info, warn};
 
-use super::frame_batch::{FrameBatch, ReceivedFrame};
-use super::handle::{ConnectionHandle, Credit, Ends};
+use super::credit::Credit;
+use super::handle::{ConnectionHandle, Ends};
+use super::message::connection::{ConnectionMessage, Event, Internal};
 use super::readers::{read_later, subscribe};
 use super::reserve::Reservations;
 use super::send_many::send_many;
-use super::stats::{ConnectionStats, stats};
+use super::stats::stats;
 use super::waiting::Waiting;
 use super::{OwnedTask, answer, answer_once, finish};
-use crate::error::{CloseCode, CloseReason, Outcome, RecvError, SendError, SendManyError};
+use crate::error::{CloseCode, CloseReason, Outcome, SendError};
+use crate::transport::MsQuicNetConnection;
 use crate::transport::core::{ConnectionCore, Notice};
 use crate::transport::lane::OutcomeSink;
-use crate::transport::{Lane, MsQuicNetConnection};
 
 /// How long the end of the peer's frames waits for somebody to take the next frame: a reader that
 /// is at work comes back for more, and where nobody reads, the peer should not wait for long.
 const READER_PATIENCE: Duration = Duration::from_millis(500);
-
-/// What a connection can be asked.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum ConnectionMessage {
-    /// Send one frame. The credit bounds what can be queued; the reply comes with the outcome.
-    Send {
-        /// The payload.
-        frame: Bytes,
-        /// Room for it, from [`ConnectionHandle::reserve`].
-        credit: Credit,
-        /// Told when the peer's transport has acknowledged the frame, or why not.
-        reply: Option<RpcReplyPort<Result<(), SendError>>>,
-    },
-    /// Send many frames, in order; frames of others may come between them.
-    ///
-    /// All of them are taken over, or, if the credit does not cover them together or one is over
-    /// `Limits::frame_bytes_max`, none.
-    SendMany {
-        /// The payloads.
-        frames: Vec<Bytes>,
-        /// Room for all of them, from [`ConnectionHandle::reserve_many`].
-        credit: Credit,
-        /// Told once the end of every frame is known: all were acknowledged, or which were not.
-        reply: Option<RpcReplyPort<Result<(), SendManyError>>>,
-    },
-    /// Room for the frames of a [`Send`](Self::Send) or [`SendMany`](Self::SendMany), as
-    /// [`ConnectionHandle::reserve_on`] gives it.
-    Reserve {
-        /// For a message on this lane.
-        lane: Lane,
-        /// For so many frames.
-        frames: usize,
-        /// Of so many bytes together.
-        length: usize,
-        /// Told the credit when there is room, at most after `Limits::stream_op_timeout`; at once
-        /// [`SendError::Full`] where 1,024 callers wait already.
-        reply: RpcReplyPort<Result<Credit, SendError>>,
-    },
-    /// Give the next frame. If the caller is gone when it comes, the frame stays for the next.
-    Recv {
-        /// On which lane; `None` for all of them.
-        lane: Option<Lane>,
-        /// Told the frame, or why there is none.
-        reply: RpcReplyPort<Result<ReceivedFrame, RecvError>>,
-    },
-    /// Give every frame to an actor from here on; other readers are refused.
-    Subscribe {
-        /// Gets the frames in batches; a batch that is dropped opens the peer's window again.
-        subscriber: DerivedActorRef<FrameBatch>,
-        /// Told whether it worked: there is one subscriber at most.
-        reply: Option<RpcReplyPort<bool>>,
-    },
-    /// Drain and close. Repeating it changes nothing.
-    Close {
-        /// The code the peer is told.
-        code: CloseCode,
-        /// Told the reason when it is over.
-        reply: Option<RpcReplyPort<CloseReason>>,
-    },
-    /// Tell when it is over.
-    WatchClose {
-        /// Told the reason; dropped without an answer where 1,024 callers wait already.
-        reply: RpcReplyPort<CloseReason>,
-    },
-    /// How it is doing.
-    Stats {
-        /// Told the numbers.
-        reply: RpcReplyPort<ConnectionStats>,
-    },
-    /// From the connection's own callbacks and timers.
-    Internal(Internal),
-}
-
-/// What only the connection tells itself.
-#[derive(Debug)]
-#[allow(unnameable_types, reason = "opaque: only the connection makes one")]
-pub struct Internal(Event);
-
-#[derive(Debug)]
-enum Event {
-    Transport(Notice),
-    FrameDeadline,
-    LaneDeadline,
-    ReadersGone,
-    CloseDeadline,
-    #[cfg(test)]
-    Panic,
-}
-
-impl ConnectionMessage {
-    #[cfg(test)]
-    pub(super) fn panic() -> Self {
-        Self::Internal(Internal(Event::Panic))
-    }
-}
 
 /// What a connection needs to start.
 pub(crate) struct Arguments {
@@ -196,7 +101,7 @@ impl Actor for ConnectionActor {
         );
         let core = Arc::clone(connection.core());
         let ends = Ends::of(&connection);
-        let handle = ConnectionHandle::new(Arc::clone(&core), myself.clone(), epoch, ends);
+        let handle = ConnectionHandle::new(Arc::clone(&core), myself.get_cell(), epoch, ends);
         let owner = myself.clone();
         // Runs on MsQuic's threads: `cast` only enqueues. If it fails this actor is gone, and its
         // state has cut the connection.

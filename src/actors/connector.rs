@@ -13,48 +13,21 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort};
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
 use tracing::{Instrument, info};
 
+use super::callers::Caller;
 use super::establish::establish;
 use super::events::NodeEvent;
 use super::handle::ConnectionHandle;
+use super::message::supervisor::SupervisorMessage;
 use super::redial::{Answer, Effect, End, Input, Machine, Outlook};
-use super::supervisor::SupervisorMessage;
 use super::target::{Redial, Target};
-use super::waiting::{CALLERS_MAX, Waiter, Waiting};
+use super::waiting::Waiting;
 use super::{NodeShared, OwnedTask, finish};
 use crate::error::{CloseCode, CloseReason, ConnectError};
 use crate::identity::CertHash;
 use crate::transport::{Direction, MsQuicNetConnection};
-
-pub(crate) type ConnectReply = RpcReplyPort<Result<ConnectionHandle, ConnectError>>;
-
-/// Who waits for the connection, and for how long: `Redial::Always` waits for a success, others
-/// are told of the next failure.
-#[derive(Debug)]
-pub(crate) struct Caller {
-    pub(crate) reply: ConnectReply,
-    pub(crate) redial: Redial,
-}
-
-impl Caller {
-    /// Whether the answer was taken: a caller may have gone.
-    pub(crate) fn answer(self, result: Result<ConnectionHandle, ConnectError>) -> bool {
-        self.reply.send(result).is_ok()
-    }
-
-    /// For a list that is full.
-    pub(super) fn turn_away(self) {
-        self.answer(Err(ConnectError::TooManyCallers { limit: CALLERS_MAX }));
-    }
-}
-
-impl Waiter for Caller {
-    fn is_gone(&self) -> bool {
-        self.reply.is_closed()
-    }
-}
 
 /// The connection of a target, shared by all generations of its connector.
 pub(crate) type Current = Arc<Mutex<Option<ConnectionHandle>>>;

@@ -26,7 +26,7 @@ pub(super) async fn establish(
         let arguments = Arguments { connection, epoch, span: shared.span.clone() };
         let spawned = Actor::spawn_linked(None, ConnectionActor, arguments, supervisor).await;
         let (actor, _) = spawned.ok()?;
-        ConnectionHandle::new(Arc::clone(&core), actor, epoch, ends)
+        ConnectionHandle::new(Arc::clone(&core), actor.get_cell(), epoch, ends)
     };
     let (peer, remote) = (handle.peer(), handle.remote_addr());
     if shared.registry.insert(peer, epoch, handle.clone()).is_err() {

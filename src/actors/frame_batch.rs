@@ -13,7 +13,7 @@ use crate::transport::core::{ConnectionCore, IsGone, Lent, Received};
 /// How often frames that nobody looked at are given again, if their subscriber lives.
 const TRIES_MAX: u8 = 2;
 
-/// The answer to a [`ConnectionMessage::Recv`](super::connection::ConnectionMessage::Recv): one frame.
+/// The answer to a [`ConnectionMessage::Recv`](crate::ConnectionMessage::Recv): one frame.
 ///
 /// Dropped before [`into_bytes`](Self::into_bytes), because whoever asked has given up meanwhile, the
 /// frame goes back and is the next one that a reader gets.

@@ -7,14 +7,24 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::connection::ConnectionMessage;
-use super::handle::{ConnectionHandle, Credit};
+use super::credit::Credit;
+use super::handle::ConnectionHandle;
+use super::message::connection::ConnectionMessage;
 use crate::error::{CloseCode, CloseReason, RecvError, SendError};
 use crate::transport::Lane;
 use crate::transport::core::From as Of;
 
 /// The most that one write puts into a frame: enough to amortise it, and within a lane's least room.
 const WRITE_BYTES_MAX: usize = 32 * 1024;
+
+impl ConnectionHandle {
+    /// One lane as bytes in and out: for code that is written against `AsyncRead` and `AsyncWrite`. The
+    /// connection is closed when it is shut down or dropped.
+    #[must_use = "its drop closes the connection"]
+    pub fn into_io(self, lane: Lane) -> FrameIo {
+        FrameIo::new(self, lane)
+    }
+}
 
 type Waiting<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 

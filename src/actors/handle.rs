@@ -10,16 +10,13 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
-use ractor::ActorRef;
+use ractor::ActorCell;
 
-use super::adapters::{FrameSink, FrameStream};
-use super::connection::ConnectionMessage;
-use super::frame_io::FrameIo;
+use super::credit::Credit;
 use super::stats::{ConnectionStats, stats};
-use crate::error::{CloseCode, CloseReason, RecvError, SendError};
+use crate::error::{CloseReason, RecvError, SendError};
 use crate::identity::CertHash;
 use crate::transport::core::{ConnectionCore, From};
-use crate::transport::lane::Cost;
 use crate::transport::{Direction, Lane, MsQuicNetConnection};
 
 /// One connection of a node. Cheap to clone; dropping it changes nothing: the connection ends by
@@ -27,7 +24,7 @@ use crate::transport::{Direction, Lane, MsQuicNetConnection};
 #[derive(Clone)]
 pub struct ConnectionHandle {
     core: Arc<ConnectionCore>,
-    actor: ActorRef<ConnectionMessage>,
+    actor: ActorCell,
     epoch: u64,
     ends: Ends,
 }
@@ -53,7 +50,7 @@ impl Ends {
 /// A handle that keeps nothing alive.
 pub(super) struct WeakHandle {
     core: Weak<ConnectionCore>,
-    actor: ActorRef<ConnectionMessage>,
+    actor: ActorCell,
     epoch: u64,
     ends: Ends,
 }
@@ -65,91 +62,8 @@ impl WeakHandle {
     }
 }
 
-/// Room in a lane for the frames of one message: what makes them bounded. Made by
-/// [`ConnectionHandle::reserve`] and [`ConnectionHandle::reserve_many`]; unused, it gives the room
-/// back.
-#[derive(Debug)]
-pub struct Credit {
-    core: Arc<ConnectionCore>,
-    lane: Lane,
-    frames: usize,
-    length: usize,
-    cost: Cost,
-}
-
-impl Credit {
-    /// The payload it covers, in bytes: that of all its frames together.
-    #[must_use]
-    pub fn length(&self) -> usize {
-        self.length
-    }
-
-    /// The lane it is for.
-    #[must_use]
-    pub fn lane(&self) -> Lane {
-        self.lane
-    }
-
-    /// How many frames it covers.
-    #[must_use]
-    pub fn frames(&self) -> usize {
-        self.frames
-    }
-
-    /// Uses it up for `frame`, if it covers it and is for `core`.
-    pub(super) fn spend(
-        self,
-        core: &Arc<ConnectionCore>,
-        frame: Bytes,
-    ) -> Result<(Bytes, Cost), SendError> {
-        if !self.covers(core, 1, frame.len()) {
-            return Err(SendError::Credit { frame });
-        }
-        let frame = core.check_length(self.lane, frame)?;
-        Ok((frame, self.take()))
-    }
-
-    /// As [`Credit::spend`] for all of `frames` together, or for none.
-    pub(super) fn spend_many(
-        self,
-        core: &Arc<ConnectionCore>,
-        frames: &VecDeque<Bytes>,
-    ) -> Result<Cost, SendError> {
-        if !self.covers(core, frames.len(), frames.iter().map(Bytes::len).sum()) {
-            let frame = frames.front().cloned().unwrap_or_default();
-            return Err(SendError::Credit { frame });
-        }
-        let limit = core.frame_bytes_max(self.lane);
-        if let Some(frame) = frames.iter().find(|frame| frame.len() > limit) {
-            core.check_length(self.lane, frame.clone())?;
-        }
-        Ok(self.take())
-    }
-
-    fn covers(&self, core: &Arc<ConnectionCore>, frames: usize, length: usize) -> bool {
-        frames <= self.frames && length <= self.length && Arc::ptr_eq(core, &self.core)
-    }
-
-    fn take(mut self) -> Cost {
-        self.cost.split(usize::MAX)
-    }
-}
-
-impl Drop for Credit {
-    fn drop(&mut self) {
-        if self.cost.bytes > 0 {
-            self.core.give_back(self.lane, self.cost);
-        }
-    }
-}
-
 impl ConnectionHandle {
-    pub(super) fn new(
-        core: Arc<ConnectionCore>,
-        actor: ActorRef<ConnectionMessage>,
-        epoch: u64,
-        ends: Ends,
-    ) -> Self {
+    pub(super) fn new(core: Arc<ConnectionCore>, actor: ActorCell, epoch: u64, ends: Ends) -> Self {
         Self { core, actor, epoch, ends }
     }
 
@@ -204,9 +118,8 @@ impl ConnectionHandle {
         self.core.alpn().unwrap_or_default()
     }
 
-    /// The actor that owns the connection, for those who talk to it by message.
-    #[must_use]
-    pub fn actor(&self) -> &ActorRef<ConnectionMessage> {
+    /// The actor, for those who know what it can be asked.
+    pub(super) fn cell(&self) -> &ActorCell {
         &self.actor
     }
 
@@ -283,7 +196,7 @@ impl ConnectionHandle {
         self.send_acked_on(Lane::Data, frame).await
     }
 
-    /// Room for one frame of up to `length` bytes, for a [`ConnectionMessage::Send`].
+    /// Room for one frame of up to `length` bytes, for a [`ConnectionMessage::Send`](crate::ConnectionMessage::Send).
     ///
     /// # Errors
     ///
@@ -297,7 +210,7 @@ impl ConnectionHandle {
     }
 
     /// Room for up to `frames` frames of up to `length` bytes together, for a
-    /// [`ConnectionMessage::SendMany`]. Waits until all of it is free.
+    /// [`ConnectionMessage::SendMany`](crate::ConnectionMessage::SendMany). Waits until all of it is free.
     ///
     /// Each frame takes 132 bytes of the lane beside its own: the 4 in front of it, and 128 for what is
     /// remembered until its outcome. Frames that need less give the rest back as soon as the message is
@@ -370,26 +283,6 @@ impl ConnectionHandle {
         Ok(self.core.recv(From::Lane(lane)).await?.frame)
     }
 
-    /// Sends whatever it is given: for code that is written against `futures::Sink`.
-    #[must_use]
-    pub fn sink(&self) -> FrameSink {
-        FrameSink::new(self.clone())
-    }
-
-    /// Gives whatever comes: for code that is written against `futures::Stream`. Frames go to
-    /// whoever asks first, this or another reader.
-    #[must_use]
-    pub fn stream(&self) -> FrameStream {
-        FrameStream::new(self.clone())
-    }
-
-    /// One lane as bytes in and out: for code that is written against `AsyncRead` and `AsyncWrite`. The
-    /// connection is closed when it is shut down or dropped.
-    #[must_use = "its drop closes the connection"]
-    pub fn into_io(self, lane: Lane) -> FrameIo {
-        FrameIo::new(self, lane)
-    }
-
     pub(super) fn frame_bytes_max(&self, lane: Lane) -> usize {
         self.core.frame_bytes_max(lane)
     }
@@ -399,21 +292,6 @@ impl ConnectionHandle {
         let lane = credit.lane();
         let (frame, cost) = credit.spend(&self.core, frame)?;
         self.core.send_admitted(lane, frame, cost, None)
-    }
-
-    /// Accepts no more frames, sends those that were accepted, ends both directions and closes
-    /// with `code`; cut after `Limits::close_time_max`. Returns the reason that counted: the first.
-    ///
-    /// A connector that keeps this peer takes it as the end of its work.
-    ///
-    /// # Cancel safety
-    ///
-    /// The close goes on when it is cancelled.
-    pub async fn close(&self, code: CloseCode) -> CloseReason {
-        if self.actor.cast(ConnectionMessage::Close { code, reply: None }).is_err() {
-            self.core.cut(code);
-        }
-        self.closed().await
     }
 
     /// Waits until the connection is over, its handles are closed and every outcome is known.

@@ -15,16 +15,19 @@
 
 pub(crate) mod adapters;
 mod arrivals;
+mod callers;
 mod child;
 mod cluster;
-pub(crate) mod connection;
+mod connection;
 pub(crate) mod connector;
+pub(crate) mod credit;
 mod establish;
 pub(crate) mod events;
 pub(crate) mod frame_batch;
 pub(crate) mod frame_io;
 pub(crate) mod handle;
 pub(crate) mod listener;
+pub(crate) mod message;
 pub(crate) mod node;
 mod readers;
 mod redial;

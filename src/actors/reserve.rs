@@ -11,7 +11,7 @@ use ractor::RpcReplyPort;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::answer;
-use super::handle::Credit;
+use super::credit::Credit;
 use super::waiting::{Waiter, Waiting};
 use crate::error::{Outcome, SendError};
 use crate::transport::Lane;

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use ractor::RpcReplyPort;
 
 use super::answer;
-use super::handle::Credit;
+use super::credit::Credit;
 use crate::error::{Outcome, SendError, SendManyError};
 use crate::transport::core::ConnectionCore;
 

@@ -7,11 +7,11 @@ use bytes::Bytes;
 use ractor::{ActorRef, Message};
 use tokio::net::UdpSocket;
 
-use super::connection::ConnectionMessage;
 use super::connector::ConnectorMessage;
 use super::events::{Events, NodeEvent};
 use super::handle::ConnectionHandle;
 use super::listener::ListenerMessage;
+use super::message::connection::ConnectionMessage;
 use super::node::Node;
 use super::target::{Redial, Target};
 use crate::config::NodeConfig;
@@ -385,7 +385,7 @@ async fn a_connection_fails(fail: impl FnOnce(&ActorRef<ConnectionMessage>)) {
             }
         }
     });
-    fail(old.actor());
+    fail(&old.actor());
 
     let ended = CloseReason::Local { code: CloseCode::ACTOR_FAILED };
     assert_eq!(within("the end here", old.closed()).await, ended);

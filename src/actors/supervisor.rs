@@ -10,7 +10,6 @@
 //! way this actor ends, every connection is closed with a code.
 
 mod drain;
-mod message;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -24,17 +23,17 @@ use ractor::{
 };
 use tracing::{Instrument, debug, error, info, warn};
 
+use super::callers::{Caller, ConnectReply};
 use super::child::{Child, Kind, Running};
-use super::connection::ConnectionMessage;
-use super::connector::{self, Caller, ConnectReply, ConnectorActor, ConnectorMessage};
+use super::connector::{self, ConnectorActor, ConnectorMessage};
 use super::events::{EventBatch, NodeEvent, Subscribers};
 use super::listener::{self, ListenerActor};
+use super::message::connection::ConnectionMessage;
+use super::message::supervisor::{Event, Internal, SupervisorMessage};
 use super::target::{Redial, Target};
 use super::waiting::Waiting;
-pub use message::SupervisorMessage;
 
 use drain::{CUT_TIME_MAX, drain};
-use message::{Event, Internal};
 
 use super::{DRAINED, NodeShared, OwnedTask, answer, finish};
 use crate::error::{CloseCode, ConnectError, ListenError};

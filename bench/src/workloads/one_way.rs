@@ -4,15 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use anyhow::{Result, bail, ensure};
-use bytes::Bytes;
 use tokio::task::JoinSet;
 
-use super::{Frames, LARGE_BYTES};
+use super::LARGE_BYTES;
 use crate::arguments::FigureArgs;
 use crate::far_end::FarEnd;
 use crate::figure::Figure;
 use crate::peer::{Link, Peer, arrivals, connect, pair};
 use crate::process::{Spent, Stopwatch, resident_kib};
+use crate::traffic::{Frames, flood};
 
 /// Senders and receivers in this process.
 pub(super) async fn within_process<P: Peer>(
@@ -111,16 +111,4 @@ async fn count<P: Peer>(mut link: Link<P>, size: usize, counter: Arc<AtomicU64>)
         counter.store(frames, Relaxed);
     }
     bail!("the far end stopped sending")
-}
-
-/// Sends until the connection ends.
-pub(crate) async fn flood<P: Peer>(mut link: Link<P>, frames: Frames) -> Result<()> {
-    let payload = Bytes::from(vec![0x5a; frames.size]);
-    loop {
-        if frames.batched {
-            link.sender.send_batched(&payload).await?;
-        } else {
-            link.sender.send(&payload).await?;
-        }
-    }
 }

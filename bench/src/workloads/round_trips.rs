@@ -11,6 +11,7 @@ use crate::far_end::FarEnd;
 use crate::figure::Figure;
 use crate::peer::{Link, Peer, arrivals, connect, pair};
 use crate::process::{Stopwatch, resident_kib};
+use crate::traffic::send_back;
 
 /// One round trip that is not counted for as many that are.
 const COUNTED_FOR_EACH_OTHER: usize = 15;
@@ -72,14 +73,6 @@ async fn round_trip<P: Peer>(link: &mut Link<P>, payload: &Bytes) -> Result<Dura
     let time = sent_at.elapsed();
     ensure!(answer == payload, "another frame came back");
     Ok(time)
-}
-
-/// Sends every frame back until the connection ends.
-pub(crate) async fn send_back<P: Peer>(mut link: Link<P>) -> Result<()> {
-    while let Some(payload) = link.receiver.next().await? {
-        link.sender.send(&payload).await?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,16 +1,13 @@
 //! Sending on a lane of one's choice.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{ConnectionHandle, Credit};
+use super::ConnectionHandle;
+use crate::actors::credit::Credit;
 use crate::error::SendError;
-use crate::frame::HEADER_BYTES;
 use crate::transport::Lane;
-use crate::transport::core::ConnectionCore;
-use crate::transport::lane::OUTCOME_BYTES;
 
 impl ConnectionHandle {
     /// As [`send`](Self::send), on `lane`.
@@ -126,51 +123,4 @@ impl ConnectionHandle {
     ) -> Result<Credit, SendError> {
         Credit::try_reserve(&self.core, lane, frames, length)
     }
-}
-
-impl Credit {
-    /// Waits for the room.
-    pub(in crate::actors) async fn reserve(
-        core: &Arc<ConnectionCore>,
-        lane: Lane,
-        frames: usize,
-        length: usize,
-    ) -> Result<Self, SendError> {
-        match core.admit(lane, check_reserved(core, lane, frames, length)?).await {
-            Ok(cost) => Ok(Self { core: Arc::clone(core), lane, frames, length, cost }),
-            Err(error) => Err(core.not_admitted(error, Bytes::new())),
-        }
-    }
-
-    /// Without waiting.
-    pub(in crate::actors) fn try_reserve(
-        core: &Arc<ConnectionCore>,
-        lane: Lane,
-        frames: usize,
-        length: usize,
-    ) -> Result<Self, SendError> {
-        let cost = core.try_admit(lane, check_reserved(core, lane, frames, length)?)?;
-        Ok(Self { core: Arc::clone(core), lane, frames, length, cost })
-    }
-}
-
-/// The length of one frame that needs as much room.
-fn check_reserved(
-    core: &ConnectionCore,
-    lane: Lane,
-    frames: usize,
-    length: usize,
-) -> Result<usize, SendError> {
-    let more = frames.saturating_sub(1);
-    let remembered = OUTCOME_BYTES.saturating_mul(frames);
-    let needed =
-        length.saturating_add(HEADER_BYTES.saturating_mul(more)).saturating_add(remembered);
-    let (wanted, limit) = match more {
-        0 => (length, core.frame_bytes_max(lane)),
-        _ => (needed, core.lane(lane).bytes_max() - HEADER_BYTES),
-    };
-    if wanted > limit {
-        return Err(SendError::TooLarge { length: wanted, limit, frame: Bytes::new() });
-    }
-    Ok(needed)
 }

@@ -22,6 +22,8 @@ mod pingpong;
 mod scale;
 #[path = "bench/streams.rs"]
 mod streams;
+#[path = "bench/traffic.rs"]
+mod traffic;
 
 use std::collections::BTreeMap;
 use std::fmt;

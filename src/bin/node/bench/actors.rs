@@ -11,7 +11,8 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, DerivedActorRef, call_t};
 
 use super::measure::{Processes, Spent, rss_kib};
 use super::pair::{Pair, STEP_TIME_MAX, check_length};
-use super::streams::{flood, report};
+use super::streams::report;
+use super::traffic::flood;
 use super::{Report, WARM_UP};
 use crate::app::App;
 use crate::ping::Percentiles;
@@ -96,7 +97,7 @@ pub(super) async fn three_ways(app: &App, size: usize, counted: Duration) -> Res
     let subscriber: DerivedActorRef<FrameBatch> = counter.get_derived();
     let limit = u64::try_from(STEP_TIME_MAX.as_millis()).unwrap_or(u64::MAX);
     let subscribe = |reply| ConnectionMessage::Subscribe { subscriber, reply: Some(reply) };
-    ensure!(call_t!(link.far.actor(), subscribe, limit)?, "somebody else reads");
+    ensure!(call_t!(&link.far.actor(), subscribe, limit)?, "somebody else reads");
     let payload = Bytes::from(vec![0x5a; size]);
     // In slices, so that a change of the machine's speed hits each of them.
     let mut sums = Way::ALL.map(|way| (way, Sum::default()));

@@ -15,8 +15,8 @@ use tokio::sync::oneshot;
 
 use super::measure::Processes;
 use super::pair::{Dialler, LOOPBACK, STEP_TIME_MAX, arrivals, check_length, new_credential};
-use super::pingpong::send_back;
-use super::streams::{flood, report};
+use super::streams::report;
+use super::traffic::{flood, send_back};
 use super::{BATCH, Report, WARM_UP};
 use crate::app::App;
 use crate::arguments::{FarEndArgs, FarEndRole};

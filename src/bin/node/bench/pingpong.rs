@@ -10,6 +10,7 @@ use super::Report;
 use super::far_end::FarEnd;
 use super::measure::{Processes, rss_kib};
 use super::pair::{Pair, check_length, new_credential};
+use super::traffic::send_back;
 use crate::app::App;
 use crate::arguments::FarEndRole;
 use crate::ping::Percentiles;
@@ -68,12 +69,4 @@ pub(super) async fn round(connection: &ConnectionHandle, payload: &Bytes) -> Res
     let round_trip = sent_at.elapsed();
     check_length(&frame, payload.len())?;
     Ok(round_trip)
-}
-
-/// Sends every frame back until the connection ends.
-pub(super) async fn send_back(connection: ConnectionHandle) -> Result<()> {
-    loop {
-        let frame = connection.recv().await?;
-        connection.send(frame).await?;
-    }
 }

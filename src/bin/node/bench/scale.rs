@@ -15,7 +15,8 @@ use tokio::task::JoinSet;
 
 use super::measure::{Processes, Spent, open_files, rss_kib};
 use super::pair::{Dialler, Link, Pair, check_length, greet_from_far, greet_from_near};
-use super::pingpong::{round, send_back};
+use super::pingpong::round;
+use super::traffic::send_back;
 use super::{BATCH, GRACE, Report};
 use crate::app::App;
 use crate::exit::CheckFailed;

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 
 use super::measure::{Processes, Spent, rss_kib};
 use super::pair::{Pair, check_length};
+use super::traffic::flood;
 use super::{BATCH, LARGE_BYTES, Report, WARM_UP};
 use crate::app::App;
 use crate::exit::CheckFailed;
@@ -84,12 +85,5 @@ async fn count(connection: ConnectionHandle, size: usize, counter: Arc<AtomicU64
             frames += 1;
         }
         counter.store(frames, Relaxed);
-    }
-}
-
-/// Sends `payload` until the connection ends.
-pub(super) async fn flood(connection: ConnectionHandle, payload: Bytes) -> Result<()> {
-    loop {
-        connection.send(payload.clone()).await?;
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ractor::{DerivedActorRef, RpcReplyPort};
 
-use crate::actors::connector::ConnectReply;
+use crate::actors::callers::ConnectReply;
 use crate::actors::events::EventBatch;
 #[cfg(doc)]
 use crate::actors::events::NodeEvent;
@@ -84,10 +84,10 @@ pub enum SupervisorMessage {
 /// What only the supervisor tells itself.
 #[derive(Debug)]
 #[allow(unnameable_types, reason = "opaque: only the supervisor makes one")]
-pub struct Internal(pub(super) Event);
+pub struct Internal(pub(in crate::actors) Event);
 
 #[derive(Debug)]
-pub(super) enum Event {
+pub(in crate::actors) enum Event {
     Restart {
         key: u64,
     },
