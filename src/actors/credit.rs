@@ -126,7 +126,7 @@ fn check_reserved(
         length.saturating_add(HEADER_BYTES.saturating_mul(more)).saturating_add(remembered);
     let (wanted, limit) = match more {
         0 => (length, core.frame_bytes_max(lane)),
-        _ => (needed, core.lane(lane).bytes_max() - HEADER_BYTES),
+        _ => (needed, core.lane_bytes_max(lane) - HEADER_BYTES),
     };
     if wanted > limit {
         return Err(SendError::TooLarge { length: wanted, limit, frame: Bytes::new() });

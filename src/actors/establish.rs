@@ -11,7 +11,7 @@ use super::NodeShared;
 use super::connection::{Arguments, ConnectionActor};
 use super::handle::{ConnectionHandle, Ends};
 use crate::error::CloseCode;
-use crate::transport::{Direction, Lane, MsQuicNetConnection};
+use crate::transport::{Direction, MsQuicNetConnection};
 
 /// Spawns the actor of an established connection and makes it known.
 pub(super) async fn establish(
@@ -35,7 +35,7 @@ pub(super) async fn establish(
     }
     if core.direction() == Direction::Inbound {
         // The sign of acceptance that a dialling peer waits for.
-        drop(core.send_stream(Lane::Data, true));
+        core.announce();
     }
     shared.telling.connected(handle.clone());
     // Not of all that is shared: the connection would keep what its own end may have to drop.

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use crate::transport::OutcomeCounts;
 use crate::transport::core::ConnectionCore;
-use crate::transport::{Lane, OutcomeCounts};
 
 /// How a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,10 +11,10 @@ use crate::transport::{Lane, OutcomeCounts};
 pub struct ConnectionStats {
     /// What became of the frames that were accepted for sending.
     pub sent: OutcomeCounts,
-    /// The same, for each of [`Lane::ALL`].
+    /// The same, for each of [`Lane::ALL`](crate::Lane::ALL).
     pub sent_by_lane: [OutcomeCounts; 3],
     /// Bytes that were accepted for sending and are neither acknowledged nor lost, for each of
-    /// [`Lane::ALL`], headers included.
+    /// [`Lane::ALL`](crate::Lane::ALL), headers included.
     pub bytes_pending_by_lane: [usize; 3],
     /// Bytes of the payloads of acknowledged frames.
     pub bytes_sent: u64,
@@ -37,7 +37,7 @@ pub struct ConnectionStats {
 }
 
 pub(super) fn stats(core: &ConnectionCore) -> ConnectionStats {
-    let by_lane = Lane::ALL.map(|lane| core.lane(lane).counts());
+    let by_lane = core.counts_by_lane();
     let mut sent = OutcomeCounts::default();
     by_lane.iter().for_each(|(counts, _)| sent += *counts);
     let received = core.inbound_counts();
@@ -45,7 +45,7 @@ pub(super) fn stats(core: &ConnectionCore) -> ConnectionStats {
     ConnectionStats {
         sent,
         sent_by_lane: by_lane.map(|(counts, _)| counts),
-        bytes_pending_by_lane: Lane::ALL.map(|lane| core.lane(lane).pending()),
+        bytes_pending_by_lane: core.pending_by_lane(),
         bytes_sent: by_lane.iter().map(|(_, bytes)| bytes).sum(),
         frames_received: received.frames,
         bytes_received: received.bytes,

@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::core::ConnectionCore;
-use super::lanes::Lane;
 use super::link::inbound::From;
+use super::link::lanes::Lane;
 use super::stream_pool::StreamPool;
 use crate::error::{CloseCode, CloseReason, RecvError, SendError};
 use crate::identity::CertHash;

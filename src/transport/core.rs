@@ -7,9 +7,12 @@
 mod callbacks;
 mod delivery;
 mod measured;
+mod readers;
 mod receiving;
 mod sending;
 mod stall;
+mod streams;
+mod waiting;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,23 +23,24 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tracing::debug;
 
-pub(crate) use self::delivery::{IsGone, Reader, Subscriber};
 use self::measured::Measured;
-pub(crate) use self::receiving::Received;
-use self::receiving::{State as ReceivingState, Waiting};
+use self::readers::Frames;
+pub(crate) use self::readers::{IsGone, Reader, Received, Subscriber};
+use self::waiting::Waiting;
 use super::bounds::{Bounds, Share, Windows, window_floor};
 use super::dial_port::Dial;
 use super::ffi::ConnectionSlot;
 use super::lane::SendLane;
-use super::lanes::{Lane, Lanes};
+use super::lanes::Lanes;
 use super::link::inbound::Inbound;
 pub(crate) use super::link::inbound::{From, Lent};
+use super::link::lanes::Lane;
+use super::link::stall::Still;
 use super::lock;
 use super::registration::LiveHandle;
-use super::stream::SendStream;
+use super::stream::{InStream, OutStream};
 use crate::config::Limits;
-use crate::error::{CloseCode, CloseReason, RecvError};
-use crate::frame::Position;
+use crate::error::{CloseCode, CloseReason};
 use crate::identity::{CertHash, KeyPrefixes, NetCredential, Refusal};
 
 /// Which end opened a connection.
@@ -90,9 +94,9 @@ pub(crate) struct ConnectionCore {
     windows: Windows,
     /// What they are of all that the node's connections have: until the handle is closed.
     window_share: Mutex<Share>,
-    lanes: Lanes,
-    still: Mutex<stall::Still>,
-    receiving: Mutex<ReceivingState>,
+    lanes: Lanes<Arc<OutStream<Self>>>,
+    still: Mutex<Still>,
+    receiving: Mutex<Frames<Arc<InStream<Self>>>>,
     waiting: Waiting,
     certificate: OnceLock<PeerCertificate>,
     refused: OnceLock<(Refusal, Option<KeyPrefixes>)>,
@@ -137,7 +141,7 @@ impl ConnectionCore {
     ) -> Arc<Self> {
         let limits = &bounds.limits;
         let share = Share::new(&bounds.receiving, limits.inbound_bytes_max);
-        let receiving = ReceivingState::new(Inbound::new(share, limits));
+        let receiving = Frames::new(Inbound::new(share, limits));
         let window_max = limits.window_bytes_max;
         let mut window_share = Share::with_floor(&bounds.windows, window_floor(limits), window_max);
         // What a peer may send is told in the handshake, so that it counts from here on.
@@ -201,10 +205,6 @@ impl ConnectionCore {
 
     pub(crate) fn limits(&self) -> &Limits {
         &self.bounds.limits
-    }
-
-    pub(crate) fn lane(&self, lane: Lane) -> &SendLane<Arc<SendStream>> {
-        self.lanes.get(lane)
     }
 
     pub(crate) fn direction(&self) -> Direction {
@@ -279,6 +279,26 @@ impl ConnectionCore {
 
     pub(crate) fn is_end_taken(&self) -> bool {
         self.end_taken.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn rtt(&self) -> Duration {
+        self.measured.rtt()
+    }
+
+    /// Packets sent, and those of them that were lost, as last looked at.
+    pub(crate) fn packets(&self) -> (u64, u64) {
+        self.measured.packets()
+    }
+
+    /// Looks at the path now and then. Only from this connection's callbacks.
+    pub(super) fn sample(&self) {
+        if self.measured.is_due(self.age_ms())
+            && let Some(statistics) = self.slot.statistics()
+        {
+            self.measured.keep(&statistics);
+            let (rtt, least) = (statistics.rtt_us, statistics.least_rtt_us);
+            self.lanes.iter().for_each(|lane| lane.set_round_trip(rtt, least));
+        }
     }
 
     // ---- waiting
@@ -405,46 +425,12 @@ impl ConnectionCore {
         }
     }
 
-    // ---- what streams report
-
-    pub(super) fn peer_has_spoken(&self) {
-        if !self.peer_spoke.swap(true, Ordering::AcqRel) {
-            self.changed.notify_waiters();
-        }
-        self.sample();
-    }
-
-    pub(super) fn lane_finished(self: &Arc<Self>, lane: Lane) {
-        self.lanes.get(lane).finished();
-        if lane == Lane::Data {
-            self.changed.notify_waiters();
-            self.notify(Notice::LanesFinished);
-        } else if !self.is_over() {
-            self.finish_lanes();
-        }
-    }
-
-    /// A stream of the peer's ended; `finished` if it was the last one.
-    pub(super) fn stream_ended(&self, position: Position, finished: bool) {
-        if position != Position::Boundary {
-            self.fail_inbound(RecvError::EndOfStream { position }, CloseCode::FRAME_TRUNCATED);
-        } else if finished {
-            self.peer_finished.store(true, Ordering::Release);
-            self.changed.notify_waiters();
-            self.notify(Notice::PeerFinished);
-        }
-    }
-
-    pub(super) fn stream_started(&self) {
-        self.changed.notify_waiters();
-    }
+    // ---- the owner
 
     /// Somebody owns the connection, who watches its deadlines.
     fn has_owner(&self) -> bool {
         self.hook.get().is_some()
     }
-
-    // ---- the owner
 
     /// Sets who is told of notices, once. What happened before is told at once.
     pub(crate) fn set_hook(&self, hook: Hook) {

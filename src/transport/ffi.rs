@@ -34,7 +34,7 @@ use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use msquic::ffi::{HQUIC, QUIC_API_TABLE, QUIC_BUFFER, QUIC_HANDLE};
 
-pub(super) use connection::{ConnectionCallbacks, ConnectionSlot};
+pub(super) use connection::{ConnectionCallbacks, ConnectionSlot, RawStatistics};
 pub use debug_build::msquic_is_debug_build;
 pub use environment::{skip_system_certificates, unskip_system_certificates};
 pub(crate) use execution::poll_when_idle;

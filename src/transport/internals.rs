@@ -8,8 +8,8 @@ use bytes::Bytes;
 
 use super::bounds::{Bounds, Share};
 use super::lane::{Cost, SendLane, Step};
-use super::lanes::Lane;
 use super::link::inbound::{Decoded, From, Inbound, StreamId};
+use super::link::lanes::Lane;
 use crate::frame::{self, HEADER_BYTES, Piece, Position};
 
 /// The header of a payload of `length` bytes.

@@ -29,6 +29,7 @@ use bytes::Bytes;
 
 use super::bounds::Share;
 use super::ffi::SendRequest;
+use super::link::stall::Progress;
 use super::lock;
 use crate::error::{CloseReason, Outcome};
 use crate::frame::HEADER_BYTES;
@@ -370,9 +371,9 @@ impl<S: Clone> SendLane<S> {
     }
 
     /// Whether anything is on its way, and how many submissions have met their end so far.
-    pub(super) fn progress(&self) -> (bool, u64) {
+    pub(super) fn progress(&self) -> Progress {
         let state = lock(&self.state);
-        (state.in_flight > 0, state.ended)
+        Progress { busy: state.in_flight > 0, ended: state.ended }
     }
 }
 

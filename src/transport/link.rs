@@ -6,6 +6,8 @@
 //! ├── inbound/room.rs ...... the bounds: how much each stream may bring, who goes on
 //! ├── inbound/queue.rs ..... the frames of one stream
 //! └── inbound/patience.rs .. the deadline of frames that are not whole
+//! lanes.rs ........... what each lane is for
+//! stall.rs ........... whether the lanes move
 //! large.rs ........... room for large frames, that all connections of a node share
 //! ```
 //!
@@ -13,4 +15,6 @@
 //! whoever holds the lock does it after letting go.
 
 pub(in crate::transport) mod inbound;
+pub(in crate::transport) mod lanes;
 pub(in crate::transport) mod large;
+pub(in crate::transport) mod stall;

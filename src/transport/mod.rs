@@ -59,14 +59,15 @@ pub use ffi::{
     exit_at_once, msquic_is_debug_build, skip_system_certificates, unskip_system_certificates,
 };
 pub use lane::OutcomeCounts;
-pub use lanes::{Lane, NoLane};
+pub use link::lanes::{Lane, NoLane};
 pub use listener::{MsQuicListener, MsQuicNetIncomingRequest};
 pub use memory::WorstCaseMemory;
 pub use refusal::resolve_bad_certificate;
 pub use registration::RegistrationWrapper;
 pub use remote_addr::RemoteAddr;
-pub use stream::{ReadStream, SendStream, read_message_from_stream, write_buffer_to_stream};
-pub use stream_pool::StreamPool;
+pub use stream_pool::{
+    ReadStream, SendStream, StreamPool, read_message_from_stream, write_buffer_to_stream,
+};
 pub use traits::{NetConnection, NetIncomingRequest, NetListener, NetTransport};
 
 use bounds::Bounds;

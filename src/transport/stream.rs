@@ -6,48 +6,77 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
 
-use bytes::Bytes;
 use tracing::debug;
 
-use super::core::ConnectionCore;
-use super::ffi::{self, PeerStream, Received, SendRequest, StreamSlot};
-use super::lane::Sent;
-use super::lanes::Lane;
+use super::ffi::{self, ConnectionSlot, Received, SendRequest, StreamSlot};
+use super::lane::{SendLane, Sent};
 use super::link::inbound::{Decoded, StreamEnd, StreamId};
+use super::link::lanes::Lane;
 use super::lock;
 use super::registration::LiveHandle;
-use crate::error::{CloseCode, LibraryError, RecvError, SendError};
+use crate::error::{CloseCode, LibraryError, RecvError};
 use crate::frame::{FrameDecoder, Piece, Position};
 
+/// The connection, as its streams know it.
+pub(super) trait StreamOwner: Send + Sync + Sized + 'static {
+    /// The frames that go out on the stream.
+    fn lane(&self, lane: Lane) -> &SendLane<Arc<OutStream<Self>>>;
+    /// Hands over what the lane has ready.
+    fn pump(self: &Arc<Self>, lane: Lane);
+    /// Opening a stream of ours succeeded, or failed for good.
+    fn stream_started(&self);
+    /// Something of ours was acknowledged.
+    fn peer_has_spoken(&self);
+    /// The end of the lane's stream was acknowledged, or never will be.
+    fn lane_finished(self: &Arc<Self>, lane: Lane);
+    fn is_over(&self) -> bool;
+    /// Looks at the path now and then.
+    fn sample(&self);
+    /// How many of `total` bytes the stream of the peer's may take over.
+    fn budget(&self, id: StreamId, total: usize) -> usize;
+    /// Stores what it brought.
+    fn store(&self, id: StreamId, decoded: Decoded<'_>);
+    /// It ended; returns whether it was the last one of a peer that has finished.
+    fn end_stream(&self, id: StreamId, how: StreamEnd) -> bool;
+    /// It ended there; `finished` as [`StreamOwner::end_stream`] said.
+    fn stream_ended(&self, position: Position, finished: bool);
+    /// Its handle is gone.
+    fn remove_stream(&self, id: StreamId);
+    /// The peer broke a rule: readers get what came before it, then `error`.
+    fn fail_inbound(&self, error: RecvError, code: CloseCode);
+    /// Ends the connection now and tells the peer `code`.
+    fn cut(&self, code: CloseCode);
+}
+
 /// A unidirectional stream of ours.
-pub struct SendStream {
+pub(super) struct OutStream<O> {
     slot: StreamSlot,
     lane: Lane,
     started: AtomicBool,
     failed: AtomicBool,
-    connection: Arc<ConnectionCore>,
+    owner: Arc<O>,
     live: LiveHandle,
 }
 
-impl SendStream {
+impl<O: StreamOwner> OutStream<O> {
     /// Opens a stream; with `announce` the peer learns of it before the first byte.
     pub(super) fn open(
-        connection: &Arc<ConnectionCore>,
+        owner: &Arc<O>,
+        connection: &ConnectionSlot,
+        live: LiveHandle,
         lane: Lane,
         announce: bool,
     ) -> Result<Arc<Self>, LibraryError> {
-        let live = connection.live_handle().ok_or(ffi::CLOSED)?;
         let stream = Arc::new(Self {
             slot: StreamSlot::default(),
             lane,
             started: AtomicBool::new(false),
             failed: AtomicBool::new(false),
-            connection: Arc::clone(connection),
+            owner: Arc::clone(owner),
             live,
         });
-        StreamSlot::open(connection.slot_for_streams(), &stream, announce)?;
+        StreamSlot::open(connection, &stream, announce)?;
         Ok(stream)
     }
 
@@ -59,6 +88,10 @@ impl SendStream {
             return Err(request);
         }
         self.slot.send(self, request)
+    }
+
+    pub(super) fn lane(&self) -> Lane {
+        self.lane
     }
 
     /// Ends the stream behind everything that was sent.
@@ -89,18 +122,18 @@ impl SendStream {
     /// Returns whether it was the one of its lane.
     fn fail(&self) -> bool {
         self.failed.store(true, Ordering::Release);
-        let lane = self.connection.lane(self.lane);
+        let lane = self.owner.lane(self.lane);
         lane.discard_stream(|kept| std::ptr::eq(Arc::as_ptr(kept), self))
     }
 }
 
-impl std::fmt::Debug for SendStream {
+impl<O> std::fmt::Debug for OutStream<O> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SendStream").field("handle", &self.slot).finish_non_exhaustive()
     }
 }
 
-impl ffi::StreamCallbacks for SendStream {
+impl<O: StreamOwner> ffi::StreamCallbacks for OutStream<O> {
     type Batch = Sent;
 
     fn slot(&self) -> &StreamSlot {
@@ -118,7 +151,7 @@ impl ffi::StreamCallbacks for SendStream {
                 self.fail();
             }
         }
-        self.connection.stream_started();
+        self.owner.stream_started();
     }
 
     fn received(&self, received: &Received<'_>) -> u64 {
@@ -136,24 +169,24 @@ impl ffi::StreamCallbacks for SendStream {
     }
 
     fn sent(&self, batch: Sent, acknowledged: bool) {
-        self.connection.lane(self.lane).completed(batch, acknowledged);
+        self.owner.lane(self.lane).completed(batch, acknowledged);
         if acknowledged {
-            self.connection.peer_has_spoken();
+            self.owner.peer_has_spoken();
         }
-        self.connection.pump(self.lane);
+        self.owner.pump(self.lane);
     }
 
     fn send_finished(&self, graceful: bool) {
         let was_in_use = self.fail();
         if was_in_use && !self.failed_before_finish(graceful) {
-            self.connection.lane_finished(self.lane);
+            self.owner.lane_finished(self.lane);
         }
     }
 
     fn complete(&self) {
         self.fail();
         // What still waits goes out on another stream, if the connection lives.
-        self.connection.pump(self.lane);
+        self.owner.pump(self.lane);
     }
 
     fn released(&self) {
@@ -161,26 +194,26 @@ impl ffi::StreamCallbacks for SendStream {
     }
 
     fn panicked(&self) {
-        self.connection.cut(CloseCode::INTERNAL);
+        self.owner.cut(CloseCode::INTERNAL);
     }
 }
 
-impl SendStream {
+impl<O: StreamOwner> OutStream<O> {
     /// The end of a stream that nobody asked to end is a failure, not a finish.
     fn failed_before_finish(&self, graceful: bool) -> bool {
-        !graceful && !self.connection.is_over()
+        !graceful && !self.owner.is_over()
     }
 }
 
 /// A unidirectional stream of the peer's.
-pub struct ReadStream {
+pub(super) struct InStream<O> {
     slot: StreamSlot,
     /// Names its queue.
     id: StreamId,
     decoding: Mutex<Decoding>,
     /// How it ended, for those who read it alone.
     ended: OnceLock<RecvError>,
-    connection: Arc<ConnectionCore>,
+    owner: Arc<O>,
     live: LiveHandle,
 }
 
@@ -192,28 +225,23 @@ struct Decoding {
     broken: bool,
 }
 
-impl ReadStream {
-    /// Adopts a stream the peer opened.
-    pub(super) fn accept(connection: Arc<ConnectionCore>, peer_stream: PeerStream<'_>) {
-        // Not adopted, the library closes it itself.
-        let Some(live) = connection.live_handle() else { return };
-        let lane = peer_stream.ordinal().map_or(Lane::Data, Lane::of_ordinal);
-        let id = connection.add_stream(lane);
-        let frame_bytes_max = connection.limits().frame_bytes_max;
-        let stream = Arc::new(Self {
+impl<O: StreamOwner> InStream<O> {
+    /// For the queue `id`, with frames of up to `frame_bytes_max`.
+    pub(super) fn new(
+        owner: Arc<O>,
+        live: LiveHandle,
+        id: StreamId,
+        frame_bytes_max: usize,
+    ) -> Arc<Self> {
+        let decoder = FrameDecoder::new(frame_bytes_max);
+        Arc::new(Self {
             slot: StreamSlot::default(),
             id,
-            decoding: Mutex::new(Decoding {
-                decoder: FrameDecoder::new(frame_bytes_max),
-                pieces: Vec::new(),
-                broken: false,
-            }),
+            decoding: Mutex::new(Decoding { decoder, pieces: Vec::new(), broken: false }),
             ended: OnceLock::new(),
+            owner,
             live,
-            connection,
-        });
-        stream.connection.attach_stream(id, &stream);
-        peer_stream.accept(&stream);
+        })
     }
 
     pub(super) fn id(&self) -> StreamId {
@@ -234,7 +262,7 @@ impl ReadStream {
     }
 }
 
-impl std::fmt::Debug for ReadStream {
+impl<O> std::fmt::Debug for InStream<O> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ReadStream")
             .field("id", &self.id)
@@ -243,7 +271,7 @@ impl std::fmt::Debug for ReadStream {
     }
 }
 
-impl ffi::StreamCallbacks for ReadStream {
+impl<O: StreamOwner> ffi::StreamCallbacks for InStream<O> {
     type Batch = ();
 
     fn slot(&self) -> &StreamSlot {
@@ -259,8 +287,8 @@ impl ffi::StreamCallbacks for ReadStream {
         if *broken || total == 0 {
             return received.total();
         }
-        self.connection.sample();
-        let mut budget = self.connection.budget(self.id, total);
+        self.owner.sample();
+        let mut budget = self.owner.budget(self.id, total);
         let paused = budget < total;
         let (mut bytes, mut refused) = (0, None);
         for part in received.parts() {
@@ -274,14 +302,14 @@ impl ffi::StreamCallbacks for ReadStream {
             }
         }
         let (held, position) = (decoder.held_bytes(), decoder.position());
-        self.connection.store(self.id, Decoded { pieces, bytes, held, position, paused });
+        self.owner.store(self.id, Decoded { pieces, bytes, held, position, paused });
         drop(decoding);
         match refused {
             None => bytes as u64,
             Some(too_large) => {
                 let (announced, limit) = (too_large.announced, too_large.limit);
                 let error = RecvError::FrameTooLarge { announced, limit };
-                self.connection.fail_inbound(error, CloseCode::FRAME_TOO_LARGE);
+                self.owner.fail_inbound(error, CloseCode::FRAME_TOO_LARGE);
                 received.total()
             }
         }
@@ -290,8 +318,8 @@ impl ffi::StreamCallbacks for ReadStream {
     fn peer_finished(&self) {
         let position = self.position();
         let _ = self.ended.set(RecvError::EndOfStream { position });
-        let finished = self.connection.end_stream(self.id, StreamEnd::Finished);
-        self.connection.stream_ended(position, finished);
+        let finished = self.owner.end_stream(self.id, StreamEnd::Finished);
+        self.owner.stream_ended(position, finished);
     }
 
     fn peer_reset(&self, code: u64) {
@@ -299,9 +327,9 @@ impl ffi::StreamCallbacks for ReadStream {
         let code = CloseCode::from_wire(code);
         let _ = self.ended.set(RecvError::Reset { code, position });
         let how = if code == CloseCode::UNUSED { StreamEnd::Gone } else { StreamEnd::Reset };
-        if self.connection.end_stream(self.id, how) {
+        if self.owner.end_stream(self.id, how) {
             // The end that said it all was known before this one.
-            self.connection.stream_ended(Position::Boundary, true);
+            self.owner.stream_ended(Position::Boundary, true);
         }
     }
 
@@ -312,7 +340,7 @@ impl ffi::StreamCallbacks for ReadStream {
     fn send_finished(&self, _graceful: bool) {}
 
     fn complete(&self) {
-        self.connection.remove_stream(self.id);
+        self.owner.remove_stream(self.id);
     }
 
     fn released(&self) {
@@ -320,36 +348,6 @@ impl ffi::StreamCallbacks for ReadStream {
     }
 
     fn panicked(&self) {
-        self.connection.cut(CloseCode::INTERNAL);
+        self.owner.cut(CloseCode::INTERNAL);
     }
-}
-
-/// Hands `buffer` over as one frame on `stream`'s connection and waits for admission.
-///
-/// # Errors
-///
-/// [`SendError`] says whether anything was sent.
-///
-/// # Cancel safety
-///
-/// Cancel safe: a frame is taken over whole or not at all.
-pub async fn write_buffer_to_stream(
-    stream: &SendStream,
-    buffer: impl Into<Bytes>,
-) -> Result<(), SendError> {
-    stream.connection.send(stream.lane, buffer.into()).await
-}
-
-/// The next frame of `stream` alone, and how long it took from its first byte to its last.
-///
-/// # Errors
-///
-/// An end of the stream is an error that says where it was; a length over the limit is refused
-/// before anything is allocated.
-///
-/// # Cancel safety
-///
-/// Cancel safe at any byte: a frame is taken only when it is returned.
-pub async fn read_message_from_stream(stream: &ReadStream) -> Result<(Bytes, Duration), RecvError> {
-    stream.connection.recv_from_stream(stream).await
 }

@@ -12,7 +12,7 @@ use crate::identity::key_prefixes;
 use crate::transport::ffi::{ConnectionCallbacks, ConnectionSlot, PeerStream};
 use crate::transport::lock;
 use crate::transport::refusal;
-use crate::transport::stream::ReadStream;
+use crate::transport::stream::StreamOwner;
 
 impl ConnectionCallbacks for ConnectionCore {
     fn slot(&self) -> &ConnectionSlot {
@@ -71,8 +71,8 @@ impl ConnectionCallbacks for ConnectionCore {
         self.end_taken.store(false, Ordering::Release);
         self.end_untold.store(false, Ordering::Release);
         self.peer_has_spoken();
-        ReadStream::accept(Arc::clone(&self), stream);
         self.changed.notify_waiters();
+        self.accept_stream(stream);
     }
 
     fn complete(&self) {

@@ -1,84 +1,19 @@
 //! Readers by message and subscribers: who gets frames without asking each time.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::ConnectionCore;
-use super::receiving::{Received, State};
+use super::readers::{IsGone, KINDS, READERS_MAX, Reader, Step, Subscriber, Subscription};
 use crate::error::RecvError;
-use crate::transport::lanes::Lane;
-use crate::transport::link::inbound::{Effects, From, Inbound, Lent};
+use crate::transport::link::inbound::{From, Inbound, Lent};
 use crate::transport::lock;
-use crate::transport::stream::ReadStream;
-
-/// Readers that wait by message, per connection. One more is refused: nothing grows unbounded.
-const READERS_MAX: usize = 1024;
-
-/// What readers by message may wait for.
-const KINDS: [From; 4] =
-    [From::All, From::Lane(Lane::Control), From::Lane(Lane::Data), From::Lane(Lane::Bulk)];
-
-/// Who waits for one frame by message.
-pub(crate) trait Reader: Send {
-    /// Whether nobody waits any more.
-    fn is_gone(&self) -> bool;
-    /// Passes a result on; a frame that reaches nobody comes back.
-    fn give(self: Box<Self>, result: Result<Received, RecvError>) -> Result<(), Received>;
-}
-
-/// Who gets every frame.
-pub(crate) trait Subscriber: Send {
-    /// Passes frames on; what reaches nobody comes back, and the subscription is over.
-    fn give(&mut self, frames: Lent) -> Result<(), Lent>;
-}
-
-/// Tells whether a subscriber is gone.
-pub(crate) type IsGone = Arc<dyn Fn() -> bool + Send + Sync>;
-
-/// Who gets frames without asking each time.
-#[derive(Default)]
-pub(super) struct Delivery {
-    /// By [`KINDS`], each in the order of asking.
-    readers: [VecDeque<Box<dyn Reader>>; 4],
-    subscription: Option<Subscription>,
-    subscriptions: u64,
-    /// Somebody is at it, outside the lock.
-    delivering: bool,
-}
-
-struct Subscription {
-    number: u64,
-    is_gone: IsGone,
-    /// `None` while it is at work, outside the lock.
-    subscriber: Option<Box<dyn Subscriber>>,
-}
-
-impl Delivery {
-    pub(super) fn is_subscribed(&self) -> bool {
-        self.subscription.is_some()
-    }
-
-    fn readers(&self) -> usize {
-        self.readers.iter().map(VecDeque::len).sum()
-    }
-
-    fn end_subscription(&mut self, number: u64) -> Option<Subscription> {
-        self.subscription.take_if(|subscription| subscription.number == number)
-    }
-}
-
-/// What is to be done next, outside the lock.
-enum Step {
-    Give(Box<dyn Reader>, Result<Received, RecvError>),
-    Lend { number: u64, subscriber: Box<dyn Subscriber>, lent: Lent },
-    Nothing,
-}
+use crate::transport::stream::InStream;
 
 impl ConnectionCore {
     /// Does something with what came in, without the lock behind it; refused while a subscriber lives.
     pub(super) fn as_reader<R>(
         &self,
-        read: impl FnOnce(&mut Inbound<Arc<ReadStream>>) -> R,
+        read: impl FnOnce(&mut Inbound<Arc<InStream<Self>>>) -> R,
     ) -> Result<R, RecvError> {
         loop {
             let mut state = lock(&self.receiving);
@@ -216,42 +151,6 @@ impl ConnectionCore {
     fn take_back(&self, lent: Lent) {
         let effects = lock(&self.receiving).inbound.put_back(lent);
         self.perform(effects);
-    }
-}
-
-impl State {
-    /// Takes what the next one is to get.
-    fn next_step(&mut self) -> (Step, Effects<Arc<ReadStream>>) {
-        let Self { inbound, delivery, .. } = self;
-        if let Some(subscription) = &mut delivery.subscription {
-            let Some(subscriber) = subscription.subscriber.take() else {
-                return (Step::Nothing, Effects::default());
-            };
-            let (lent, effects) = inbound.lend();
-            return match lent {
-                Some(lent) => {
-                    (Step::Lend { number: subscription.number, subscriber, lent }, effects)
-                }
-                None => {
-                    subscription.subscriber = Some(subscriber);
-                    (Step::Nothing, effects)
-                }
-            };
-        }
-        let mut all = Effects::default();
-        for (readers, from) in delivery.readers.iter_mut().zip(KINDS) {
-            if readers.is_empty() {
-                continue;
-            }
-            let (taken, effects) = inbound.take(from);
-            all.add(effects);
-            if let Some(result) = taken
-                && let Some(reader) = readers.pop_front()
-            {
-                return (Step::Give(reader, result), all);
-            }
-        }
-        (Step::Nothing, all)
     }
 }
 

@@ -4,98 +4,20 @@
 //! connections given room behind it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::Notify;
 
-use super::delivery::Delivery;
+use super::readers::Received;
 use super::{ConnectionCore, Notice};
 use crate::error::{CloseCode, CloseReason, RecvError};
 use crate::frame::Position;
 use crate::transport::bounds::WaitsForRoom;
-use crate::transport::lanes::Lane;
-use crate::transport::link::inbound::{
-    Decoded, Effects, From, Inbound, InboundCounts, Lent, Look, StreamEnd, StreamId, Taken,
-};
-use crate::transport::link::large::Ticket;
+use crate::transport::link::inbound::{Effects, From, InboundCounts, Lent, Look};
+use crate::transport::link::lanes::Lane;
 use crate::transport::lock;
-use crate::transport::stream::ReadStream;
-
-/// What is behind the lock.
-pub(super) struct State {
-    pub(super) inbound: Inbound<Arc<ReadStream>>,
-    pub(super) delivery: Delivery,
-    /// While room for a large frame is waited for.
-    pub(super) ticket: Option<Ticket>,
-}
-
-impl State {
-    pub(super) fn new(inbound: Inbound<Arc<ReadStream>>) -> Self {
-        Self { inbound, delivery: Delivery::default(), ticket: None }
-    }
-}
-
-/// Readers that wait, by what they wait for.
-#[derive(Debug, Default)]
-pub(super) struct Waiting {
-    all: Waiters,
-    lanes: [Waiters; 3],
-    streams: Waiters,
-}
-
-#[derive(Debug, Default)]
-struct Waiters {
-    count: AtomicUsize,
-    ready: Notify,
-}
-
-impl Waiters {
-    /// Wakes one of them.
-    fn wake_one(&self) {
-        if self.count.load(Ordering::Acquire) > 0 {
-            self.ready.notify_one();
-        }
-    }
-}
-
-impl Waiting {
-    fn of(&self, from: From) -> &Waiters {
-        match from {
-            From::All => &self.all,
-            From::Lane(lane) => &self.lanes[lane as usize],
-            From::Stream(_) => &self.streams,
-        }
-    }
-
-    /// Something came on the lane.
-    fn wake(&self, lane: Lane) {
-        self.all.wake_one();
-        self.lanes[lane as usize].wake_one();
-        if self.streams.count.load(Ordering::Acquire) > 0 {
-            self.streams.ready.notify_waiters();
-        }
-    }
-
-    /// Whatever they wait for: they are to look again.
-    pub(super) fn wake_everybody(&self) {
-        for waiters in [&self.all, &self.streams].into_iter().chain(&self.lanes) {
-            waiters.ready.notify_waiters();
-        }
-    }
-}
-
-struct Counted<'a>(&'a AtomicUsize);
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-/// Whose frame it was, for a reader that may have to put it back.
-pub(crate) type Received = Taken;
+use crate::transport::stream::{InStream, StreamOwner};
 
 // What readers call.
 impl ConnectionCore {
@@ -140,9 +62,9 @@ impl ConnectionCore {
     }
 
     /// The next frame of `stream` alone.
-    pub(crate) async fn recv_from_stream(
+    pub(in crate::transport) async fn recv_from_stream(
         &self,
-        stream: &ReadStream,
+        stream: &InStream<Self>,
     ) -> Result<(Bytes, Duration), RecvError> {
         let from = From::Stream(stream.id());
         loop {
@@ -162,8 +84,7 @@ impl ConnectionCore {
     /// Waits until something may be there; where no owner watches deadlines, the reader does.
     async fn wait_for_frame(&self, from: From) {
         let waiters = self.waiting.of(from);
-        waiters.count.fetch_add(1, Ordering::AcqRel);
-        let _counted = Counted(&waiters.count);
+        let _counted = waiters.enter();
         let notified = waiters.ready.notified();
         tokio::pin!(notified);
         notified.as_mut().enable();
@@ -209,66 +130,22 @@ impl ConnectionCore {
     }
 
     /// The oldest stream of the peer's that can still deliver.
-    pub(crate) fn first_stream(&self) -> Option<Arc<ReadStream>> {
+    pub(in crate::transport) fn first_stream(&self) -> Option<Arc<InStream<Self>>> {
         lock(&self.receiving).inbound.first_stream()
     }
 
     /// Performs what taking asks for, and passes the wake-up on if more is there.
-    fn after_taking(&self, from: From, effects: Effects<Arc<ReadStream>>) {
+    fn after_taking(&self, from: From, effects: Effects<Arc<InStream<Self>>>) {
         self.perform(effects);
         let waiters = self.waiting.of(from);
-        if waiters.count.load(Ordering::Acquire) > 0
-            && lock(&self.receiving).inbound.has_something(from)
-        {
+        if waiters.any() && lock(&self.receiving).inbound.has_something(from) {
             waiters.wake_one();
         }
     }
 }
 
-// What the streams' callbacks call.
+// What follows from a change.
 impl ConnectionCore {
-    pub(in crate::transport) fn add_stream(&self, lane: Lane) -> StreamId {
-        lock(&self.receiving).inbound.add(lane)
-    }
-
-    pub(in crate::transport) fn attach_stream(&self, id: StreamId, stream: &Arc<ReadStream>) {
-        lock(&self.receiving).inbound.attach(id, Arc::clone(stream));
-    }
-
-    pub(in crate::transport) fn budget(&self, id: StreamId, total: usize) -> usize {
-        lock(&self.receiving).inbound.budget(id, total)
-    }
-
-    pub(in crate::transport) fn store(&self, id: StreamId, decoded: Decoded<'_>) {
-        let whole = !decoded.pieces.is_empty();
-        let effects = lock(&self.receiving).inbound.store(id, decoded, Instant::now());
-        self.perform(effects);
-        if whole {
-            self.deliver();
-        }
-    }
-
-    /// Returns whether the peer has finished.
-    pub(in crate::transport) fn end_stream(&self, id: StreamId, how: StreamEnd) -> bool {
-        let (finished, effects) = lock(&self.receiving).inbound.end(id, how);
-        self.perform(effects);
-        self.waiting.streams.ready.notify_waiters();
-        finished
-    }
-
-    pub(in crate::transport) fn remove_stream(&self, id: StreamId) {
-        let effects = lock(&self.receiving).inbound.remove(id);
-        self.perform(effects);
-        self.waiting.streams.ready.notify_waiters();
-    }
-
-    /// The peer broke a rule: readers get what came before it, then `error`.
-    pub(in crate::transport) fn fail_inbound(&self, error: RecvError, code: CloseCode) {
-        let effects = lock(&self.receiving).inbound.close(error);
-        self.perform(effects);
-        self.cut(code);
-    }
-
     /// The connection is over: readers get what is left, then `reason`.
     pub(super) fn close_inbound(&self, reason: &CloseReason) {
         let (effects, ticket) = {
@@ -285,7 +162,7 @@ impl ConnectionCore {
     }
 
     /// Does what is to be done outside the lock.
-    pub(super) fn perform(&self, mut effects: Effects<Arc<ReadStream>>) {
+    pub(super) fn perform(&self, mut effects: Effects<Arc<InStream<Self>>>) {
         loop {
             for stream in effects.resume.drain(..) {
                 stream.resume();

@@ -10,10 +10,13 @@ use bytes::Bytes;
 use super::ConnectionCore;
 use crate::error::{CloseCode, CloseReason, LibraryError, Outcome, SendError};
 use crate::frame::HEADER_BYTES;
-use crate::transport::lane::{Admission, Cost, OUTCOME_BYTES, OutcomeSink, Rejected, Step};
-use crate::transport::lanes::Lane;
+use crate::transport::ffi;
+use crate::transport::lane::{
+    Admission, Cost, OUTCOME_BYTES, OutcomeCounts, OutcomeSink, Rejected, Step,
+};
+use crate::transport::link::lanes::Lane;
 use crate::transport::lock;
-use crate::transport::stream::SendStream;
+use crate::transport::stream::OutStream;
 
 /// Why a frame was not admitted.
 #[derive(Debug)]
@@ -51,6 +54,21 @@ impl ConnectionCore {
             }
             Lane::Data | Lane::Bulk => self.limits().frame_bytes_max,
         }
+    }
+
+    /// Bytes that `lane` holds at most.
+    pub(crate) fn lane_bytes_max(&self, lane: Lane) -> usize {
+        self.lanes.get(lane).bytes_max()
+    }
+
+    /// Bytes of each of [`Lane::ALL`] that were accepted and have not met their end.
+    pub(crate) fn pending_by_lane(&self) -> [usize; 3] {
+        Lane::ALL.map(|lane| self.lanes.get(lane).pending())
+    }
+
+    /// What became of the frames of each of [`Lane::ALL`], and the bytes that were sent.
+    pub(crate) fn counts_by_lane(&self) -> [(OutcomeCounts, u64); 3] {
+        Lane::ALL.map(|lane| self.lanes.get(lane).counts())
     }
 
     pub(crate) fn check_length(&self, lane: Lane, frame: Bytes) -> Result<Bytes, SendError> {
@@ -344,11 +362,11 @@ impl ConnectionCore {
 
     /// The stream that the frames of `lane` go out on; opens one if there is none. Its number tells the
     /// peer its lane, so numbers of other lanes may have to be passed over.
-    pub(crate) fn send_stream(
+    pub(in crate::transport) fn send_stream(
         self: &Arc<Self>,
         lane: Lane,
         announce: bool,
-    ) -> Result<Arc<SendStream>, LibraryError> {
+    ) -> Result<Arc<OutStream<Self>>, LibraryError> {
         if let Some(stream) = self.lanes.get(lane).stream() {
             return Ok(stream);
         }
@@ -359,7 +377,8 @@ impl ConnectionCore {
                 return Ok(stream);
             }
             let next = Lane::of_ordinal(*ordinal);
-            let stream = SendStream::open(self, next, announce && next == lane)?;
+            let live = self.live_handle().ok_or(ffi::CLOSED)?;
+            let stream = OutStream::open(self, &self.slot, live, next, announce && next == lane)?;
             *ordinal += 1;
             let wanted = next == lane || next == Lane::Data;
             if wanted && self.lanes.get(next).stream().is_none() {
@@ -368,5 +387,11 @@ impl ConnectionCore {
                 stream.pass_over();
             }
         }
+    }
+
+    /// Opens the stream of data at once, so that the peer learns that it was accepted. If that fails the
+    /// connection is ending, or the first frame tries again.
+    pub(crate) fn announce(self: &Arc<Self>) {
+        drop(self.send_stream(Lane::Data, true));
     }
 }

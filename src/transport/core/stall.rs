@@ -1,24 +1,19 @@
-//! Whether the lanes move.
-//!
-//! Invariant: a lane ends its connection only if no frame of it, nor of a lane that goes before it,
-//! met its end for the whole limit while it had some on their way.
+//! Looks whether the lanes move, while anything is on its way.
 
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{ConnectionCore, Notice};
 use crate::error::CloseCode;
+use crate::transport::link::lanes::Lane;
 use crate::transport::lock;
 
 /// Looks within the time that a lane may stand still.
 const LOOKS: u32 = 4;
 
-/// Since when each lane stands still, and how many of its frames had met their end then.
-pub(super) type Still = [Option<(Instant, u64)>; 3];
-
 impl ConnectionCore {
     pub(super) fn is_lane_busy(&self) -> bool {
-        self.lanes.iter().any(|lane| lane.progress().0)
+        self.lanes.iter().any(|lane| lane.progress().busy)
     }
 
     /// A submission was handed over. The owner is told once per watch.
@@ -37,7 +32,7 @@ impl ConnectionCore {
         if !self.is_lane_busy() {
             // From here on the next submission is told again; one may have been made just now.
             self.lanes_watched.store(false, Ordering::Release);
-            *lock(&self.still) = Still::default();
+            lock(&self.still).rest();
             if !self.is_lane_busy() {
                 return None;
             }
@@ -50,16 +45,8 @@ impl ConnectionCore {
         Some(now + limit / LOOKS)
     }
 
-    fn is_a_lane_still(&self, now: Instant, limit: std::time::Duration) -> bool {
-        let mut still = lock(&self.still);
-        let (mut moved, mut stalled) = (false, false);
-        for (lane, last) in self.lanes.iter().zip(still.iter_mut()) {
-            let (busy, ended) = lane.progress();
-            moved |= last.is_some_and(|(_, before)| before != ended);
-            let since = last.filter(|_| busy && !moved).map_or(now, |(since, _)| since);
-            stalled |= now.duration_since(since) >= limit;
-            *last = Some((since, ended));
-        }
-        stalled
+    fn is_a_lane_still(&self, now: Instant, limit: Duration) -> bool {
+        let lanes = Lane::ALL.map(|lane| self.lanes.get(lane).progress());
+        lock(&self.still).look(lanes, now, limit)
     }
 }

@@ -11,6 +11,7 @@
 //! could have its next frame; every frame is given to one reader, in the order of its stream; what a
 //! reader did not take comes first again.
 
+mod frames;
 mod patience;
 mod queue;
 mod reading;
@@ -23,16 +24,16 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
+use self::frames::Returned;
+pub(crate) use self::frames::{Lent, Taken};
 use self::patience::Patience;
+pub(in crate::transport) use self::queue::GUARANTEED_PART;
 use self::queue::{Item, Mark, PIECE_BYTES, Queue};
-use self::reading::Returned;
-pub(crate) use self::reading::{Lent, Taken};
-pub(in crate::transport) use self::room::GUARANTEED_PART;
 use crate::config::Limits;
 use crate::error::RecvError;
 use crate::frame::{HEADER_BYTES, Piece, Position};
 use crate::transport::bounds::Share;
-use crate::transport::lanes::Lane;
+use crate::transport::link::lanes::Lane;
 
 /// Names a stream, also when another one has taken its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,11 +6,15 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::frame::{HEADER_BYTES, Position, Run};
-use crate::transport::lanes::Lane;
+use crate::transport::link::lanes::Lane;
 
 /// What it costs to remember one piece, in bytes: its place in the queue, and the allocation that it
 /// shares with no other. Counted against the bounds, so that many tiny pieces are no way around them.
 pub(in crate::transport) const PIECE_BYTES: usize = 128;
+
+/// The part of the share that each stream may hold whatever the others do: so no lane waits for the
+/// reader of another one.
+pub(in crate::transport) const GUARANTEED_PART: usize = 32;
 
 /// Frames that wait: whole ones that arrived together, or one alone.
 #[derive(Debug)]

@@ -2,11 +2,8 @@
 
 use std::collections::VecDeque;
 
+use super::queue::GUARANTEED_PART;
 use super::{Beyond, Effects, HEADER_BYTES, Inbound, Mark, Position, Queue, StreamId, lookup};
-
-/// The part of the share that each stream may hold whatever the others do: so no lane waits for the
-/// reader of another one.
-pub(in crate::transport) const GUARANTEED_PART: usize = 32;
 
 impl<S: Clone> Inbound<S> {
     pub(super) fn total(&self) -> usize {

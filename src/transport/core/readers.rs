@@ -1,0 +1,125 @@
+//! Who gets frames without asking each time, and what the lock of a connection's frames is around.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::error::RecvError;
+use crate::transport::link::inbound::{Effects, From, Inbound, Lent, Taken};
+use crate::transport::link::lanes::Lane;
+use crate::transport::link::large::Ticket;
+
+/// Whose frame it was, for a reader that may have to put it back.
+pub(crate) type Received = Taken;
+
+/// Readers that wait by message, per connection. One more is refused: nothing grows unbounded.
+pub(super) const READERS_MAX: usize = 1024;
+
+/// What readers by message may wait for.
+pub(super) const KINDS: [From; 4] =
+    [From::All, From::Lane(Lane::Control), From::Lane(Lane::Data), From::Lane(Lane::Bulk)];
+
+/// Who waits for one frame by message.
+pub(crate) trait Reader: Send {
+    /// Whether nobody waits any more.
+    fn is_gone(&self) -> bool;
+    /// Passes a result on; a frame that reaches nobody comes back.
+    fn give(self: Box<Self>, result: Result<Received, RecvError>) -> Result<(), Received>;
+}
+
+/// Who gets every frame.
+pub(crate) trait Subscriber: Send {
+    /// Passes frames on; what reaches nobody comes back, and the subscription is over.
+    fn give(&mut self, frames: Lent) -> Result<(), Lent>;
+}
+
+/// Tells whether a subscriber is gone.
+pub(crate) type IsGone = Arc<dyn Fn() -> bool + Send + Sync>;
+
+/// Who gets frames without asking each time.
+#[derive(Default)]
+pub(super) struct Delivery {
+    /// By [`KINDS`], each in the order of asking.
+    pub(super) readers: [VecDeque<Box<dyn Reader>>; 4],
+    pub(super) subscription: Option<Subscription>,
+    pub(super) subscriptions: u64,
+    /// Somebody is at it, outside the lock.
+    pub(super) delivering: bool,
+}
+
+pub(super) struct Subscription {
+    pub(super) number: u64,
+    pub(super) is_gone: IsGone,
+    /// `None` while it is at work, outside the lock.
+    pub(super) subscriber: Option<Box<dyn Subscriber>>,
+}
+
+impl Delivery {
+    pub(super) fn is_subscribed(&self) -> bool {
+        self.subscription.is_some()
+    }
+
+    pub(super) fn readers(&self) -> usize {
+        self.readers.iter().map(VecDeque::len).sum()
+    }
+
+    pub(super) fn end_subscription(&mut self, number: u64) -> Option<Subscription> {
+        self.subscription.take_if(|subscription| subscription.number == number)
+    }
+}
+
+/// What is to be done next, outside the lock.
+pub(super) enum Step {
+    Give(Box<dyn Reader>, Result<Received, RecvError>),
+    Lend { number: u64, subscriber: Box<dyn Subscriber>, lent: Lent },
+    Nothing,
+}
+
+/// What is behind the lock.
+pub(super) struct Frames<S> {
+    pub(super) inbound: Inbound<S>,
+    pub(super) delivery: Delivery,
+    /// While room for a large frame is waited for.
+    pub(super) ticket: Option<Ticket>,
+}
+
+impl<S: Clone> Frames<S> {
+    pub(super) fn new(inbound: Inbound<S>) -> Self {
+        Self { inbound, delivery: Delivery::default(), ticket: None }
+    }
+}
+
+impl<S: Clone> Frames<S> {
+    /// Takes what the next one is to get.
+    pub(super) fn next_step(&mut self) -> (Step, Effects<S>) {
+        let Self { inbound, delivery, .. } = self;
+        if let Some(subscription) = &mut delivery.subscription {
+            let Some(subscriber) = subscription.subscriber.take() else {
+                return (Step::Nothing, Effects::default());
+            };
+            let (lent, effects) = inbound.lend();
+            return match lent {
+                Some(lent) => {
+                    (Step::Lend { number: subscription.number, subscriber, lent }, effects)
+                }
+                None => {
+                    subscription.subscriber = Some(subscriber);
+                    (Step::Nothing, effects)
+                }
+            };
+        }
+        let mut all = Effects::default();
+        for (readers, from) in delivery.readers.iter_mut().zip(KINDS) {
+            if readers.is_empty() {
+                continue;
+            }
+            let (taken, effects) = inbound.take(from);
+            all.add(effects);
+            if let Some(result) = taken
+                && let Some(reader) = readers.pop_front()
+            {
+                return (Step::Give(reader, result), all);
+            }
+        }
+        (Step::Nothing, all)
+    }
+}

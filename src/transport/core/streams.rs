@@ -1,0 +1,116 @@
+//! What the streams of a connection tell it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::{ConnectionCore, Notice};
+use crate::error::{CloseCode, RecvError};
+use crate::frame::Position;
+use crate::transport::ffi::PeerStream;
+use crate::transport::lane::SendLane;
+use crate::transport::link::inbound::{Decoded, StreamEnd, StreamId};
+use crate::transport::link::lanes::Lane;
+use crate::transport::lock;
+use crate::transport::stream::{InStream, OutStream, StreamOwner};
+
+impl StreamOwner for ConnectionCore {
+    fn lane(&self, lane: Lane) -> &SendLane<Arc<OutStream<Self>>> {
+        self.lanes.get(lane)
+    }
+
+    // Where a name is taken by the connection itself, that one is called.
+
+    fn pump(self: &Arc<Self>, lane: Lane) {
+        Self::pump(self, lane);
+    }
+
+    fn stream_started(&self) {
+        self.changed.notify_waiters();
+    }
+
+    fn peer_has_spoken(&self) {
+        if !self.peer_spoke.swap(true, Ordering::AcqRel) {
+            self.changed.notify_waiters();
+        }
+        self.sample();
+    }
+
+    fn lane_finished(self: &Arc<Self>, lane: Lane) {
+        self.lanes.get(lane).finished();
+        if lane == Lane::Data {
+            self.changed.notify_waiters();
+            self.notify(Notice::LanesFinished);
+        } else if !self.is_over() {
+            self.finish_lanes();
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        Self::is_over(self)
+    }
+
+    fn sample(&self) {
+        Self::sample(self);
+    }
+
+    fn budget(&self, id: StreamId, total: usize) -> usize {
+        lock(&self.receiving).inbound.budget(id, total)
+    }
+
+    fn store(&self, id: StreamId, decoded: Decoded<'_>) {
+        let whole = !decoded.pieces.is_empty();
+        let effects = lock(&self.receiving).inbound.store(id, decoded, Instant::now());
+        self.perform(effects);
+        if whole {
+            self.deliver();
+        }
+    }
+
+    fn end_stream(&self, id: StreamId, how: StreamEnd) -> bool {
+        let (finished, effects) = lock(&self.receiving).inbound.end(id, how);
+        self.perform(effects);
+        self.waiting.wake_readers_of_streams();
+        finished
+    }
+
+    fn stream_ended(&self, position: Position, finished: bool) {
+        if position != Position::Boundary {
+            self.fail_inbound(RecvError::EndOfStream { position }, CloseCode::FRAME_TRUNCATED);
+        } else if finished {
+            self.peer_finished.store(true, Ordering::Release);
+            self.changed.notify_waiters();
+            self.notify(Notice::PeerFinished);
+        }
+    }
+
+    fn remove_stream(&self, id: StreamId) {
+        let effects = lock(&self.receiving).inbound.remove(id);
+        self.perform(effects);
+        self.waiting.wake_readers_of_streams();
+    }
+
+    fn fail_inbound(&self, error: RecvError, code: CloseCode) {
+        let effects = lock(&self.receiving).inbound.close(error);
+        self.perform(effects);
+        self.cut(code);
+    }
+
+    fn cut(&self, code: CloseCode) {
+        Self::cut(self, code);
+    }
+}
+
+impl ConnectionCore {
+    /// Adopts a stream that the peer opened.
+    pub(super) fn accept_stream(self: Arc<Self>, peer_stream: PeerStream<'_>) {
+        // Not adopted, the library closes it itself.
+        let Some(live) = self.live_handle() else { return };
+        let lane = peer_stream.ordinal().map_or(Lane::Data, Lane::of_ordinal);
+        let id = lock(&self.receiving).inbound.add(lane);
+        let frame_bytes_max = self.limits().frame_bytes_max;
+        let stream = InStream::new(Arc::clone(&self), live, id, frame_bytes_max);
+        lock(&self.receiving).inbound.attach(id, Arc::clone(&stream));
+        peer_stream.accept(&stream);
+    }
+}
