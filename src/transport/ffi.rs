@@ -272,6 +272,8 @@ impl Configuration {
         alpns: &[String],
         settings: &QuicSettings,
     ) -> Result<Self, LibraryError> {
+        let aborted = LibraryError { status: status::ABORTED };
+        let _exit_waits = exit_guard::begin().ok_or(aborted)?;
         let mut handle: HQUIC = std::ptr::null_mut();
         let status = with_buffers(alpns, |buffers, count| {
             // SAFETY: names and settings outlive the call, which copies them (ConfigurationOpen).
@@ -288,7 +290,9 @@ impl Configuration {
             }
         });
         check(status)?;
-        RawHandle::new(handle).map(Self).ok_or(CLOSED)
+        let handle = RawHandle::new(handle).ok_or(CLOSED)?;
+        exit_guard::configuration_opened(handle);
+        Ok(Self(handle))
     }
 
     /// Loads the own certificate and asks for the peer's in the certificate event, where this
@@ -338,6 +342,9 @@ impl Configuration {
 impl Drop for Configuration {
     fn drop(&mut self) {
         let _exit_waits = exit_guard::begin_anyway();
+        if !exit_guard::configuration_closing(self.0) {
+            return;
+        }
         // SAFETY: closed once; connections that use it hold references of their own
         // (ConfigurationClose).
         unsafe { call!(ConfigurationClose)(self.0.as_ptr()) }

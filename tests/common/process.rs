@@ -20,10 +20,33 @@ pub(crate) fn in_its_own_runtime(test: &str, body: impl Future<Output = ()>) {
     });
 }
 
-fn for_at_most(limit: Duration, test: &str, body: impl FnOnce()) {
+/// A process of its own calls `exit` while what `body` made stands; how long its end takes from there.
+pub(crate) fn time_of_an_exit<K>(test: &str, body: impl Future<Output = K>) -> Duration {
+    let told = for_at_most(LIMIT, test, || {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+        let runtime = runtime.expect("a runtime");
+        let _standing = runtime.block_on(body);
+        println!("running 1 test, {LEAVES}{}", since_the_epoch().as_millis());
+        std::process::exit(0);
+    });
+    let ended = since_the_epoch();
+    let (_, left) = told.split_once(LEAVES).expect("it tells when");
+    let left = left.lines().next().expect("a line").parse().expect("milliseconds");
+    ended.saturating_sub(Duration::from_millis(left))
+}
+
+const LEAVES: &str = "which leaves at ";
+
+fn since_the_epoch() -> Duration {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("it is past")
+}
+
+/// What the other process wrote to its standard output; nothing, in that process.
+fn for_at_most(limit: Duration, test: &str, body: impl FnOnce()) -> String {
     const MARK: &str = "MOORLINE_TEST_IN_ITS_OWN_PROCESS";
     if std::env::var_os(MARK).is_some() {
-        return body();
+        body();
+        return String::new();
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(async {
@@ -39,5 +62,6 @@ fn for_at_most(limit: Duration, test: &str, body: impl FnOnce()) {
         let ran = String::from_utf8_lossy(&output.stdout);
         assert!(ran.contains("running 1 test"), "{ran}");
         eprint!("{told}");
-    });
+        ran.into_owned()
+    })
 }
