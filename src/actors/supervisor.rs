@@ -33,7 +33,7 @@ use super::target::{Redial, Target};
 use super::waiting::Waiting;
 pub use message::SupervisorMessage;
 
-use drain::{CUT_TIME_MAX, drain};
+use drain::drain;
 use message::{Event, Internal};
 
 use super::{DRAINED, NodeShared, OwnedTask, answer, finish};
@@ -445,14 +445,7 @@ impl State {
                 handle.core().cut(CloseCode::GOING_AWAY);
             }
         }
-        let (shared, myself) = (Arc::clone(&self.shared), self.myself.clone());
-        let wait = OwnedTask::spawn(async move {
-            let cut = drain(&shared, grace).await;
-            // Those who asked the connections something are answered before the end kills them.
-            myself.drain_children_and_wait(Some(CUT_TIME_MAX)).await;
-            let event = Event::Drained { cut };
-            drop(myself.cast(SupervisorMessage::Internal(Internal(event))));
-        });
+        let wait = drain(Arc::clone(&self.shared), grace, self.myself.clone());
         self.draining = Some((reply, wait));
     }
 

@@ -238,6 +238,14 @@ impl Registration {
     }
 }
 
+impl ClosingRegistration {
+    /// Nobody can close it now.
+    pub(super) fn leave_to_the_exit(self) {
+        exit_guard::left_open(self.0);
+        std::mem::forget(self);
+    }
+}
+
 impl Drop for ClosingRegistration {
     fn drop(&mut self) {
         // SAFETY: the owner drops this after every child handle was closed, on a thread of its

@@ -47,7 +47,7 @@ static REGISTRATIONS: Mutex<Registrations> = Mutex::new(Registrations {
     ending: false,
 });
 
-/// The process that the handlers belong to; 0: there are none.
+/// The process that the handler belongs to; 0: there is none.
 static OWNER: AtomicU32 = AtomicU32::new(0);
 
 /// The handles of connections that are open in the library, by their addresses.
@@ -78,14 +78,13 @@ pub(super) fn opened(registration: RawHandle) {
     AT_EXIT.call_once(|| {
         OWNER.store(std::process::id(), Ordering::Release);
         // SAFETY: a plain function that does not unwind. Handlers run in reverse order, before
-        // the destructors of the executable, which were there first (atexit(3)). If it cannot be
-        // registered, there is no guard and nothing else changes.
-        let _ = unsafe { libc::atexit(end_all) };
+        // the destructors of the executable, which were there first (atexit(3), on_exit(3)). If it
+        // cannot be registered, there is no guard and nothing else changes.
         #[cfg(target_env = "gnu")]
-        {
-            // SAFETY: as above; it is registered last and so it runs first (on_exit(3)).
-            let _ = unsafe { on_exit(end_fork, std::ptr::null_mut()) };
-        }
+        let _ = unsafe { on_exit(at_exit_with, std::ptr::null_mut()) };
+        // SAFETY: as above.
+        #[cfg(not(target_env = "gnu"))]
+        let _ = unsafe { libc::atexit(at_exit) };
     });
     registrations().open.push(registration);
 }
@@ -105,14 +104,25 @@ unsafe extern "C" {
 }
 
 #[cfg(target_env = "gnu")]
-extern "C" fn end_fork(status: c_int, _: *mut std::ffi::c_void) {
-    if is_fork() {
+extern "C" fn at_exit_with(status: c_int, _: *mut std::ffi::c_void) {
+    // What is left when the time is over would make the destructor abort, or wait for ever.
+    if is_fork() || end_within(EXIT_TIME_MAX).is_none() {
         leave_library(status);
     }
 }
 
-/// Ends a forked process without the destructor of the library. Takes no lock of ours: a thread that
-/// is not there may have held it.
+/// Where no handler is told the status.
+#[cfg(not(target_env = "gnu"))]
+extern "C" fn at_exit() {
+    if is_fork() {
+        leave_library(libc::EXIT_FAILURE);
+    }
+    // What is left when the time is over meets the destructor.
+    let _ = end_within(EXIT_TIME_MAX);
+}
+
+/// Ends the process without the destructor of the library. Takes no lock of ours: in a forked process
+/// a thread that is not there may have held it.
 fn leave_library(status: c_int) -> ! {
     // SAFETY: what is buffered is written, as any exit does (fflush(3)); the C library has its own
     // locks in order after a fork.
@@ -140,6 +150,13 @@ pub(super) fn closing(registration: RawHandle) -> bool {
     registrations.open.swap_remove(at);
     registrations.closing += 1;
     true
+}
+
+/// A registration that was about to be closed is not: the exit closes it.
+pub(super) fn left_open(registration: RawHandle) {
+    let mut registrations = registrations();
+    registrations.closing -= 1;
+    registrations.open.push(registration);
 }
 
 /// A registration is closed.
@@ -174,17 +191,9 @@ impl Drop for ExitWaits {
     }
 }
 
-extern "C" fn end_all() {
-    if is_fork() {
-        // Only where no handler is told the status.
-        leave_library(libc::EXIT_FAILURE);
-    }
-    // What is left when the time is over meets the destructor.
-    let _ = end_within(Instant::now() + EXIT_TIME_MAX);
-}
-
-/// Ends everything; `None` when the time is over.
-fn end_within(deadline: Instant) -> Option<()> {
+/// Ends everything; `None` when the time is over, or there is no thread to close with.
+fn end_within(limit: Duration) -> Option<()> {
+    let deadline = Instant::now() + limit;
     let mut registrations = registrations();
     registrations.ending = true;
     while registrations.calls > 0 {
