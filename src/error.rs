@@ -105,6 +105,20 @@ pub enum ListenError {
         #[source]
         source: LibraryError,
     },
+    /// The system has no thread for this process.
+    #[error("cannot listen on {address}: no thread could be started to {action}")]
+    NoThread {
+        /// The address.
+        address: SocketAddr,
+        /// What for.
+        action: &'static str,
+        /// What the system said.
+        #[source]
+        source: Arc<std::io::Error>,
+    },
+    /// What binds the address failed by a defect of this crate; please report it.
+    #[error("cannot listen: what binds the address failed (look at the log, and report it)")]
+    Internal,
     /// The node was stopped.
     #[error("cannot listen: the node is stopped")]
     Stopped,
@@ -115,7 +129,9 @@ impl ListenError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::InUse { .. } | Self::Library { .. } => ErrorKind::Retry,
+            Self::InUse { .. } | Self::Library { .. } | Self::NoThread { .. } | Self::Internal => {
+                ErrorKind::Retry
+            }
             Self::Address { .. }
             | Self::Config { .. }
             | Self::Credential { .. }

@@ -8,6 +8,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use common::process::without_threads;
 use common::relay::Relay;
 use common::{
     LIMIT, Pair, certificates, connected, friends, loopback, node, node_with, stranger, within,
@@ -586,6 +587,59 @@ async fn an_address_of_another_machine_cannot_be_listened_on() {
     assert_eq!(address, foreign);
     assert!(!problem.is_empty());
     end([node]).await;
+}
+
+/// A caller is told what is missing and what for, and may try again.
+fn assert_no_thread(error: &(dyn std::error::Error + 'static), kind: ErrorKind) {
+    let text = error.to_string();
+    assert!(text.contains("no thread could be started to load the credential"), "{text}");
+    assert!(error.source().is_some_and(|cause| !cause.to_string().is_empty()), "{text}");
+    assert_eq!(kind, ErrorKind::Retry);
+}
+
+#[test]
+fn where_no_thread_can_be_started_dials_and_listeners_fail_with_words_and_the_process_ends() {
+    let test =
+        "where_no_thread_can_be_started_dials_and_listeners_fail_with_words_and_the_process_ends";
+    without_threads(test, async {
+        let node = node(stranger()).await;
+        std::thread::Builder::new().spawn(|| ()).expect_err("there are none");
+        let listening = within("listening", node.listen(loopback())).await;
+        let error = listening.expect_err("there is no thread");
+        assert_no_thread(&error, error.kind());
+        let silent = UdpSocket::bind(loopback()).expect("a socket");
+        let target = Target::from(silent.local_addr().expect("it is bound"));
+        let dialled = within("a dial", node.connect(target.clone().redial(Redial::Never))).await;
+        let error = dialled.expect_err("there is no thread");
+        assert_no_thread(&error, error.kind());
+        // One that is kept waits for a thread, and tells.
+        let mut events = node.subscribe();
+        let dialled = node.connect(target.clone().redial(Redial::Always));
+        let told = async {
+            loop {
+                match events.next().await {
+                    Some(NodeEvent::DialFailed { error, retry_in: Some(_), .. }) => return error,
+                    Some(_) => {}
+                    None => panic!("the node ended"),
+                }
+            }
+        };
+        tokio::select! {
+            dialled = dialled => panic!("{dialled:?}"),
+            error = within("it is told", told) => assert_no_thread(&error, error.kind()),
+        }
+        let transport = MsQuicTransport::new();
+        let dialled = within("a dial", transport.connect(loopback_port_9(), &["test"], stranger()));
+        let error = dialled.await.map(drop).expect_err("there is no thread");
+        assert_no_thread(&error, error.kind());
+        // The registration cannot be closed either: it says so, and nothing waits for ever.
+        let closed = within("the end", node.close(LIMIT)).await;
+        assert!(matches!(closed, Err(moorline::NodeError::StillOpen { .. })), "{closed:?}");
+    });
+}
+
+fn loopback_port_9() -> SocketAddr {
+    ([127, 0, 0, 1], 9).into()
 }
 
 // ---- after the end -----------------------------------------------------------------------------

@@ -4,7 +4,7 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::process::in_its_own_process;
+use common::process::{in_its_own_process, time_of_an_exit};
 use common::{
     LIMIT, Pair, cancelled_after, connected, friends, loopback, node, stranger, until, within,
     within_limit,
@@ -492,6 +492,24 @@ fn a_process_that_exits_with_open_connections_does_not_hang_or_abort() {
         println!("running 1 test");
         std::process::exit(0);
     });
+}
+
+/// A node that listens and one that dialled it, so that configurations of both roles are kept.
+async fn listening_and_dialled() -> (Node, Node) {
+    let Pair { server, client, at_server, at_client, .. } = Pair::new().await;
+    within("the close", at_client.close(CloseCode::NORMAL)).await;
+    within("the close", at_server.closed()).await;
+    (server, client)
+}
+
+#[test]
+fn a_process_that_exits_beside_a_listening_node_ends_before_the_limit_of_the_exit() {
+    let test = "a_process_that_exits_beside_a_listening_node_ends_before_the_limit_of_the_exit";
+    // The limit is a second. A machine that is busy may delay one end, but not each of them.
+    let ends: Vec<Duration> =
+        (0..3).map(|_| time_of_an_exit(test, listening_and_dialled())).collect();
+    eprintln!("{ends:?}");
+    assert!(ends.iter().any(|took| *took < Duration::from_millis(800)), "{ends:?}");
 }
 
 /// A node that dials a peer that never answers, on a runtime that is given up.

@@ -22,7 +22,7 @@ use tracing::{Instrument, debug, info};
 use super::establish::establish;
 use super::events::NodeEvent;
 use super::refusal_log::RefusalLog;
-use super::{NodeShared, OwnedTask, finish};
+use super::{NodeShared, OwnedTask, Unfinished, finish};
 use crate::error::{AcceptError, ListenError};
 use crate::transport::{MsQuicListener, MsQuicNetConnection};
 
@@ -76,10 +76,12 @@ impl Actor for ListenerActor {
         let (shared, address) = (Arc::clone(&arguments.shared), arguments.address);
         let owner = myself.clone();
         let task = OwnedTask::spawn(async move {
+            let unfinished = failed(owner.clone());
             let credential = shared.config.credential.clone();
             let bound =
                 shared.transport.create_listener(address, &shared.alpns(), credential).await;
             drop(owner.cast(ListenerMessage::Bound(bound.map(Arc::new))));
+            unfinished.done();
         });
         let refusals = RefusalLog::default();
         Ok(State { arguments, myself, listener: None, _task: task, accepting: None, refusals })
@@ -158,16 +160,25 @@ impl Drop for State {
     }
 }
 
+/// Tells the listener's actor that its task failed: a caller waits for the address, and peers for an
+/// answer.
+fn failed(owner: ActorRef<ListenerMessage>) -> Unfinished<impl FnOnce()> {
+    Unfinished::then(move || {
+        drop(owner.cast(ListenerMessage::Bound(Err(ListenError::Internal))));
+    })
+}
+
 /// Accepts until the listener stops; handshakes end with the task.
 fn accept(listener: Arc<MsQuicListener>, owner: ActorRef<ListenerMessage>) -> OwnedTask {
     OwnedTask::spawn(async move {
+        let unfinished = failed(owner.clone());
         let mut handshakes = JoinSet::new();
         loop {
             let request = tokio::select! {
                 request = listener.accept() => request,
                 Some(_) = handshakes.join_next() => continue,
             };
-            let Ok(request) = request else { return };
+            let Ok(request) = request else { return unfinished.done() };
             let owner = owner.clone();
             handshakes.spawn(async move {
                 let remote = request.remote_addr();

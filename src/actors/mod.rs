@@ -147,6 +147,29 @@ impl Drop for OwnedTask {
     }
 }
 
+/// Does something if a task ends in another way than it should: by a panic, or with its runtime. Somebody
+/// may wait for what it was to say.
+pub(crate) struct Unfinished<F: FnOnce()>(Option<F>);
+
+impl<F: FnOnce()> Unfinished<F> {
+    pub(crate) fn then(tell: F) -> Self {
+        Self(Some(tell))
+    }
+
+    /// The task has said what it was to say.
+    pub(crate) fn done(mut self) {
+        self.0 = None;
+    }
+}
+
+impl<F: FnOnce()> Drop for Unfinished<F> {
+    fn drop(&mut self) {
+        if let Some(tell) = self.0.take() {
+            tell();
+        }
+    }
+}
+
 /// Answers a caller who may have given up.
 fn answer<T>(reply: RpcReplyPort<T>, value: T) {
     drop(reply.send(value));

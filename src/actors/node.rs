@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorCell, ActorRef};
 
@@ -243,17 +243,18 @@ impl Node {
         let clones = Arc::downgrade(&self.inner);
         drop(self);
         let Ok(mut closed) = closed else { return result };
-        let mut closed = std::pin::pin!(closed.wait_for(|closed| *closed));
-        if tokio::time::timeout(CLONES_GONE_MAX, &mut closed).await.is_ok() {
-            return result;
-        }
-        if clones.strong_count() > 0 {
-            return result.and(Err(NodeError::CloneLeft));
-        }
-        let after = REGISTRATION_CLOSE_MAX;
-        match tokio::time::timeout(after - CLONES_GONE_MAX, closed).await {
-            Ok(_) => result,
-            Err(_) => result.and(Err(NodeError::StillOpen { after })),
+        let began = Instant::now();
+        // Whether it is closed, or nobody closes it any more.
+        let closed = async move { closed.wait_for(|closed| *closed).await.is_ok() };
+        let mut closed = std::pin::pin!(closed);
+        let told = match tokio::time::timeout(CLONES_GONE_MAX, &mut closed).await {
+            Err(_) if clones.strong_count() > 0 => return result.and(Err(NodeError::CloneLeft)),
+            Err(_) => tokio::time::timeout(REGISTRATION_CLOSE_MAX - CLONES_GONE_MAX, closed).await,
+            told => told,
+        };
+        match told {
+            Ok(true) => result,
+            Ok(false) | Err(_) => result.and(Err(NodeError::StillOpen { after: began.elapsed() })),
         }
     }
 

@@ -10,9 +10,9 @@ use bytes::Bytes;
 use ractor::RpcReplyPort;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::answer;
 use super::credit::Credit;
 use super::waiting::{Waiter, Waiting};
+use super::{Unfinished, answer};
 use crate::error::{Outcome, SendError};
 use crate::transport::Lane;
 use crate::transport::core::ConnectionCore;
@@ -106,6 +106,12 @@ impl Queue {
 }
 
 async fn serve(queue: Arc<Queue>, core: Arc<ConnectionCore>, lane: Lane) {
+    let left = Arc::clone(&queue);
+    // Their ports are dropped, which tells them, and the next one is served.
+    let unfinished = Unfinished::then(move || {
+        let waiting = std::mem::take(&mut *left.lock());
+        drop(waiting);
+    });
     let limit = core.limits().stream_op_timeout;
     while let Some(Request { frames, length, reply, deadline }) = queue.next() {
         let reserved = timeout_at(deadline, Credit::reserve(&core, lane, frames, length));
@@ -118,6 +124,7 @@ async fn serve(queue: Arc<Queue>, core: Arc<ConnectionCore>, lane: Lane) {
             () = is_gone(&reply) => {}
         }
     }
+    unfinished.done();
 }
 
 async fn is_gone(reply: &Reply) {

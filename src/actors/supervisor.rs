@@ -33,7 +33,7 @@ use super::message::supervisor::{Event, Internal, SupervisorMessage};
 use super::target::{Redial, Target};
 use super::waiting::Waiting;
 
-use drain::{CUT_TIME_MAX, drain};
+use drain::drain;
 
 use super::{DRAINED, NodeShared, OwnedTask, answer, finish};
 use crate::error::{CloseCode, ConnectError, ListenError};
@@ -444,14 +444,7 @@ impl State {
                 handle.core().cut(CloseCode::GOING_AWAY);
             }
         }
-        let (shared, myself) = (Arc::clone(&self.shared), self.myself.clone());
-        let wait = OwnedTask::spawn(async move {
-            let cut = drain(&shared, grace).await;
-            // Those who asked the connections something are answered before the end kills them.
-            myself.drain_children_and_wait(Some(CUT_TIME_MAX)).await;
-            let event = Event::Drained { cut };
-            drop(myself.cast(SupervisorMessage::Internal(Internal(event))));
-        });
+        let wait = drain(Arc::clone(&self.shared), grace, self.myself.clone());
         self.draining = Some((reply, wait));
     }
 

@@ -70,6 +70,17 @@ pub enum ConnectError {
         #[source]
         source: LibraryError,
     },
+    /// The system has no thread for this process.
+    #[error("cannot connect to {remote}: no thread could be started to {action}")]
+    NoThread {
+        /// What was to be dialled.
+        remote: String,
+        /// What for.
+        action: &'static str,
+        /// What the system said.
+        #[source]
+        source: Arc<std::io::Error>,
+    },
     /// This process was not ready in time: the peer was not asked yet.
     #[error("cannot connect to {remote}: {doing} took longer than {after:?}")]
     Overdue {
@@ -218,6 +229,7 @@ impl ConnectError {
             }
             Self::Resolve { .. }
             | Self::Library { .. }
+            | Self::NoThread { .. }
             | Self::Overdue { .. }
             | Self::AlpnMismatch { .. }
             | Self::Unreachable { .. }

@@ -16,10 +16,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use tokio::task::spawn_blocking;
 use tokio::time::{sleep_until, timeout_at};
 use tracing::debug;
 
+use super::blocking::{self, NotRun};
 use super::connection::MsQuicNetConnection;
 use super::core::{ConnectionCore, Direction};
 use super::dial_port::Place;
@@ -135,6 +135,7 @@ impl Dial {
                     ConnectError::Credential { remote: remote(), source: Arc::new(source) }
                 }
                 ConfigurationError::Library { action, source } => library(action, source),
+                ConfigurationError::NotRun(why) => not_run(remote(), "load the credential", why),
             })?;
         Ok((registration, configuration))
     }
@@ -267,8 +268,8 @@ impl Ready {
                 let (registration, core) =
                     (Arc::clone(&self.registration), Arc::clone(handshake.core()));
                 // It waits for a worker of the library.
-                let opened = spawn_blocking(move || open(&registration, &core, place));
-                opened.await.unwrap_or(Err(LibraryError { status: ffi::status::ABORTED }))
+                let opened = blocking::run(move || open(&registration, &core, place)).await;
+                opened.map_err(|why| not_run(peer.to_string(), "open a connection", why))?
             }
         };
         opened.map_err(library("open a connection"))?;
@@ -278,6 +279,13 @@ impl Ready {
             .start(&self.configuration, peer)
             .map_err(library("start a connection"))?;
         Ok(handshake)
+    }
+}
+
+fn not_run(remote: String, action: &'static str, why: NotRun) -> ConnectError {
+    match why {
+        NotRun::NoThread(source) => ConnectError::NoThread { remote, action, source },
+        NotRun::Panicked => ConnectError::Internal,
     }
 }
 

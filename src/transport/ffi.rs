@@ -22,6 +22,7 @@ mod environment;
 mod execution;
 mod exit_guard;
 mod listener;
+mod listeners;
 mod settings;
 mod socket_filter;
 mod stream;
@@ -40,6 +41,7 @@ pub use environment::{skip_system_certificates, unskip_system_certificates};
 pub(crate) use execution::poll_when_idle;
 pub use exit_guard::exit_at_once;
 pub(super) use listener::{ListenerCallbacks, ListenerSlot, NewConnection};
+use listeners::listeners;
 pub(super) use settings::QuicSettings;
 pub(super) use socket_filter::{drop_empty_datagrams, has_socket};
 pub(super) use stream::{
@@ -219,7 +221,7 @@ impl Registration {
             q::QUIC_CONNECTION_SHUTDOWN_FLAGS_QUIC_CONNECTION_SHUTDOWN_FLAG_NONE
         };
         let _opened = self.opening.write().unwrap_or_else(PoisonError::into_inner);
-        let _alone = listener::listeners();
+        let _alone = listeners();
         // SAFETY: the handle is open while `self` lives; the call only queues work.
         unsafe {
             call!(RegistrationShutdown)(self.handle.as_ptr(), flags, code);
@@ -235,6 +237,14 @@ impl Registration {
     /// if the process is at its exit, which closes it.
     pub(super) fn begin_close(self) -> Option<ClosingRegistration> {
         exit_guard::closing(self.handle).then(|| ClosingRegistration(self.handle))
+    }
+}
+
+impl ClosingRegistration {
+    /// Nobody can close it now.
+    pub(super) fn leave_to_the_exit(self) {
+        exit_guard::left_open(self.0);
+        std::mem::forget(self);
     }
 }
 
@@ -272,6 +282,8 @@ impl Configuration {
         alpns: &[String],
         settings: &QuicSettings,
     ) -> Result<Self, LibraryError> {
+        let aborted = LibraryError { status: status::ABORTED };
+        let _exit_waits = exit_guard::begin().ok_or(aborted)?;
         let mut handle: HQUIC = std::ptr::null_mut();
         let status = with_buffers(alpns, |buffers, count| {
             // SAFETY: names and settings outlive the call, which copies them (ConfigurationOpen).
@@ -288,7 +300,9 @@ impl Configuration {
             }
         });
         check(status)?;
-        RawHandle::new(handle).map(Self).ok_or(CLOSED)
+        let handle = RawHandle::new(handle).ok_or(CLOSED)?;
+        exit_guard::configuration_opened(handle);
+        Ok(Self(handle))
     }
 
     /// Loads the own certificate and asks for the peer's in the certificate event, where this
@@ -338,6 +352,9 @@ impl Configuration {
 impl Drop for Configuration {
     fn drop(&mut self) {
         let _exit_waits = exit_guard::begin_anyway();
+        if !exit_guard::configuration_closing(self.0) {
+            return;
+        }
         // SAFETY: closed once; connections that use it hold references of their own
         // (ConfigurationClose).
         unsafe { call!(ConfigurationClose)(self.0.as_ptr()) }

@@ -16,6 +16,7 @@
 //! └── stream.rs, stream_pool.rs   streams of MsQuic, and framing over them
 //! callback.rs, refusal.rs          the guard around callbacks; who refused whom
 //! dial_port.rs                     local ports that dialled connections share
+//! blocking.rs                      calls that block, on threads of their own
 //! bounds.rs, memory.rs             what all connections may hold together, and what that comes to
 //! internals.rs                     parts of it without MsQuic, for benches/
 //! ffi.rs, ffi/                     all `unsafe`
@@ -24,6 +25,7 @@
 //! Invariants: a child owns a share of its parent (stream → connection → registration); user code
 //! only asks for a shutdown; each handle is closed in its own last callback.
 
+mod blocking;
 mod bounds;
 mod callback;
 mod connection;
@@ -70,6 +72,7 @@ pub use stream_pool::{
 };
 pub use traits::{NetConnection, NetIncomingRequest, NetListener, NetTransport};
 
+use blocking::NotRun;
 use bounds::Bounds;
 use dial::Dial;
 use dial_port::DialPorts;
@@ -131,7 +134,9 @@ struct Inner {
     // Before the registration: configurations are closed first.
     factory: Arc<ConfigFactory>,
     dial_ports: Arc<DialPorts>,
-    registration: OnceLock<Result<Arc<RegistrationWrapper>, LibraryError>>,
+    registration: OnceLock<Arc<RegistrationWrapper>>,
+    /// Held while it is opened.
+    opening: Mutex<()>,
 }
 
 impl MsQuicTransport {
@@ -162,9 +167,19 @@ impl MsQuicTransport {
     ///
     /// # Errors
     ///
-    /// [`LibraryError`] if MsQuic cannot open one, from then on.
+    /// [`LibraryError`] if MsQuic cannot open one, for example without threads for its workers. The
+    /// next call tries again.
     pub fn registration(&self) -> Result<Arc<RegistrationWrapper>, LibraryError> {
-        self.inner.registration.get_or_init(RegistrationWrapper::open).clone()
+        let Inner { registration, opening, .. } = &*self.inner;
+        if let Some(open) = registration.get() {
+            return Ok(Arc::clone(open));
+        }
+        let _alone = lock(opening);
+        if let Some(open) = registration.get() {
+            return Ok(Arc::clone(open));
+        }
+        let opened = RegistrationWrapper::open()?;
+        Ok(Arc::clone(registration.get_or_init(|| opened)))
     }
 
     /// Listens on `address` (port 0: any free one) for peers that speak one of `alpns` and that
@@ -201,6 +216,11 @@ impl MsQuicTransport {
                 ConfigurationError::Library { action, source } => {
                     listen_error(address, action, source)
                 }
+                ConfigurationError::NotRun(NotRun::NoThread(source)) => {
+                    let action = "load the credential";
+                    ListenError::NoThread { address, action, source }
+                }
+                ConfigurationError::NotRun(NotRun::Panicked) => ListenError::Internal,
             })?;
         let bounds = &self.inner.bounds;
         MsQuicListener::start(&registration, address, &alpns, &configuration, &credential, bounds)

@@ -88,14 +88,20 @@ impl Drop for RegistrationWrapper {
         let Some(registration) = self.registration.take() else { return };
         let closed = self.closed.clone();
         let Some(closing) = registration.begin_close() else { return };
+        // Not owned by the thread: one that does not start would close it here, perhaps in a callback.
+        let closing = Arc::new(Mutex::new(Some(closing)));
+        let to_close = Arc::clone(&closing);
         let close = move || {
-            drop(closing);
+            drop(lock(&to_close).take());
             debug!("registration closed");
             closed.send_replace(true);
         };
         let closer = std::thread::Builder::new().name("moorline-close".to_owned());
         if let Err(cause) = closer.spawn(close) {
             error!(%cause, "no thread to close the registration with; it stays until exit");
+            if let Some(closing) = lock(&closing).take() {
+                closing.leave_to_the_exit();
+            }
         }
     }
 }

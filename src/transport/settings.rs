@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
+use super::blocking::{self, NotRun};
 use super::bounds::Windows;
 use super::ffi::{self, Role};
 use super::lock;
@@ -37,6 +38,7 @@ struct Key {
 pub(super) enum ConfigurationError {
     Credential(CredentialError),
     Library { action: &'static str, source: LibraryError },
+    NotRun(NotRun),
 }
 
 impl ConfigFactory {
@@ -60,7 +62,7 @@ impl ConfigFactory {
         let (this, registration) = (Arc::clone(self), Arc::clone(registration));
         let (credential, limits) = (credential.clone(), Arc::clone(limits));
         // Keys are derived and parsed in there: too long for a runtime's thread.
-        let loaded = tokio::task::spawn_blocking(move || {
+        let loaded = blocking::run(move || {
             let mut kept = lock(&this.kept);
             // Under the lock: two dials that start together load the credential once.
             if let Some(found) = kept.find(&key) {
@@ -69,11 +71,7 @@ impl ConfigFactory {
             let opened = open(&registration, role, &key.alpns, &credential, &limits)?;
             Ok(kept.keep(key, Arc::new(opened)))
         });
-        let stopped = |_| ConfigurationError::Library {
-            action: "load the credential",
-            source: LibraryError { status: ffi::status::ABORTED },
-        };
-        loaded.await.map_err(stopped)?
+        loaded.await.map_err(ConfigurationError::NotRun)?
     }
 }
 

@@ -1,21 +1,45 @@
 //! The last steps of an orderly end: connections close, and MsQuic lets go of every handle.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use ractor::ActorRef;
 use tracing::warn;
 
-use crate::actors::NodeShared;
+use crate::actors::message::supervisor::{Event, Internal, SupervisorMessage};
+use crate::actors::{NodeShared, OwnedTask, Unfinished};
 use crate::error::CloseCode;
 
 /// How long peers may take to acknowledge the close of their connections.
 const PEERS_TOLD_MAX: Duration = Duration::from_millis(500);
 
 /// How long the transport may take to end what is cut without telling anybody.
-pub(super) const CUT_TIME_MAX: Duration = Duration::from_secs(2);
+const CUT_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// Waits for the orderly end of all connections, and tells the supervisor.
+pub(super) fn drain(
+    shared: Arc<NodeShared>,
+    grace: Duration,
+    supervisor: ActorRef<SupervisorMessage>,
+) -> OwnedTask {
+    OwnedTask::spawn(async move {
+        let (left, owner) = (Arc::clone(&shared), supervisor.clone());
+        let unfinished = Unfinished::then(move || tell(&owner, left.registry.len()));
+        let cut = end_all(&shared, grace).await;
+        // Those who asked the connections something are answered before the end kills them.
+        supervisor.drain_children_and_wait(Some(CUT_TIME_MAX)).await;
+        tell(&supervisor, cut);
+        unfinished.done();
+    })
+}
+
+fn tell(supervisor: &ActorRef<SupervisorMessage>, cut: usize) {
+    drop(supervisor.cast(SupervisorMessage::Internal(Internal(Event::Drained { cut }))));
+}
 
 /// Waits until the connections have ended, cutting what is left after `grace`, and then until
 /// MsQuic has no handle left; returns how many connections were cut.
-pub(super) async fn drain(shared: &NodeShared, grace: Duration) -> usize {
+async fn end_all(shared: &NodeShared, grace: Duration) -> usize {
     let Ok(registration) = shared.transport.registration() else { return 0 };
     let ended = async {
         loop {

@@ -111,6 +111,9 @@ impl ConnectionSlot {
         };
         let family = if remote.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
         let started = CString::new(host).map_err(|_| invalid).and_then(|host| {
+            // An exit closes the configuration.
+            let aborted = LibraryError { status: status::ABORTED };
+            let _exit_waits = exit_guard::begin().ok_or(aborted)?;
             let started = self.0.with(|handle| {
                 // SAFETY: name and configuration outlive the call, which copies the one and
                 // references the other (ConnectionStart).
@@ -232,6 +235,9 @@ impl ConnectionSlot {
             );
         }
         windows.map_or(Ok(()), |windows| set_windows(handle.as_ptr(), windows))?;
+        // An exit closes the configuration.
+        let aborted = LibraryError { status: status::ABORTED };
+        let _exit_waits = exit_guard::begin().ok_or(aborted)?;
         // SAFETY: the handle is this event's connection; the library references the configuration.
         check(unsafe { call!(ConnectionSetConfiguration)(handle.as_ptr(), configuration.as_ptr()) })
     }

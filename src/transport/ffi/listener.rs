@@ -2,26 +2,16 @@
 
 use std::ffi::c_void;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
 use msquic::ffi::{HQUIC, QUIC_LISTENER_EVENT, QUIC_NEW_CONNECTION_INFO, QUIC_STATUS};
 
 use super::{
     Configuration, ConnectionCallbacks, ConnectionSlot, LibraryError, RawHandle, Registration,
-    STATUS_SUCCESS, Slot, call, check, exit_guard, socket_addr, status, with_buffers,
+    STATUS_SUCCESS, Slot, call, check, exit_guard, listeners, socket_addr, status, with_buffers,
 };
 use crate::transport::bounds::Windows;
 use crate::transport::callback::guard;
-use crate::transport::lock;
-
-static LISTENERS: Mutex<()> = Mutex::new(());
-
-/// While this is held, nobody else opens, stops or closes a listener: a shutdown of their
-/// registration does that as well, and the library looks after none of it. Not to be waited for in
-/// a callback.
-pub(super) fn listeners() -> MutexGuard<'static, ()> {
-    lock(&LISTENERS)
-}
 
 /// What a listener is told, on any worker of its registration.
 pub(in crate::transport) trait ListenerCallbacks:
