@@ -97,6 +97,7 @@ mod config;
 mod error;
 mod frame;
 mod identity;
+mod lock;
 mod registry;
 mod restart;
 mod transport;

@@ -5,13 +5,14 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use ractor::{ActorId, ActorRef};
 
-use super::connector::ConnectorMessage;
 use super::handle::ConnectionHandle;
+use super::message::connector::ConnectorMessage;
 use crate::identity::CertHash;
+use crate::lock::lock;
 
 /// See the module. As many entries as there are connectors that know their peer.
 #[derive(Debug, Default)]
@@ -42,6 +43,6 @@ impl Arrivals {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<CertHash, Vec<ActorRef<ConnectorMessage>>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }

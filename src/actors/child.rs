@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use ractor::{ActorId, ActorRef};
 
-use super::OwnedTask;
 use super::callers::Caller;
-use super::connector::{self, ConnectorMessage};
+use super::connector;
 use super::listener::ListenerMessage;
+use super::message::connector::ConnectorMessage;
 use super::target::{Redial, Target};
+use super::tasks::OwnedTask;
 use super::waiting::Waiting;
 use crate::restart::RestartState;
 use crate::transport::MsQuicListener;

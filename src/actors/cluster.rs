@@ -7,7 +7,7 @@
 #[cfg(feature = "cluster")]
 const _: () = {
     impl ractor::Message for super::message::connection::ConnectionMessage {}
-    impl ractor::Message for super::connector::ConnectorMessage {}
+    impl ractor::Message for super::message::connector::ConnectorMessage {}
     impl ractor::Message for super::events::EventBatch {}
     impl ractor::Message for super::frame_batch::FrameBatch {}
     impl ractor::Message for super::listener::ListenerMessage {}

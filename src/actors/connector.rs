@@ -10,7 +10,7 @@
 //! next one; a result or timer of an earlier generation changes nothing; a connection that nobody
 //! took and that is not kept is closed.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
@@ -20,43 +20,20 @@ use super::callers::Caller;
 use super::establish::establish;
 use super::events::NodeEvent;
 use super::handle::ConnectionHandle;
+use super::message::connector::ConnectorMessage;
 use super::message::supervisor::SupervisorMessage;
 use super::redial::{Answer, Effect, End, Input, Machine, Outlook};
+use super::shared::NodeShared;
 use super::target::{Redial, Target};
+use super::tasks::{OwnedTask, finish};
 use super::waiting::Waiting;
-use super::{NodeShared, OwnedTask, finish};
 use crate::error::{CloseCode, CloseReason, ConnectError};
 use crate::identity::CertHash;
+use crate::lock::lock;
 use crate::transport::{Direction, MsQuicNetConnection};
 
 /// The connection of a target, shared by all generations of its connector.
 pub(crate) type Current = Arc<Mutex<Option<ConnectionHandle>>>;
-
-/// What a connector tells itself, or is told by the supervisor.
-#[derive(Debug)]
-pub(crate) enum ConnectorMessage {
-    /// Tell the connection, now or when it stands.
-    Connect(Caller),
-    /// A caller has gone: perhaps nobody waits any more.
-    CallerGone,
-    Dialled {
-        generation: u64,
-        result: Result<MsQuicNetConnection, ConnectError>,
-    },
-    Over {
-        epoch: u64,
-        reason: CloseReason,
-    },
-    /// The wait is over.
-    Due {
-        generation: u64,
-    },
-    /// The peer has come by itself.
-    Arrived(ConnectionHandle),
-    Stop,
-    #[cfg(test)]
-    Panic,
-}
 
 pub(crate) struct Arguments {
     pub(crate) shared: Arc<NodeShared>,
@@ -421,8 +398,4 @@ fn watch(handle: &ConnectionHandle, owner: &ActorRef<ConnectorMessage>) {
         // A connector that is gone does not dial again.
         drop(owner.cast(ConnectorMessage::Over { epoch, reason: reason.clone() }));
     }));
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

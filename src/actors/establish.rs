@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use ractor::{Actor, ActorCell};
 
-use super::NodeShared;
 use super::connection::{Arguments, ConnectionActor};
 use super::handle::{ConnectionHandle, Ends};
+use super::shared::NodeShared;
 use crate::error::CloseCode;
 use crate::transport::{Direction, MsQuicNetConnection};
 

@@ -8,7 +8,6 @@ use tokio::sync::{broadcast, oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::NodeShared;
 use super::handle::ConnectionHandle;
 use super::target::Target;
 use crate::error::{AcceptError, CloseReason, ConnectError};
@@ -96,13 +95,12 @@ pub struct Events {
 }
 
 impl Events {
-    pub(super) fn new(shared: &NodeShared) -> Self {
-        Self {
-            receiver: shared.telling.subscribe(),
-            stopped: shared.stopped.subscribe(),
-            open: shared.telling.open(),
-            end: None,
-        }
+    pub(super) fn new(
+        receiver: broadcast::Receiver<NodeEvent>,
+        stopped: watch::Receiver<bool>,
+        open: watch::Receiver<usize>,
+    ) -> Self {
+        Self { receiver, stopped, open, end: None }
     }
 
     /// The next event; `None` once the node has stopped and everything was told.
@@ -215,12 +213,8 @@ const SUBSCRIBERS_MAX: usize = 64;
 pub(super) struct Subscribers(Vec<(ActorCell, AbortHandle)>);
 
 impl Subscribers {
-    /// Gives `subscriber` the events from here on; `false` if as many are subscribed as may.
-    pub(super) fn add(
-        &mut self,
-        shared: &NodeShared,
-        subscriber: DerivedActorRef<EventBatch>,
-    ) -> bool {
+    /// Gives `events` to `subscriber`; `false` if as many are subscribed as may.
+    pub(super) fn add(&mut self, events: Events, subscriber: DerivedActorRef<EventBatch>) -> bool {
         if self.0.len() >= SUBSCRIBERS_MAX {
             self.forget_the_gone();
         }
@@ -228,7 +222,7 @@ impl Subscribers {
             return false;
         }
         let cell = subscriber.get_cell();
-        self.0.push((cell, pass_on(Events::new(shared), subscriber)));
+        self.0.push((cell, pass_on(events, subscriber)));
         true
     }
 

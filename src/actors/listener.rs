@@ -22,7 +22,8 @@ use tracing::{Instrument, debug, info};
 use super::establish::establish;
 use super::events::NodeEvent;
 use super::refusal_log::RefusalLog;
-use super::{NodeShared, OwnedTask, Unfinished, finish};
+use super::shared::NodeShared;
+use super::tasks::{OwnedTask, Unfinished, finish};
 use crate::error::{AcceptError, ListenError};
 use crate::transport::{MsQuicListener, MsQuicNetConnection};
 

@@ -1,4 +1,5 @@
-//! What the actors of a node can be asked by anybody.
+//! What the actors of a node can be asked.
 
 pub(crate) mod connection;
+pub(super) mod connector;
 pub(crate) mod supervisor;

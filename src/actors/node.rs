@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorCell, ActorRef};
 
-use super::NodeShared;
 use super::events::Events;
 use super::handle::ConnectionHandle;
 use super::message::supervisor::SupervisorMessage;
+use super::shared::NodeShared;
 use super::supervisor::Supervisor;
 use super::target::{Redial, Target};
 use crate::config::NodeConfig;
@@ -192,7 +192,7 @@ impl Node {
     /// The events from here on.
     #[must_use]
     pub fn subscribe(&self) -> Events {
-        Events::new(self.shared())
+        self.shared().events()
     }
 
     /// Ends the node in order: no new connections, what was accepted is sent, connections are

@@ -4,9 +4,9 @@ use std::sync::{Arc, Weak};
 
 use ractor::{ActorStatus, DerivedActorRef, RpcReplyPort};
 
-use super::answer;
 use super::frame_batch::{FrameBatch, ReceivedFrame};
 use super::handle::{ConnectionHandle, WeakHandle};
+use super::tasks::answer;
 use crate::error::RecvError;
 use crate::transport::Lane;
 use crate::transport::core::{ConnectionCore, From, IsGone, Lent, Reader, Received, Subscriber};

@@ -3,7 +3,7 @@
 //! An actor must not wait, so a task waits for the room of each lane that somebody waits for: for
 //! one caller after the other, as the lane itself would give it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,9 +11,10 @@ use ractor::RpcReplyPort;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::credit::Credit;
+use super::tasks::{Unfinished, answer};
 use super::waiting::{Waiter, Waiting};
-use super::{Unfinished, answer};
 use crate::error::{Outcome, SendError};
+use crate::lock::lock;
 use crate::transport::Lane;
 use crate::transport::core::ConnectionCore;
 
@@ -82,7 +83,7 @@ impl Reservations {
 
 impl Queue {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     fn is_served(&self) -> bool {

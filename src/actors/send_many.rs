@@ -4,14 +4,15 @@
 //! over, or from here.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use bytes::Bytes;
 use ractor::RpcReplyPort;
 
-use super::answer;
 use super::credit::Credit;
+use super::tasks::answer;
 use crate::error::{Outcome, SendError, SendManyError};
+use crate::lock::lock;
 use crate::transport::core::ConnectionCore;
 
 type Reply = RpcReplyPort<Result<(), SendManyError>>;
@@ -78,7 +79,7 @@ impl Tally {
 
     /// The outcomes of the frames from `first` on; answers if nothing is missing any more.
     fn tell(&self, first: usize, outcomes: impl ExactSizeIterator<Item = Outcome>) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = lock(&self.told);
         told.missing -= outcomes.len();
         for (place, outcome) in told.outcomes.iter_mut().skip(first).zip(outcomes) {
             *place = outcome;

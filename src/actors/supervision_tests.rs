@@ -7,11 +7,11 @@ use bytes::Bytes;
 use ractor::{ActorRef, Message};
 use tokio::net::UdpSocket;
 
-use super::connector::ConnectorMessage;
 use super::events::{Events, NodeEvent};
 use super::handle::ConnectionHandle;
 use super::listener::ListenerMessage;
 use super::message::connection::ConnectionMessage;
+use super::message::connector::ConnectorMessage;
 use super::node::Node;
 use super::target::{Redial, Target};
 use crate::config::NodeConfig;

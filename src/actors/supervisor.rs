@@ -25,17 +25,19 @@ use tracing::{Instrument, debug, error, info, warn};
 
 use super::callers::{Caller, ConnectReply};
 use super::child::{Child, Kind, Running};
-use super::connector::{self, ConnectorActor, ConnectorMessage};
+use super::connector::{self, ConnectorActor};
 use super::events::{EventBatch, NodeEvent, Subscribers};
 use super::listener::{self, ListenerActor};
 use super::message::connection::ConnectionMessage;
+use super::message::connector::ConnectorMessage;
 use super::message::supervisor::{Event, Internal, SupervisorMessage};
 use super::target::{Redial, Target};
 use super::waiting::Waiting;
 
 use drain::drain;
 
-use super::{DRAINED, NodeShared, OwnedTask, answer, finish};
+use super::shared::NodeShared;
+use super::tasks::{DRAINED, OwnedTask, answer, finish};
 use crate::error::{CloseCode, ConnectError, ListenError};
 use crate::restart::{RestartDecision, RestartState};
 use crate::transport::MsQuicListener;
@@ -205,7 +207,7 @@ impl State {
         subscriber: DerivedActorRef<EventBatch>,
         reply: Option<RpcReplyPort<bool>>,
     ) {
-        let subscribed = self.subscribers.add(&self.shared, subscriber);
+        let subscribed = self.subscribers.add(self.shared.events(), subscriber);
         if let Some(reply) = reply {
             answer(reply, subscribed);
         }

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use tokio::sync::{broadcast, watch};
 
@@ -16,6 +16,7 @@ use super::events::NodeEvent;
 use super::handle::ConnectionHandle;
 use crate::error::CloseReason;
 use crate::identity::CertHash;
+use crate::lock::lock;
 
 /// Events kept for a subscriber that lags: enough for a burst of connections.
 const EVENTS_KEPT: usize = 1024;
@@ -125,7 +126,7 @@ impl<H: Told> Telling<H> {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<CertHash, Ending<H>>> {
-        self.ending.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.ending)
     }
 }
 

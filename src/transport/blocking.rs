@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use tokio::sync::oneshot;
 
-use super::lock;
+use crate::lock::lock;
 
 /// Threads at once. A call waits for a worker of the library, for some milliseconds where it is busy,
 /// or derives and parses keys.

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use super::link::large::{Granted, LargeRoom, Ticket};
-use super::lock;
 use crate::config::Limits;
 use crate::frame::HEADER_BYTES;
+use crate::lock::lock;
 
 use tokio::sync::Semaphore;
 

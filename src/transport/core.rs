@@ -36,12 +36,12 @@ use super::link::inbound::Inbound;
 pub(crate) use super::link::inbound::{From, Lent};
 use super::link::lanes::Lane;
 use super::link::stall::Still;
-use super::lock;
 use super::registration::LiveHandle;
 use super::stream::{InStream, OutStream};
 use crate::config::Limits;
 use crate::error::{CloseCode, CloseReason};
 use crate::identity::{CertHash, KeyPrefixes, NetCredential, Refusal};
+use crate::lock::lock;
 
 /// Which end opened a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use socket2::{Domain, SockAddr, Socket, Type};
 use tracing::debug;
 
-use super::lock;
+use crate::lock::lock;
 
 /// Connections to one address that each get sockets of their own. A port that was just let go of may
 /// lose the first packets of the next connection, which are sent again a second later: where few

@@ -16,7 +16,9 @@
 
 mod admission;
 mod batch;
+mod outcome;
 mod room;
+mod state;
 mod submitting;
 #[cfg(test)]
 mod tests;
@@ -30,93 +32,17 @@ use bytes::Bytes;
 use super::bounds::Share;
 use super::ffi::SendRequest;
 use super::link::stall::Progress;
-use super::lock;
 use crate::error::{CloseReason, Outcome};
 use crate::frame::HEADER_BYTES;
+use crate::lock::lock;
+use batch::Payload;
 pub(super) use batch::Sent;
-use batch::{Batch, PIECE_BYTES_MAX, Payload};
+pub use outcome::OutcomeCounts;
+pub(crate) use outcome::{OUTCOME_BYTES, OutcomeSink, Rejected};
 pub(crate) use room::Cost;
+use room::Room;
 pub(super) use room::{Admission, LargeSending};
-use room::{Limit, Room};
-use submitting::{BYTES_PER_MICROSECOND, Submitting};
-
-/// What it costs to remember who waits for the outcome of a frame, in bytes: counted as its payload is.
-pub(crate) const OUTCOME_BYTES: usize = 128;
-
-/// How many frames met which end.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct OutcomeCounts {
-    /// Frames taken over. Once the connection is closed this is the sum of the other three.
-    pub accepted: u64,
-    /// Frames the peer's transport acknowledged.
-    pub completed: u64,
-    /// Frames that were not handed to the transport whole: the peer cannot have them.
-    pub not_sent: u64,
-    /// Frames handed to the transport whole and never acknowledged.
-    pub maybe_sent: u64,
-}
-
-impl std::ops::AddAssign for OutcomeCounts {
-    fn add_assign(&mut self, other: Self) {
-        self.accepted += other.accepted;
-        self.completed += other.completed;
-        self.not_sent += other.not_sent;
-        self.maybe_sent += other.maybe_sent;
-    }
-}
-
-/// Told once what became of a frame.
-pub(crate) type OutcomeSink = Box<dyn FnOnce(Outcome) + Send>;
-
-/// A frame that was not taken over.
-pub(crate) struct Rejected {
-    pub(crate) frame: Bytes,
-    pub(crate) reason: CloseReason,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Finish {
-    No,
-    Wanted,
-    Asked,
-    Done,
-}
-
-struct State<S> {
-    queue: VecDeque<Batch>,
-    stream: Option<S>,
-    /// Counts the streams that were kept, the present one included.
-    streams: u64,
-    /// The stream that has the beginning of a frame whose rest is at the front of the queue.
-    begun_on: Option<u64>,
-    in_flight: usize,
-    in_flight_bytes: usize,
-    /// Bytes that were accepted and not handed over.
-    queued_bytes: usize,
-    /// Bytes in flight up to which a full batch never waits.
-    enough: usize,
-    /// The same without what queues on the path add.
-    enough_at_least: usize,
-    /// The lane gives way to others: what is on its way delays them.
-    narrow: bool,
-    limit: Limit,
-    /// Admission that was taken ahead for small frames, so that most of them cost one lock.
-    pocket: usize,
-    /// Admission of finished frames, given back in larger steps so that waiting senders wake
-    /// seldom.
-    freed: usize,
-    /// What the batch was that somebody is about to hand over.
-    submitting: Option<Submitting>,
-    /// Submissions that met their end.
-    ended: u64,
-    shut: Option<CloseReason>,
-    /// What was not handed over was given up.
-    abandoned: bool,
-    finish: Finish,
-    counts: OutcomeCounts,
-    bytes_sent: u64,
-}
+use state::{BYTES_PER_MICROSECOND, Finish, State};
 
 /// See the module. `S` is what frames go out on.
 pub(crate) struct SendLane<S> {
@@ -142,33 +68,7 @@ impl<S: Clone> SendLane<S> {
     pub(super) fn new(share: Share, large: LargeSending) -> Self {
         let bytes_max = share.bytes_max();
         let (room, limit) = Room::new(share, large);
-        Self {
-            state: Mutex::new(State {
-                queue: VecDeque::new(),
-                stream: None,
-                streams: 0,
-                begun_on: None,
-                in_flight: 0,
-                in_flight_bytes: 0,
-                queued_bytes: 0,
-                enough: 0,
-                enough_at_least: 0,
-                narrow: false,
-                limit,
-                pocket: 0,
-                freed: 0,
-                submitting: None,
-                ended: 0,
-                shut: None,
-                abandoned: false,
-                finish: Finish::No,
-                counts: OutcomeCounts::default(),
-                bytes_sent: 0,
-            }),
-            room,
-            bytes_max,
-            accepted: AtomicU64::new(0),
-        }
+        Self { state: Mutex::new(State::new(limit)), room, bytes_max, accepted: AtomicU64::new(0) }
     }
 
     /// Frames taken over so far.
@@ -374,36 +274,6 @@ impl<S: Clone> SendLane<S> {
     pub(super) fn progress(&self) -> Progress {
         let state = lock(&self.state);
         Progress { busy: state.in_flight > 0, ended: state.ended }
-    }
-}
-
-impl<S> State<S> {
-    /// A payload that was copied comes back.
-    fn push(
-        &mut self,
-        frame: Payload<'_>,
-        cost: Cost,
-        sink: Option<OutcomeSink>,
-        room: &Room,
-    ) -> Option<Bytes> {
-        self.counts.accepted += 1;
-        self.queued_bytes += HEADER_BYTES + frame.len();
-        room.begin(&mut self.limit);
-        if self.queue.back().is_none_or(Batch::is_full) {
-            self.queue.push_back(Batch::default());
-        }
-        let batch = self.queue.back_mut()?;
-        if frame.body().len() <= PIECE_BYTES_MAX {
-            return batch.push(frame, cost, sink);
-        }
-        let pieces = batch.split(frame, cost, sink);
-        self.queue.extend(pieces);
-        None
-    }
-
-    /// Whether whoever made a batch is to hand it over: nobody else is at it.
-    fn wants_pump(&self) -> bool {
-        self.submitting.is_none() && self.may_submit()
     }
 }
 

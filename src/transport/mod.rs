@@ -38,6 +38,7 @@ mod handshake;
 pub mod internals;
 pub(crate) mod lane;
 mod lanes;
+mod library;
 pub(crate) mod link;
 mod listener;
 mod memory;
@@ -52,7 +53,9 @@ mod stream_pool;
 mod traits;
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use crate::lock::lock;
 
 pub use connection::MsQuicNetConnection;
 pub use core::Direction;
@@ -61,6 +64,7 @@ pub use ffi::{
     exit_at_once, msquic_is_debug_build, skip_system_certificates, unskip_system_certificates,
 };
 pub use lane::OutcomeCounts;
+pub use library::{LINKAGE, LibraryVersion};
 pub use link::lanes::{Lane, NoLane};
 pub use listener::{MsQuicListener, MsQuicNetIncomingRequest};
 pub use memory::WorstCaseMemory;
@@ -83,43 +87,6 @@ use settings::{ConfigFactory, ConfigurationError};
 use crate::config::{ConfigError, Limits, validate_alpns};
 use crate::error::{CloseReason, ConnectError, LibraryError, ListenError};
 use crate::identity::{CertHash, NetCredential};
-
-/// How MsQuic is linked: `bundled` (static, built with the crate) or `system`.
-pub const LINKAGE: &str = if cfg!(feature = "system") { "system" } else { "bundled" };
-
-/// The version of the MsQuic library in this process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct LibraryVersion([u32; 4]);
-
-impl LibraryVersion {
-    /// The first version with the fixes that matter here (SECURITY.md).
-    const FIXED: Self = Self([2, 5, 10, 0]);
-
-    /// Asks the library.
-    #[must_use]
-    pub fn linked() -> Self {
-        Self(ffi::library_version())
-    }
-
-    /// Whether it is older than 2.5.10, with known faults (SECURITY.md).
-    #[must_use]
-    pub fn is_affected(&self) -> bool {
-        *self < Self::FIXED
-    }
-}
-
-impl std::fmt::Display for LibraryVersion {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let [major, minor, patch, build] = self.0;
-        write!(f, "{major}.{minor}.{patch}.{build}")
-    }
-}
-
-/// Locks `mutex`. A panic under one of our locks leaves nothing half changed, so poisoning says
-/// nothing: the connection of a panicked callback is closed anyway.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Opens listeners and connections. Cheap to clone; the registration ends with the last clone
 /// and the last thing made by one.

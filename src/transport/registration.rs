@@ -11,9 +11,10 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tracing::{debug, error, info, warn};
 
-use super::LibraryVersion;
-use super::{ffi, lock};
+use super::ffi;
+use super::library::{LINKAGE, LibraryVersion};
 use crate::error::{CloseCode, LibraryError};
+use crate::lock::lock;
 
 /// Owns the registration; everything that has a handle owns a share of it.
 ///
@@ -143,7 +144,7 @@ fn announce_library() {
     static ANNOUNCED: OnceLock<()> = OnceLock::new();
     ANNOUNCED.get_or_init(|| {
         let version = LibraryVersion::linked();
-        info!(msquic = %version, linkage = super::LINKAGE, "library");
+        info!(msquic = %version, linkage = LINKAGE, "library");
         if version.is_affected() {
             warn!(
                 msquic = %version,

@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use tokio::sync::oneshot;
 use tracing::debug;
 
-use super::lock;
+use crate::lock::lock;
 
 /// Threads that ask the system at once. Each may be stuck for as long as a dead name server takes,
 /// and names that do not need one (of `/etc/hosts`) wait behind them.

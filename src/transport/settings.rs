@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex};
 use super::blocking::{self, NotRun};
 use super::bounds::Windows;
 use super::ffi::{self, Role};
-use super::lock;
 use super::registration::RegistrationWrapper;
 use crate::config::Limits;
 use crate::error::LibraryError;
 use crate::identity::{CredentialError, NetCredential};
+use crate::lock::lock;
 
 /// Configurations kept for reuse: loading one costs 9 to 16 ms and 829 KiB. Eight cover four
 /// credentials in both roles; the least recently used goes first.

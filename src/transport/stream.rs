@@ -13,10 +13,10 @@ use super::ffi::{self, ConnectionSlot, Received, SendRequest, StreamSlot};
 use super::lane::{SendLane, Sent};
 use super::link::inbound::{Decoded, StreamEnd, StreamId};
 use super::link::lanes::Lane;
-use super::lock;
 use super::registration::LiveHandle;
 use crate::error::{CloseCode, LibraryError, RecvError};
 use crate::frame::{FrameDecoder, Piece, Position};
+use crate::lock::lock;
 
 /// The connection, as its streams know it.
 pub(super) trait StreamOwner: Send + Sync + Sized + 'static {
@@ -76,7 +76,7 @@ impl<O: StreamOwner> OutStream<O> {
             owner: Arc::clone(owner),
             live,
         });
-        StreamSlot::open(connection, &stream, announce)?;
+        connection.open_stream(&stream, announce)?;
         Ok(stream)
     }
 

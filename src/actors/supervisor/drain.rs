@@ -7,7 +7,8 @@ use ractor::ActorRef;
 use tracing::warn;
 
 use crate::actors::message::supervisor::{Event, Internal, SupervisorMessage};
-use crate::actors::{NodeShared, OwnedTask, Unfinished};
+use crate::actors::shared::NodeShared;
+use crate::actors::tasks::{OwnedTask, Unfinished};
 use crate::error::CloseCode;
 
 /// How long peers may take to acknowledge the close of their connections.

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use super::{ConnectionCore, Notice, OnOver, PeerCertificate};
 use crate::error::{CertificateRefused, CloseCode, CloseReason};
 use crate::identity::key_prefixes;
+use crate::lock::lock;
 use crate::transport::ffi::{ConnectionCallbacks, ConnectionSlot, PeerStream};
-use crate::transport::lock;
 use crate::transport::refusal;
 use crate::transport::stream::StreamOwner;
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::ConnectionCore;
 use super::readers::{IsGone, KINDS, READERS_MAX, Reader, Step, Subscriber, Subscription};
 use crate::error::RecvError;
+use crate::lock::lock;
 use crate::transport::link::inbound::{From, Inbound, Lent};
-use crate::transport::lock;
 use crate::transport::stream::InStream;
 
 impl ConnectionCore {

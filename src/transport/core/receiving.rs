@@ -13,10 +13,10 @@ use super::readers::Received;
 use super::{ConnectionCore, Notice};
 use crate::error::{CloseCode, CloseReason, RecvError};
 use crate::frame::Position;
+use crate::lock::lock;
 use crate::transport::bounds::WaitsForRoom;
 use crate::transport::link::inbound::{Effects, From, InboundCounts, Lent, Look};
 use crate::transport::link::lanes::Lane;
-use crate::transport::lock;
 use crate::transport::stream::{InStream, StreamOwner};
 
 // What readers call.

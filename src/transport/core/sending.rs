@@ -10,12 +10,12 @@ use bytes::Bytes;
 use super::ConnectionCore;
 use crate::error::{CloseCode, CloseReason, LibraryError, Outcome, SendError};
 use crate::frame::HEADER_BYTES;
+use crate::lock::lock;
 use crate::transport::ffi;
 use crate::transport::lane::{
     Admission, Cost, OUTCOME_BYTES, OutcomeCounts, OutcomeSink, Rejected, Step,
 };
 use crate::transport::link::lanes::Lane;
-use crate::transport::lock;
 use crate::transport::stream::OutStream;
 
 /// Why a frame was not admitted.

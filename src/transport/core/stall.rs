@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::{ConnectionCore, Notice};
 use crate::error::CloseCode;
+use crate::lock::lock;
 use crate::transport::link::lanes::Lane;
-use crate::transport::lock;
 
 /// Looks within the time that a lane may stand still.
 const LOOKS: u32 = 4;

@@ -7,11 +7,11 @@ use std::time::Instant;
 use super::{ConnectionCore, Notice};
 use crate::error::{CloseCode, RecvError};
 use crate::frame::Position;
+use crate::lock::lock;
 use crate::transport::ffi::PeerStream;
 use crate::transport::lane::SendLane;
 use crate::transport::link::inbound::{Decoded, StreamEnd, StreamId};
 use crate::transport::link::lanes::Lane;
-use crate::transport::lock;
 use crate::transport::stream::{InStream, OutStream, StreamOwner};
 
 impl StreamOwner for ConnectionCore {

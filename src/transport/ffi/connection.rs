@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use msquic::ffi::{HQUIC, QUIC_CONNECTION_EVENT, QUIC_STATISTICS_V2, QUIC_STATUS};
 
-use super::{
-    Configuration, LibraryError, PeerStream, QuicSettings, RawHandle, Registration, STATUS_SUCCESS,
-    Slot, call, check, exit_guard, status,
-};
+use super::configuration::Configuration;
+use super::exit_guard;
+use super::raw::{RawHandle, STATUS_SUCCESS, Slot, call, check, status};
+use super::registration::Registration;
+use super::settings::QuicSettings;
+use super::stream::{PeerStream, StreamCallbacks, StreamSlot};
+use crate::error::LibraryError;
 use crate::transport::bounds::Windows;
 use crate::transport::callback::guard;
 use crate::transport::dial_port::Place;
@@ -51,6 +54,15 @@ pub(in crate::transport) struct RawStatistics {
 }
 
 impl ConnectionSlot {
+    /// Opens and starts a stream of ours: see [`StreamSlot`].
+    pub(in crate::transport) fn open_stream<S: StreamCallbacks>(
+        &self,
+        stream: &Arc<S>,
+        announce: bool,
+    ) -> Result<(), LibraryError> {
+        StreamSlot::open(&self.0, stream, announce)
+    }
+
     /// Opens a handle for dialling, with `context` behind its callbacks and the `windows` that the
     /// configuration has not. Where there are any, or its sockets are shared, the call waits for a
     /// worker.

@@ -4,7 +4,8 @@ use std::ffi::c_void;
 
 use msquic::ffi::{QUIC_GLOBAL_EXECUTION_CONFIG, QUIC_PARAM_GLOBAL_EXECUTION_CONFIG};
 
-use super::{LibraryError, call, check};
+use super::raw::{call, check};
+use crate::error::LibraryError;
 
 /// Lets workers look for work for `microseconds` before they sleep. Once the library is in use it
 /// accepts this and changes nothing.

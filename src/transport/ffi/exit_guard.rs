@@ -17,7 +17,8 @@ use std::sync::{Condvar, Mutex, MutexGuard, Once, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::listeners::listeners;
-use super::{RawHandle, call};
+use super::raw::{RawHandle, call};
+use crate::lock::lock;
 
 /// How long an exit may take for that: a shutdown tells the peers and ends within milliseconds.
 const EXIT_TIME_MAX: Duration = Duration::from_secs(1);
@@ -64,12 +65,12 @@ pub(super) fn connection_closing(connection: RawHandle) {
 }
 
 fn connections() -> MutexGuard<'static, BTreeSet<usize>> {
-    CONNECTIONS.lock().unwrap_or_else(PoisonError::into_inner)
+    lock(&CONNECTIONS)
 }
 static CLOSED: Condvar = Condvar::new();
 
 fn registrations() -> MutexGuard<'static, Registrations> {
-    REGISTRATIONS.lock().unwrap_or_else(PoisonError::into_inner)
+    lock(&REGISTRATIONS)
 }
 
 /// A registration was opened.

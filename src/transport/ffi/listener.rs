@@ -6,10 +6,13 @@ use std::sync::Arc;
 
 use msquic::ffi::{HQUIC, QUIC_LISTENER_EVENT, QUIC_NEW_CONNECTION_INFO, QUIC_STATUS};
 
-use super::{
-    Configuration, ConnectionCallbacks, ConnectionSlot, LibraryError, RawHandle, Registration,
-    STATUS_SUCCESS, Slot, call, check, exit_guard, listeners, socket_addr, status, with_buffers,
-};
+use super::configuration::Configuration;
+use super::connection::{ConnectionCallbacks, ConnectionSlot};
+use super::exit_guard;
+use super::listeners::listeners;
+use super::raw::{RawHandle, STATUS_SUCCESS, Slot, call, check, socket_addr, status, with_buffers};
+use super::registration::Registration;
+use crate::error::LibraryError;
 use crate::transport::bounds::Windows;
 use crate::transport::callback::guard;
 

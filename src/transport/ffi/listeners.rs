@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard};
 
-use crate::transport::lock;
+use crate::lock::lock;
 
 static LISTENERS: Mutex<()> = Mutex::new(());
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use msquic::ffi::{HQUIC, QUIC_BUFFER, QUIC_STATUS, QUIC_STREAM_EVENT};
 
-use super::{ConnectionSlot, LibraryError, RawHandle, STATUS_SUCCESS, Slot, call, check, status};
+use super::raw::{RawHandle, STATUS_SUCCESS, Slot, call, check, status};
+use crate::error::LibraryError;
 use crate::transport::callback::guard;
 
 /// Buffers of one submission: small frames behind each other, and large payloads between them.
@@ -97,8 +98,8 @@ pub(in crate::transport) struct StreamSlot(Slot);
 impl StreamSlot {
     /// Opens and starts a unidirectional stream, with `context` behind its callbacks. The result
     /// of the start comes as `started`. With `announce` the peer learns of it at once.
-    pub(in crate::transport) fn open<S: StreamCallbacks>(
-        connection: &ConnectionSlot,
+    pub(super) fn open<S: StreamCallbacks>(
+        connection: &Slot,
         context: &Arc<S>,
         announce: bool,
     ) -> Result<(), LibraryError> {
@@ -110,7 +111,7 @@ impl StreamSlot {
         }
         // The connection's lock is held over both calls: a start that is queued before the
         // connection closes is answered by the library, one behind it would never be.
-        let opened = connection.0.with(|connection| {
+        let opened = connection.with(|connection| {
             let raw_context = Arc::into_raw(Arc::clone(context));
             let mut handle: HQUIC = std::ptr::null_mut();
             // SAFETY: `raw_context` is a strong count that now belongs to MsQuic's callbacks and

@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use super::SendLane;
 use super::room::{Admission, Cost, Room};
-use super::{SendLane, State};
+use super::state::State;
 use crate::frame::HEADER_BYTES;
-use crate::transport::lock;
+use crate::lock::lock;
 
 /// Admission that is taken ahead for small frames.
 const POCKET_BYTES: usize = 8 * 1024;

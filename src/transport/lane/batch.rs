@@ -3,7 +3,8 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{Cost, OutcomeSink};
+use super::outcome::OutcomeSink;
+use super::room::Cost;
 use crate::frame::{self, HEADER_BYTES};
 use crate::transport::ffi::{PARTS_MAX, SendRequest};
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-use super::batch::BATCH_BYTES;
-use super::submitting::SUBMISSIONS;
+use super::batch::{BATCH_BYTES, PIECE_BYTES_MAX};
+use super::state::SUBMISSIONS;
 use super::*;
 use crate::error::CloseCode;
 use tokio::sync::Semaphore;
