@@ -320,6 +320,21 @@ fn a_child_gets_the_environment_that_the_command_was_given() {
     rest(&stderr);
 }
 
+/// A stack that does not exist: no thread of the program itself starts.
+#[test]
+fn a_command_without_threads_says_so_and_ends() {
+    let scratch = Scratch::new();
+    scratch.keygen("own", &[]);
+    let own = scratch.credential("own");
+    let own: Vec<&str> = own.iter().map(String::as_str).collect();
+    let (too_large, closed) = ((1_u64 << 50).to_string(), closed_port());
+    for command in [["run", "--listen", "127.0.0.1:0"], ["ping", "-n1", &closed]] {
+        let words = [&command[..], &own, &["--insecure-accept-any"]].concat();
+        let running = Running::start_among(&words, "", &[("RUST_MIN_STACK", &too_large)]);
+        running.finish().expect_error(1, "cannot start the");
+    }
+}
+
 #[test]
 fn a_key_that_others_can_read_is_named_with_what_to_do() {
     use std::os::unix::fs::PermissionsExt;

@@ -74,8 +74,14 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn start(words: &[&str], input: &str) -> Self {
+        Self::start_among(words, input, &[])
+    }
+
+    /// As [`start`](Self::start), with these variables in its environment.
+    pub(crate) fn start_among(words: &[&str], input: &str, variables: &[(&str, &str)]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_moorline"))
             .args(words)
+            .envs(variables.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

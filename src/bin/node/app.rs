@@ -138,12 +138,26 @@ async fn dispatch(app: App, command: Command) -> Result<()> {
 }
 
 fn runtime_for(command: &Command) -> io::Result<Runtime> {
-    let mut builder = Builder::new_multi_thread();
-    if matches!(command, Command::Bench(_) | Command::BenchFarEnd(_)) {
+    let workers = match command {
         // The programs it is compared with have two, on every machine.
-        builder.worker_threads(2);
-    }
-    builder.enable_all().build()
+        Command::Bench(_) | Command::BenchFarEnd(_) => 2,
+        _ => std::thread::available_parallelism().map_or(1, usize::from),
+    };
+    rehearse(workers)?;
+    Builder::new_multi_thread().worker_threads(workers).enable_all().build()
+}
+
+/// Starts so many threads and lets them go: a runtime that gets no thread for one of its workers panics,
+/// and then waits for the others for ever.
+fn rehearse(threads: usize) -> io::Result<()> {
+    let gate = std::sync::Mutex::new(());
+    std::thread::scope(|scope| {
+        let _closed = gate.lock();
+        for _ in 0..threads {
+            std::thread::Builder::new().spawn_scoped(scope, || drop(gate.lock()))?;
+        }
+        Ok(())
+    })
 }
 
 fn grace_of(command: &Command) -> Duration {
