@@ -26,7 +26,7 @@ pub(crate) use self::receiving::Received;
 use self::receiving::{State as ReceivingState, Waiting};
 use super::bounds::{Bounds, Share, Windows, window_floor};
 use super::dial_port::Dial;
-use super::ffi::ConnectionSlot;
+use super::ffi::{ConnectionSlot, Stage};
 use super::lane::SendLane;
 use super::lanes::{Lane, Lanes};
 use super::link::inbound::Inbound;
@@ -409,6 +409,7 @@ impl ConnectionCore {
 
     pub(super) fn peer_has_spoken(&self) {
         if !self.peer_spoke.swap(true, Ordering::AcqRel) {
+            self.guard_socket(Stage::Established);
             self.changed.notify_waiters();
         }
         self.sample();

@@ -23,7 +23,9 @@ mod execution;
 mod exit_guard;
 mod listener;
 mod settings;
+#[cfg(target_os = "linux")]
 mod socket_filter;
+mod sockets;
 mod stream;
 
 use std::ffi::c_void;
@@ -41,7 +43,9 @@ pub(crate) use execution::poll_when_idle;
 pub use exit_guard::exit_at_once;
 pub(super) use listener::{ListenerCallbacks, ListenerSlot, NewConnection};
 pub(super) use settings::QuicSettings;
-pub(super) use socket_filter::{drop_empty_datagrams, has_socket};
+pub(super) use sockets::{
+    Dialled, Stage, guard_dialled, guard_listening, has_socket, next_descriptor,
+};
 pub(super) use stream::{
     PARTS_MAX, PeerStream, Received, SendRequest, Shutdown, StreamCallbacks, StreamSlot,
 };
