@@ -23,6 +23,7 @@ use super::blocking::{self, NotRun};
 use super::connection::MsQuicNetConnection;
 use super::core::{ConnectionCore, Direction};
 use super::dial_port::Place;
+use super::dial_socket::DialSocket;
 use super::ffi::{self, Role};
 use super::handshake::Handshake;
 use super::race::Race;
@@ -233,9 +234,10 @@ impl Ready {
         let dial = &self.dial;
         let failed =
             |reason| ConnectError::from_close(peer, reason, &dial.alpns, self.waited(begun));
-        let handshake = self.begin(peer).await?;
+        let (handshake, socket) = self.begin(peer).await?;
         progress.asked.store(true, Ordering::Release);
-        handshake.done(self.deadline).await.map_err(failed)?;
+        let done = async { handshake.done(self.deadline).await };
+        beside(done, socket.look()).await.map_err(failed)?;
         progress.answered.store(true, Ordering::Release);
         if dial.until_accepted {
             // A peer that gives no sign until the deadline is taken to have accepted, as one that
@@ -246,7 +248,7 @@ impl Ready {
         MsQuicNetConnection::new(handshake.keep()).map_err(failed)
     }
 
-    async fn begin(&self, peer: SocketAddr) -> Result<Handshake, ConnectError> {
+    async fn begin(&self, peer: SocketAddr) -> Result<(Handshake, Arc<DialSocket>), ConnectError> {
         let library = |action| {
             move |source| ConnectError::Library { remote: peer.to_string(), action, source }
         };
@@ -259,7 +261,7 @@ impl Ready {
         );
         core.set_remote_addr(peer);
         let port = self.inner.dial_ports.begin(peer);
-        let place = port.place();
+        let (place, socket) = (port.place(), port.socket());
         core.set_dial(port);
         let handshake = Handshake::new(core);
         let opened = match (place.shared, handshake.core().smaller_windows()) {
@@ -278,7 +280,7 @@ impl Ready {
             .slot_for_streams()
             .start(&self.configuration, peer)
             .map_err(library("start a connection"))?;
-        Ok(handshake)
+        Ok((handshake, socket))
     }
 }
 
@@ -297,6 +299,16 @@ fn open(
     ffi::ConnectionSlot::open(registration.raw()?, core, place, core.smaller_windows())?;
     core.opened();
     Ok(())
+}
+
+/// What `main` returns; `other` runs beside it as long as it takes.
+async fn beside<R>(main: impl Future<Output = R>, other: impl Future<Output = ()>) -> R {
+    let mut main = std::pin::pin!(main);
+    tokio::select! {
+        biased;
+        done = &mut main => done,
+        () = other => main.await,
+    }
 }
 
 /// The first attempt that ends; never, while there is none.

@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use socket2::{Domain, SockAddr, Socket, Type};
 use tracing::debug;
 
+use super::dial_socket::DialSocket;
 use crate::lock::lock;
 
 /// Connections to one address that each get sockets of their own. A port that was just let go of may
@@ -54,6 +55,7 @@ pub(super) struct Dial {
     ports: Arc<DialPorts>,
     remote: SocketAddr,
     place: Place,
+    socket: Arc<DialSocket>,
 }
 
 /// Where a dialled connection runs.
@@ -77,7 +79,8 @@ impl DialPorts {
         let shared = if shares { state.hold(remote, turn) } else { None };
         drop(state);
         let worker = worker_of(if shared.is_some() { turn % PORTS } else { turn });
-        Dial { ports: Arc::clone(self), remote, place: Place { worker, shared } }
+        let socket = Arc::new(DialSocket::new(remote, shared));
+        Dial { ports: Arc::clone(self), remote, place: Place { worker, shared }, socket }
     }
 }
 
@@ -153,6 +156,10 @@ fn hold_port(_ip: IpAddr) -> std::io::Result<Socket> {
 impl Dial {
     pub(super) fn place(&self) -> Place {
         self.place
+    }
+
+    pub(super) fn socket(&self) -> Arc<DialSocket> {
+        Arc::clone(&self.socket)
     }
 }
 

@@ -26,7 +26,9 @@ mod listeners;
 mod raw;
 mod registration;
 mod settings;
+#[cfg(target_os = "linux")]
 mod socket_filter;
+mod sockets;
 mod stream;
 mod version;
 
@@ -39,7 +41,9 @@ pub(super) use listener::{ListenerCallbacks, ListenerSlot, NewConnection};
 pub(super) use raw::{CLOSED, status};
 pub(super) use registration::Registration;
 pub(super) use settings::QuicSettings;
-pub(super) use socket_filter::{drop_empty_datagrams, has_socket};
+pub(super) use sockets::{
+    Dialled, Stage, guard_dialled, guard_listening, has_socket, next_descriptor,
+};
 pub(super) use stream::{
     PARTS_MAX, PeerStream, Received, SendRequest, Shutdown, StreamCallbacks, StreamSlot,
 };

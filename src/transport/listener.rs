@@ -1,6 +1,6 @@
 //! Listening, and connections on their way in.
 
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
@@ -94,9 +94,9 @@ impl MsQuicListener {
             live: LiveHandle::new(registration),
         });
         let local_addr = ListenerSlot::open(registration.raw()?, &core, address, alpns)?;
-        match ffi::drop_empty_datagrams(local_addr) {
-            Ok(sockets) => debug!(%local_addr, sockets, "empty datagrams are filtered"),
-            Err(cause) => warn!(%local_addr, %cause, "empty datagrams cannot be filtered"),
+        match ffi::guard_listening(local_addr, &[Ipv6Addr::UNSPECIFIED.into()]) {
+            Ok(sockets) => debug!(%local_addr, sockets, "datagrams are filtered"),
+            Err(cause) => warn!(%local_addr, %cause, "datagrams cannot be filtered"),
         }
         Ok(Self { core, incoming: Mutex::new(incoming), local_addr })
     }

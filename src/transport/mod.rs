@@ -15,7 +15,7 @@
 //! ├── link.rs     frames in: bounded queues, readers, deadlines, as plain state
 //! └── stream.rs, stream_pool.rs   streams of MsQuic, and framing over them
 //! callback.rs, refusal.rs          the guard around callbacks; who refused whom
-//! dial_port.rs                     local ports that dialled connections share
+//! dial_port.rs, dial_socket.rs     local ports that dialled connections share; what sockets let in
 //! blocking.rs                      calls that block, on threads of their own
 //! bounds.rs, memory.rs             what all connections may hold together, and what that comes to
 //! internals.rs                     parts of it without MsQuic, for benches/
@@ -32,6 +32,7 @@ mod connection;
 pub(crate) mod core;
 mod dial;
 mod dial_port;
+mod dial_socket;
 mod ffi;
 mod handshake;
 #[cfg(feature = "internals")]

@@ -6,11 +6,11 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 
-use super::{ConnectionCore, Notice, OnOver, PeerCertificate};
+use super::{ConnectionCore, Dial, Direction, Notice, OnOver, PeerCertificate};
 use crate::error::{CertificateRefused, CloseCode, CloseReason};
 use crate::identity::key_prefixes;
 use crate::lock::lock;
-use crate::transport::ffi::{ConnectionCallbacks, ConnectionSlot, PeerStream};
+use crate::transport::ffi::{ConnectionCallbacks, ConnectionSlot, PeerStream, Stage};
 use crate::transport::refusal;
 use crate::transport::stream::StreamOwner;
 
@@ -28,6 +28,10 @@ impl ConnectionCallbacks for ConnectionCore {
         if let Some(remote) = remote {
             let _ = self.remote_addr.set(remote);
         }
+        if self.direction == Direction::Outbound {
+            self.slot.set_version_agreed();
+        }
+        self.guard_socket(Stage::Handshake);
         self.slot.set_connected(self.limits().disconnect_time_max, self.windows.stream);
         self.sample();
         self.connected.store(true, Ordering::Release);
@@ -35,6 +39,7 @@ impl ConnectionCallbacks for ConnectionCore {
     }
 
     fn peer_certificate(&self, leaf: Option<&[u8]>) -> bool {
+        self.guard_socket(Stage::Handshake);
         let judged = self.credential.trust().judge(leaf, self.expected, SystemTime::now());
         match (judged, leaf) {
             (Ok(identity), Some(leaf)) => {
@@ -102,6 +107,14 @@ impl ConnectionCore {
                 drop(waiting);
                 callback(reason);
             }
+        }
+    }
+
+    /// Of a connection that was dialled: sees to what its socket lets in. Only from its own callbacks.
+    pub(super) fn guard_socket(&self, stage: Stage) {
+        let socket = lock(&self.dial).as_ref().map(Dial::socket);
+        if let Some(socket) = socket {
+            socket.reached(self.local_addr().or_else(|| self.slot.addresses().0), stage);
         }
     }
 

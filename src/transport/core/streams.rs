@@ -8,7 +8,7 @@ use super::{ConnectionCore, Notice};
 use crate::error::{CloseCode, RecvError};
 use crate::frame::Position;
 use crate::lock::lock;
-use crate::transport::ffi::PeerStream;
+use crate::transport::ffi::{PeerStream, Stage};
 use crate::transport::lane::SendLane;
 use crate::transport::link::inbound::{Decoded, StreamEnd, StreamId};
 use crate::transport::link::lanes::Lane;
@@ -31,6 +31,7 @@ impl StreamOwner for ConnectionCore {
 
     fn peer_has_spoken(&self) {
         if !self.peer_spoke.swap(true, Ordering::AcqRel) {
+            self.guard_socket(Stage::Established);
             self.changed.notify_waiters();
         }
         self.sample();

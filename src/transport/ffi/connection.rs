@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use msquic::ffi::{HQUIC, QUIC_CONNECTION_EVENT, QUIC_STATISTICS_V2, QUIC_STATUS};
+use msquic::ffi::{
+    HQUIC, QUIC_CONNECTION_EVENT, QUIC_STATISTICS_V2, QUIC_STATUS, QUIC_VERSION_SETTINGS,
+};
 
 use super::configuration::Configuration;
 use super::exit_guard;
@@ -200,6 +202,38 @@ impl ConnectionSlot {
         let set = self.0.with(|handle| set_settings(handle, &settings));
         if let Some(Err(error)) = set {
             tracing::debug!(%error, "the time for a disconnect stays that of the handshake");
+        }
+    }
+
+    /// From here on the version is what it is: whatever names another one does nothing to it, or ends
+    /// it. Only from the callback in which a connection that was dialled is connected: before, the
+    /// library would dial the version that is named here, and behind it its faults are within reach
+    /// (SECURITY.md).
+    pub(in crate::transport) fn set_version_agreed(&self) {
+        static VERSION_1: u32 = 1;
+        let settings = QUIC_VERSION_SETTINGS {
+            AcceptableVersions: &raw const VERSION_1,
+            OfferedVersions: &raw const VERSION_1,
+            // Of none of them there is a way to another one; a reserved one would be its own.
+            FullyDeployedVersions: &raw const VERSION_1,
+            AcceptableVersionsLength: 1,
+            OfferedVersionsLength: 1,
+            FullyDeployedVersionsLength: 0,
+        };
+        let set = self.0.with(|handle| {
+            // SAFETY: the settings and what they point to are constants that outlive the call, which
+            // copies them; on the connection's own worker it is executed inline (SetParam).
+            check(unsafe {
+                call!(SetParam)(
+                    handle,
+                    msquic::ffi::QUIC_PARAM_CONN_VERSION_SETTINGS,
+                    u32::try_from(size_of_val(&settings)).unwrap_or(0),
+                    (&raw const settings).cast::<c_void>(),
+                )
+            })
+        });
+        if let Some(Err(error)) = set {
+            tracing::warn!(%error, "the version of a connection stays open (SECURITY.md)");
         }
     }
 
