@@ -22,16 +22,15 @@ use tracing::debug;
 use super::blocking::{self, NotRun};
 use super::connection::MsQuicNetConnection;
 use super::core::{ConnectionCore, Direction};
-use super::dial_port::Place;
 use super::dial_socket::DialSocket;
-use super::ffi::{self, Role};
+use super::ffi::{self, Place, Role};
 use super::handshake::Handshake;
 use super::race::Race;
 use super::registration::{LiveHandle, RegistrationWrapper};
 use super::remote_addr::{self, Plan, RemoteAddr};
 use super::resolve::Resolver;
 use super::settings::ConfigurationError;
-use super::{Inner, MsQuicTransport};
+use super::shared::Shared;
 use crate::config::validate_alpns;
 use crate::error::{ConnectError, LibraryError};
 use crate::identity::{CertHash, NetCredential};
@@ -49,7 +48,7 @@ pub(super) struct Dial {
 
 /// What all attempts of one dial share.
 struct Ready {
-    inner: Arc<Inner>,
+    inner: Arc<Shared>,
     dial: Dial,
     registration: Arc<RegistrationWrapper>,
     configuration: Arc<ffi::Configuration>,
@@ -81,14 +80,14 @@ impl Dial {
     /// Cancelled, the attempts are given up.
     pub(super) async fn run(
         self,
-        transport: &MsQuicTransport,
+        shared: &Arc<Shared>,
     ) -> Result<MsQuicNetConnection, ConnectError> {
-        self.run_with(transport, &Resolver::system()).await
+        self.run_with(shared, &Resolver::system()).await
     }
 
     async fn run_with(
         self,
-        transport: &MsQuicTransport,
+        shared: &Arc<Shared>,
         resolver: &Arc<Resolver>,
     ) -> Result<MsQuicNetConnection, ConnectError> {
         let begun = Instant::now();
@@ -96,9 +95,9 @@ impl Dial {
         validate_alpns(&self.alpns)
             .map_err(|source| ConnectError::Config { remote: remote(), source })?;
         let plan = self.remote.plan()?;
-        let limit = transport.limits().handshake_time_max;
+        let limit = shared.limits().handshake_time_max;
         let deadline = begun + limit;
-        let loaded = timeout_at(deadline.into(), self.load(transport)).await;
+        let loaded = timeout_at(deadline.into(), self.load(shared)).await;
         let (registration, configuration) = loaded.unwrap_or_else(|_| {
             let doing = "loading the own credential";
             Err(ConnectError::Overdue { remote: remote(), doing, after: limit })
@@ -113,20 +112,20 @@ impl Dial {
                     .map_err(|problem| ConnectError::Resolve { name: remote(), problem })?
             }
         };
-        let inner = Arc::clone(&transport.inner);
+        let inner = Arc::clone(shared);
         let ready = Ready { inner, dial: self, registration, configuration, deadline };
         Arc::new(ready).race(&addresses).await
     }
 
     async fn load(
         &self,
-        transport: &MsQuicTransport,
+        shared: &Arc<Shared>,
     ) -> Result<(Arc<RegistrationWrapper>, Arc<ffi::Configuration>), ConnectError> {
         let remote = || self.remote.to_string();
         let library = |action, source| ConnectError::Library { remote: remote(), action, source };
         let registration =
-            transport.registration().map_err(|source| library("open a registration", source))?;
-        let (inner, limits) = (&transport.inner, &transport.inner.bounds.limits);
+            shared.registration().map_err(|source| library("open a registration", source))?;
+        let (inner, limits) = (shared, &shared.bounds.limits);
         let configuration = inner
             .factory
             .configuration(&registration, Role::Client, &self.alpns, &self.credential, limits)
@@ -342,7 +341,7 @@ mod tests {
             Ok(vec![silent])
         });
         let limits = Limits { handshake_time_max: LIMIT, ..Limits::default() };
-        let transport = MsQuicTransport::with_limits(limits).expect("limits");
+        let shared = Arc::new(Shared::new(limits));
         let dial = Dial {
             remote: RemoteAddr::from(format!("slow.test:{}", silent.port())),
             alpns: vec!["test".to_owned()],
@@ -351,7 +350,7 @@ mod tests {
             until_accepted: true,
         };
         let begun = Instant::now();
-        let dialled = dial.run_with(&transport, &resolver);
+        let dialled = dial.run_with(&shared, &resolver);
         let dialled = tokio::time::timeout(LIMIT * 5, dialled).await.expect("it has a deadline");
         (dialled.map(drop).expect_err("nobody is there"), begun.elapsed())
     }

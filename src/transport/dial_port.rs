@@ -18,6 +18,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use tracing::debug;
 
 use super::dial_socket::DialSocket;
+use super::ffi::Place;
 use crate::lock::lock;
 
 /// Connections to one address that each get sockets of their own. A port that was just let go of may
@@ -56,16 +57,6 @@ pub(super) struct Dial {
     remote: SocketAddr,
     place: Place,
     socket: Arc<DialSocket>,
-}
-
-/// Where a dialled connection runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
-    /// The number of its worker. A socket belongs to the worker of the connection that made it, and
-    /// those that share it follow: so a shared port always goes with the same worker.
-    pub(super) worker: u16,
-    /// The local address to name, if the connection shares its sockets.
-    pub(super) shared: Option<SocketAddr>,
 }
 
 impl DialPorts {

@@ -33,7 +33,7 @@ mod stream;
 mod version;
 
 pub(super) use configuration::{Configuration, Role};
-pub(super) use connection::{ConnectionCallbacks, ConnectionSlot, RawStatistics};
+pub(super) use connection::{ConnectionCallbacks, ConnectionSlot, Place, RawStatistics};
 pub use environment::{skip_system_certificates, unskip_system_certificates};
 pub(crate) use execution::poll_when_idle;
 pub use exit_guard::exit_at_once;

@@ -18,6 +18,7 @@
 //! dial_port.rs, dial_socket.rs     local ports that dialled connections share; what sockets let in
 //! blocking.rs                      calls that block, on threads of their own
 //! bounds.rs, memory.rs             what all connections may hold together, and what that comes to
+//! shared.rs                        what the listeners and dials of a transport share
 //! internals.rs                     parts of it without MsQuic, for benches/
 //! ffi.rs, ffi/                     all `unsafe`
 //! ```
@@ -49,14 +50,13 @@ mod registration;
 mod remote_addr;
 mod resolve;
 mod settings;
+mod shared;
 mod stream;
 mod stream_pool;
 mod traits;
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, OnceLock};
-
-use crate::lock::lock;
+use std::sync::Arc;
 
 pub use connection::MsQuicNetConnection;
 pub use core::Direction;
@@ -78,12 +78,11 @@ pub use stream_pool::{
 pub use traits::{NetConnection, NetIncomingRequest, NetListener, NetTransport};
 
 use blocking::NotRun;
-use bounds::Bounds;
 use dial::Dial;
-use dial_port::DialPorts;
 use ffi::Role;
 use remote_addr::canonical;
-use settings::{ConfigFactory, ConfigurationError};
+use settings::ConfigurationError;
+use shared::Shared;
 
 use crate::config::{ConfigError, Limits, validate_alpns};
 use crate::error::{CloseReason, ConnectError, LibraryError, ListenError};
@@ -93,18 +92,7 @@ use crate::identity::{CertHash, NetCredential};
 /// and the last thing made by one.
 #[derive(Debug, Clone, Default)]
 pub struct MsQuicTransport {
-    inner: Arc<Inner>,
-}
-
-#[derive(Debug, Default)]
-struct Inner {
-    bounds: Arc<Bounds>,
-    // Before the registration: configurations are closed first.
-    factory: Arc<ConfigFactory>,
-    dial_ports: Arc<DialPorts>,
-    registration: OnceLock<Arc<RegistrationWrapper>>,
-    /// Held while it is opened.
-    opening: Mutex<()>,
+    inner: Arc<Shared>,
 }
 
 impl MsQuicTransport {
@@ -121,8 +109,7 @@ impl MsQuicTransport {
     /// [`ConfigError`] if they cannot work.
     pub fn with_limits(limits: Limits) -> Result<Self, ConfigError> {
         limits.validate()?;
-        let inner = Inner { bounds: Arc::new(Bounds::new(limits)), ..Inner::default() };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self { inner: Arc::new(Shared::new(limits)) })
     }
 
     /// The limits of everything made by this transport.
@@ -138,16 +125,7 @@ impl MsQuicTransport {
     /// [`LibraryError`] if MsQuic cannot open one, for example without threads for its workers. The
     /// next call tries again.
     pub fn registration(&self) -> Result<Arc<RegistrationWrapper>, LibraryError> {
-        let Inner { registration, opening, .. } = &*self.inner;
-        if let Some(open) = registration.get() {
-            return Ok(Arc::clone(open));
-        }
-        let _alone = lock(opening);
-        if let Some(open) = registration.get() {
-            return Ok(Arc::clone(open));
-        }
-        let opened = RegistrationWrapper::open()?;
-        Ok(Arc::clone(registration.get_or_init(|| opened)))
+        self.inner.registration()
     }
 
     /// Listens on `address` (port 0: any free one) for peers that speak one of `alpns` and that
@@ -239,7 +217,7 @@ impl MsQuicTransport {
     ) -> Result<MsQuicNetConnection, ConnectError> {
         let alpns = alpns.iter().map(|&alpn| alpn.to_owned()).collect();
         let remote = remote.into();
-        Dial { remote, alpns, credential, expected, until_accepted: false }.run(self).await
+        Dial { remote, alpns, credential, expected, until_accepted: false }.run(&self.inner).await
     }
 
     /// As [`connect_expecting`](Self::connect_expecting), and waits for the sign that the peer
@@ -251,7 +229,7 @@ impl MsQuicTransport {
         credential: NetCredential,
         expected: Option<CertHash>,
     ) -> Result<MsQuicNetConnection, ConnectError> {
-        Dial { remote, alpns, credential, expected, until_accepted: true }.run(self).await
+        Dial { remote, alpns, credential, expected, until_accepted: true }.run(&self.inner).await
     }
 }
 

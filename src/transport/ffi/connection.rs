@@ -18,7 +18,16 @@ use super::stream::{PeerStream, StreamCallbacks, StreamSlot};
 use crate::error::LibraryError;
 use crate::transport::bounds::Windows;
 use crate::transport::callback::guard;
-use crate::transport::dial_port::Place;
+
+/// Where a dialled connection runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::transport) struct Place {
+    /// The number of its worker. A socket belongs to the worker of the connection that made it, and
+    /// those that share it follow: so a shared port always goes with the same worker.
+    pub(in crate::transport) worker: u16,
+    /// The local address to name, if the connection shares its sockets.
+    pub(in crate::transport) shared: Option<SocketAddr>,
+}
 
 /// What a connection is told. All calls come from the connection's one worker, in order.
 pub(in crate::transport) trait ConnectionCallbacks:

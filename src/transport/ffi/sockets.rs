@@ -40,9 +40,9 @@ mod linux {
 
     use socket2::{Socket, Type};
 
-    use super::super::socket_filter::Filter;
-    use super::{Dialled, Stage};
     use crate::lock::lock;
+    use crate::transport::ffi::socket_filter::Filter;
+    use crate::transport::ffi::sockets::{Dialled, Stage};
 
     /// Descriptors that are looked at where only the remote address is known, which comes from the
     /// caller: the sockets of a handful of dials at once.
@@ -241,7 +241,7 @@ mod elsewhere {
     use std::io;
     use std::net::{IpAddr, SocketAddr};
 
-    use super::{Dialled, Stage};
+    use crate::transport::ffi::sockets::{Dialled, Stage};
 
     pub(in crate::transport) fn next_descriptor() -> i32 {
         0
