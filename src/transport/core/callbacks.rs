@@ -76,8 +76,8 @@ impl ConnectionCallbacks for ConnectionCore {
         self.end_taken.store(false, Ordering::Release);
         self.end_untold.store(false, Ordering::Release);
         self.peer_has_spoken();
-        self.changed.notify_waiters();
         self.accept_stream(stream);
+        self.changed.notify_waiters();
     }
 
     fn complete(&self) {

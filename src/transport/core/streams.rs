@@ -104,13 +104,13 @@ impl StreamOwner for ConnectionCore {
 
 impl ConnectionCore {
     /// Adopts a stream that the peer opened.
-    pub(super) fn accept_stream(self: Arc<Self>, peer_stream: PeerStream<'_>) {
+    pub(super) fn accept_stream(self: &Arc<Self>, peer_stream: PeerStream<'_>) {
         // Not adopted, the library closes it itself.
         let Some(live) = self.live_handle() else { return };
         let lane = peer_stream.ordinal().map_or(Lane::Data, Lane::of_ordinal);
         let id = lock(&self.receiving).inbound.add(lane);
         let frame_bytes_max = self.limits().frame_bytes_max;
-        let stream = InStream::new(Arc::clone(&self), live, id, frame_bytes_max);
+        let stream = InStream::new(Arc::clone(self), live, id, frame_bytes_max);
         lock(&self.receiving).inbound.attach(id, Arc::clone(&stream));
         peer_stream.accept(&stream);
     }
