@@ -16,6 +16,7 @@
 //! └── stream.rs, stream_pool.rs   streams of MsQuic, and framing over them
 //! callback.rs, refusal.rs          the guard around callbacks; who refused whom
 //! dial_port.rs, dial_socket.rs     local ports that dialled connections share; what sockets let in
+//! listen_port.rs                   ports that no other process has, and what their sockets let in
 //! bounds.rs, memory.rs             what all connections may hold together, and what that comes to
 //! internals.rs                     parts of it without MsQuic, for benches/
 //! ffi.rs, ffi/                     all `unsafe`
@@ -38,6 +39,7 @@ pub mod internals;
 pub(crate) mod lane;
 mod lanes;
 pub(crate) mod link;
+mod listen_port;
 mod listener;
 mod memory;
 mod race;
