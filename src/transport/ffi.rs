@@ -42,7 +42,7 @@ pub(super) use raw::{CLOSED, status};
 pub(super) use registration::Registration;
 pub(super) use settings::QuicSettings;
 pub(super) use sockets::{
-    Dialled, Stage, guard_dialled, guard_listening, has_socket, next_descriptor,
+    Dialled, Stage, guard_dialled, guard_listening, listens_on, next_descriptor, wildcard_ports,
 };
 pub(super) use stream::{
     PARTS_MAX, PeerStream, Received, SendRequest, Shutdown, StreamCallbacks, StreamSlot,

@@ -1,19 +1,21 @@
 //! Listening, and connections on their way in.
 
-use std::net::{Ipv6Addr, SocketAddr};
-use std::sync::{Arc, OnceLock};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex as StdMutex, OnceLock};
 
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::bounds::Bounds;
 use super::connection::MsQuicNetConnection;
 use super::core::{ConnectionCore, Direction};
 use super::ffi::{self, ListenerCallbacks, ListenerSlot, NewConnection};
 use super::handshake::Handshake;
+use super::listen_port::ListenPort;
 use super::registration::{LiveHandle, RegistrationWrapper};
 use crate::error::{AcceptError, CloseCode, LibraryError};
 use crate::identity::NetCredential;
+use crate::lock::lock;
 
 /// A bound address that takes connections. Dropping it stops it; established connections live on.
 #[derive(Debug)]
@@ -39,6 +41,8 @@ struct ListenerCore {
     pending: Arc<Semaphore>,
     incoming: OnceLock<mpsc::UnboundedSender<MsQuicNetIncomingRequest>>,
     life: tokio::sync::watch::Sender<Life>,
+    /// Until it is stopped.
+    port: StdMutex<Option<ListenPort>>,
     live: LiveHandle,
 }
 
@@ -64,9 +68,11 @@ impl MsQuicListener {
         loop {
             let (configuration, credential) = (Arc::clone(configuration), credential.clone());
             let bounds = Arc::clone(bounds);
-            let free = free_address(address)?;
             attempts -= 1;
-            match Self::start_at(registration, free, alpns, configuration, credential, bounds) {
+            let started = ListenPort::claim(address).and_then(|port| {
+                Self::start_at(registration, port, alpns, configuration, credential, bounds)
+            });
+            match started {
                 // Another process took the port meanwhile.
                 Err(error) if attempts > 0 && error.status == ffi::status::ADDRESS_IN_USE => {}
                 started => return started,
@@ -76,13 +82,14 @@ impl MsQuicListener {
 
     fn start_at(
         registration: &Arc<RegistrationWrapper>,
-        address: SocketAddr,
+        port: ListenPort,
         alpns: &[String],
         configuration: Arc<ffi::Configuration>,
         credential: NetCredential,
         bounds: Arc<Bounds>,
     ) -> Result<Self, LibraryError> {
         let (sender, incoming) = mpsc::unbounded_channel();
+        let address = port.address();
         let core = Arc::new(ListenerCore {
             slot: ListenerSlot::default(),
             configuration,
@@ -91,13 +98,11 @@ impl MsQuicListener {
             bounds,
             incoming: OnceLock::from(sender),
             life: tokio::sync::watch::channel(Life::Listening).0,
+            port: StdMutex::new(Some(port)),
             live: LiveHandle::new(registration),
         });
         let local_addr = ListenerSlot::open(registration.raw()?, &core, address, alpns)?;
-        match ffi::guard_listening(local_addr, &[Ipv6Addr::UNSPECIFIED.into()]) {
-            Ok(sockets) => debug!(%local_addr, sockets, "datagrams are filtered"),
-            Err(cause) => warn!(%local_addr, %cause, "datagrams cannot be filtered"),
-        }
+        lock(&core.port).iter().for_each(ListenPort::started);
         Ok(Self { core, incoming: Mutex::new(incoming), local_addr })
     }
 
@@ -149,27 +154,6 @@ impl MsQuicListener {
     }
 }
 
-/// The address to listen on: one of this machine's that no other process has, with a port.
-///
-/// The library binds the wildcard address and shares ports (SO_REUSEPORT): it would listen on an
-/// address of another machine, and beside another process that gets a part of the connections,
-/// also where the system chose the port. A socket of this process is the library's: a listener
-/// that stopped leaves it to its connections.
-fn free_address(address: SocketAddr) -> Result<SocketAddr, LibraryError> {
-    let known = ffi::has_socket(address);
-    let mut probed = address;
-    probed.set_port(if known { 0 } else { address.port() });
-    let probe = std::net::UdpSocket::bind(probed);
-    let status = match probe.map_err(|error| error.kind()) {
-        Err(std::io::ErrorKind::AddrInUse) => ffi::status::ADDRESS_IN_USE,
-        Err(std::io::ErrorKind::AddrNotAvailable) => ffi::status::NO_ADDRESS,
-        Ok(probe) if address.port() == 0 => return Ok(probe.local_addr().unwrap_or(address)),
-        // Whatever else is wrong, the library says.
-        _ => return Ok(address),
-    };
-    Err(LibraryError { status })
-}
-
 impl Drop for MsQuicListener {
     fn drop(&mut self) {
         self.stop();
@@ -207,6 +191,7 @@ impl ListenerCallbacks for ListenerCore {
     }
 
     fn complete(&self) {
+        drop(lock(&self.port).take());
         self.life.send_replace(Life::Stopped);
     }
 

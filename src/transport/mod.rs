@@ -17,6 +17,7 @@
 //! callback.rs, refusal.rs          the guard around callbacks; who refused whom
 //! dial_port.rs, dial_socket.rs     local ports that dialled connections share; what sockets let in
 //! blocking.rs                      calls that block, on threads of their own
+//! listen_port.rs                   ports that no other process has, and what their sockets let in
 //! bounds.rs, memory.rs             what all connections may hold together, and what that comes to
 //! shared.rs                        what the listeners and dials of a transport share
 //! internals.rs                     parts of it without MsQuic, for benches/
@@ -42,6 +43,7 @@ pub(crate) mod lane;
 mod lanes;
 mod library;
 pub(crate) mod link;
+mod listen_port;
 mod listener;
 mod memory;
 mod race;

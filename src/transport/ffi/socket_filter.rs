@@ -4,7 +4,7 @@
 //! (socket(7), `SO_ATTACH_FILTER`). Of datagrams that the kernel merged it sees the first. It lives
 //! beside the library's own program that spreads peers over the sockets of a port.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use socket2::SockFilter;
 
@@ -23,6 +23,8 @@ const IP_HEADER: u32 = 0u32.wrapping_sub(0x10_0000);
 const IPV4_DESTINATION: u32 = IP_HEADER.wrapping_add(16);
 const IPV6_DESTINATION: u32 = IP_HEADER.wrapping_add(24);
 
+const LOCALHOST: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+
 /// Addresses that fit into a program beside what else it has (`BPF_MAXINSNS` is 4,096).
 pub(super) const ADDRESSES_MAX: usize = 256;
 
@@ -35,8 +37,11 @@ pub(super) struct Filter(Vec<SockFilter>);
 
 impl Filter {
     /// For sockets that listen at `addresses`: no empty datagram, of which the library leaks a block
-    /// each, no version negotiation, which only clients get, and nothing for another address.
+    /// each, no version negotiation, which only clients get, and nothing for another address. But for
+    /// `localhost`, which no network reaches: who dials it hears at once that nobody listens there.
     pub(super) fn listening(addresses: &[IpAddr]) -> Self {
+        let addresses = [addresses, &LOCALHOST[..]].concat();
+        let addresses = &addresses[..];
         let mut filter = Self::without_empty_datagrams();
         filter.load_byte(FIRST_BYTE);
         filter.jump(libc::BPF_JSET, LONG_HEADER, 0, 3);
@@ -238,11 +243,11 @@ mod tests {
     fn a_listener_takes_what_is_sent_to_its_addresses_alone() {
         let v4 = |last| format!("127.0.0.{last}");
         let cases: &[(&[&str], &[&str], &[&str])] = &[
-            (&["127.0.0.1"], &["127.0.0.1"], &["127.0.0.2", "::1"]),
-            (&["127.0.0.1", "127.0.0.3"], &["127.0.0.1", "127.0.0.3"], &["127.0.0.2", "::1"]),
-            (&["::1"], &["::1"], &["127.0.0.1"]),
-            (&["fd00::1", "::1", "127.0.0.2"], &["::1", "127.0.0.2"], &["127.0.0.1"]),
-            (&["0.0.0.0"], &["127.0.0.1", "127.0.0.2"], &["::1"]),
+            (&["127.0.0.1"], &["127.0.0.1", "::1"], &["127.0.0.2"]),
+            (&["127.0.0.3", "127.0.0.4"], &["127.0.0.3", "127.0.0.4"], &["127.0.0.2"]),
+            (&["fd00::1", "::1", "127.0.0.2"], &["::1", "127.0.0.2"], &["127.0.0.3"]),
+            (&["fd00::1"], &["::1", "127.0.0.1"], &["127.0.0.2"]),
+            (&["0.0.0.0"], &["127.0.0.1", "127.0.0.2", "::1"], &[]),
             (&["::"], &["127.0.0.1", "127.0.0.2", "::1"], &[]),
             (&["127.0.0.1", "::"], &["127.0.0.1", "127.0.0.2", "::1"], &[]),
         ];
@@ -259,10 +264,10 @@ mod tests {
             }
         }
         let many: Vec<IpAddr> =
-            (1..=200).map(|last| v4(last).parse().expect("an address")).collect();
+            (2..=200).map(|last| v4(last).parse().expect("an address")).collect();
         let filter = Filter::listening(&many);
-        assert_eq!(taken(&filter, &v4(200), &[V1], &v4(1)), [V1]);
+        assert_eq!(taken(&filter, &v4(200), &[V1], &v4(2)), [V1]);
         let none: [&[u8]; 0] = [];
-        assert_eq!(taken(&filter, &v4(201), &[V1], &v4(1)), none);
+        assert_eq!(taken(&filter, &v4(201), &[V1], &v4(2)), none);
     }
 }

@@ -9,7 +9,9 @@
 use std::net::SocketAddr;
 
 #[cfg(target_os = "linux")]
-pub(in crate::transport) use linux::{guard_dialled, guard_listening, has_socket, next_descriptor};
+pub(in crate::transport) use linux::{
+    guard_dialled, guard_listening, listens_on, next_descriptor, wildcard_ports,
+};
 
 /// How far a dialled connection is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,6 +35,7 @@ pub(in crate::transport) struct Dialled {
 
 #[cfg(target_os = "linux")]
 mod linux {
+    use std::collections::BTreeSet;
     use std::io;
     use std::net::{IpAddr, SocketAddr};
     use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -59,9 +62,16 @@ mod linux {
         io::stderr().as_fd().try_clone_to_owned().map_or(0, |copy| copy.as_raw_fd())
     }
 
-    /// Whether the library has a socket on `address`.
-    pub(in crate::transport) fn has_socket(address: SocketAddr) -> bool {
-        bound_to(address).is_ok_and(|sockets| !sockets.is_empty())
+    /// The ports on which this process takes what comes to any address: the library, where it has a
+    /// listener or one has left its sockets to connections, and others.
+    pub(in crate::transport) fn wildcard_ports() -> BTreeSet<u16> {
+        let bound = descriptors().into_iter().flatten().filter_map(local_address);
+        bound.filter(|bound| bound.ip().is_unspecified()).map(|bound| bound.port()).collect()
+    }
+
+    /// Whether the library has sockets on `port` for what comes from everybody.
+    pub(in crate::transport) fn listens_on(port: u16) -> bool {
+        listening(port).is_ok_and(|sockets| !sockets.is_empty())
     }
 
     /// Makes the sockets behind a listener on `address` take what is sent to `destinations` alone, and
@@ -70,7 +80,7 @@ mod linux {
         address: SocketAddr,
         destinations: &[IpAddr],
     ) -> io::Result<usize> {
-        let sockets = bound_to(address)?;
+        let sockets = listening(address.port())?;
         let filter = Filter::listening(destinations);
         for (number, socket) in &sockets {
             close_on_exec(*number)?;
@@ -161,23 +171,19 @@ mod linux {
         asked == 0 && steps > 0
     }
 
-    /// The library's sockets that take what is sent to `address`, by their descriptors.
-    fn bound_to(address: SocketAddr) -> io::Result<Vec<(RawFd, Socket)>> {
+    /// The library's sockets on `port` that take what comes from everybody, by their descriptors. Those
+    /// of listeners are bound to the wildcard address, whatever was asked for.
+    fn listening(port: u16) -> io::Result<Vec<(RawFd, Socket)>> {
         let mut sockets = Vec::new();
-        if address.port() == 0 {
-            return Ok(sockets);
-        }
-        let covered = |bound| covers(bound, address);
-        for entry in std::fs::read_dir("/proc/self/fd")? {
-            let name = entry?.file_name();
-            let Some(number) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
-            if !local_address(number).is_some_and(covered) {
+        let wanted = |bound: SocketAddr| bound.ip().is_unspecified() && bound.port() == port;
+        for number in descriptors()? {
+            if !local_address(number).is_some_and(wanted) {
                 continue;
             }
             let is_it = |socket: &Socket| {
                 let bound = socket.local_addr().ok().and_then(|bound| bound.as_socket());
                 // One that is connected takes what comes from its peer alone.
-                bound.is_some_and(covered)
+                bound.is_some_and(wanted)
                     && socket.peer_addr().is_err()
                     && is_of_the_library(socket)
             };
@@ -186,11 +192,10 @@ mod linux {
         Ok(sockets)
     }
 
-    /// The library binds its listening sockets to the wildcard address, dual-stack, whatever address
-    /// was asked for, and sorts by address itself.
-    fn covers(bound: SocketAddr, address: SocketAddr) -> bool {
-        let (bound_ip, ip) = (bound.ip().to_canonical(), address.ip().to_canonical());
-        bound.port() == address.port() && (bound_ip == ip || bound_ip.is_unspecified())
+    /// Those that are open.
+    fn descriptors() -> io::Result<impl Iterator<Item = RawFd>> {
+        let entries = std::fs::read_dir("/proc/self/fd")?;
+        Ok(entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()))
     }
 
     fn same(one: SocketAddr, other: SocketAddr) -> bool {
@@ -238,6 +243,7 @@ mod linux {
 
 #[cfg(not(target_os = "linux"))]
 mod elsewhere {
+    use std::collections::BTreeSet;
     use std::io;
     use std::net::{IpAddr, SocketAddr};
 
@@ -247,7 +253,11 @@ mod elsewhere {
         0
     }
 
-    pub(in crate::transport) fn has_socket(_address: SocketAddr) -> bool {
+    pub(in crate::transport) fn wildcard_ports() -> BTreeSet<u16> {
+        BTreeSet::new()
+    }
+
+    pub(in crate::transport) fn listens_on(_port: u16) -> bool {
         false
     }
 
@@ -265,5 +275,5 @@ mod elsewhere {
 
 #[cfg(not(target_os = "linux"))]
 pub(in crate::transport) use elsewhere::{
-    guard_dialled, guard_listening, has_socket, next_descriptor,
+    guard_dialled, guard_listening, listens_on, next_descriptor, wildcard_ports,
 };
