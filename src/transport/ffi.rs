@@ -22,6 +22,7 @@ mod environment;
 mod execution;
 mod exit_guard;
 mod listener;
+mod retry;
 mod settings;
 mod socket_filter;
 mod stream;
@@ -40,6 +41,7 @@ pub use environment::{skip_system_certificates, unskip_system_certificates};
 pub(crate) use execution::poll_when_idle;
 pub use exit_guard::exit_at_once;
 pub(super) use listener::{ListenerCallbacks, ListenerSlot, NewConnection};
+pub(super) use retry::retry_from;
 pub(super) use settings::QuicSettings;
 pub(super) use socket_filter::{drop_empty_datagrams, has_socket};
 pub(super) use stream::{

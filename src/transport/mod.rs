@@ -16,6 +16,7 @@
 //! └── stream.rs, stream_pool.rs   streams of MsQuic, and framing over them
 //! callback.rs, refusal.rs          the guard around callbacks; who refused whom
 //! dial_port.rs                     local ports that dialled connections share
+//! admission.rs                     who may begin a handshake
 //! blocking.rs                      calls that block, on threads of their own
 //! bounds.rs, memory.rs             what all connections may hold together, and what that comes to
 //! internals.rs                     parts of it without MsQuic, for benches/
@@ -25,6 +26,7 @@
 //! Invariants: a child owns a share of its parent (stream → connection → registration); user code
 //! only asks for a shutdown; each handle is closed in its own last callback.
 
+mod admission;
 mod blocking;
 mod bounds;
 mod callback;
@@ -54,6 +56,7 @@ mod traits;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+pub use admission::AdmissionCounts;
 pub use connection::MsQuicNetConnection;
 pub use core::Direction;
 pub(crate) use ffi::poll_when_idle;
@@ -160,6 +163,12 @@ impl MsQuicTransport {
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.inner.bounds.limits
+    }
+
+    /// What became of the peers that asked its listeners for a connection.
+    #[must_use]
+    pub fn admissions(&self) -> AdmissionCounts {
+        self.inner.bounds.arrivals.counts()
     }
 
     /// The registration; the first call opens it.
