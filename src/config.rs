@@ -70,6 +70,10 @@ pub struct Limits {
     /// Longest dial, from the credential and the name to the peer's acceptance, whatever number of
     /// addresses it has, and longest inbound handshake since the peer asked (default 10 s).
     pub handshake_time_max: Duration,
+    /// Longest time until a peer that asks for a connection shows its certificate (default 3 s, and never
+    /// more than `handshake_time_max`): who asks and says no more keeps a place of
+    /// `handshakes_pending_max` so long.
+    pub handshake_answer_max: Duration,
     /// Interval of keep-alives on a silent connection (default 500 ms).
     pub keep_alive_interval: Duration,
     /// Silence after which a connection is over (default 3 s).
@@ -91,8 +95,15 @@ pub struct Limits {
     /// [`worst_case_memory`](Self::worst_case_memory) is below 3 GiB).
     pub connections_max: usize,
     /// Inbound connections of one listener that are not accepted yet (default 256). A stranger's
-    /// next one is refused before a certificate is read.
+    /// next one is refused before a certificate is read. The last quarter is for addresses from which a
+    /// peer was connected within the last day. From a quarter on, of all handshakes of the process, the
+    /// library lets who asks prove his address first, which costs a round trip; the lowest limit of all
+    /// listeners of the process counts.
     pub handshakes_pending_max: usize,
+    /// Inbound handshakes of one IPv4 address, or one IPv6 network of 64 bits, from which nobody was
+    /// connected within the last day, that are not done (default 16). More are refused until one of them
+    /// is done: then the address is known.
+    pub handshakes_per_address_max: usize,
     /// How long a lane with frames on their way may stand still, without one of them being
     /// acknowledged, before the connection is closed with `LANE_STALLED` (default 30 s): longer
     /// than any frame takes, and than a sender waits. Noticed up to a quarter of it later.
@@ -117,6 +128,7 @@ impl Default for Limits {
             window_bytes_max: 16 << 20,
             node_window_bytes_max: 64 << 20,
             handshake_time_max: Duration::from_secs(10),
+            handshake_answer_max: Duration::from_secs(3),
             keep_alive_interval: Duration::from_millis(500),
             idle_time_max: Duration::from_secs(3),
             disconnect_time_max: Duration::from_secs(1),
@@ -124,6 +136,7 @@ impl Default for Limits {
             peer_streams_max: 8,
             connections_max: 1_024,
             handshakes_pending_max: 256,
+            handshakes_per_address_max: 16,
             lane_stall_time_max: Duration::from_secs(30),
             close_time_max: Duration::from_secs(5),
         }
@@ -153,6 +166,7 @@ impl Limits {
             ("peer_streams_max", usize::from(self.peer_streams_max), 1, 1 << 10),
             ("connections_max", self.connections_max, 1, 1 << 20),
             ("handshakes_pending_max", self.handshakes_pending_max, 1, 1 << 16),
+            ("handshakes_per_address_max", self.handshakes_per_address_max, 1, 1 << 16),
         ];
         for (field, value, min, max) in bytes {
             if value < min || value > max {
@@ -164,6 +178,7 @@ impl Limits {
             ("frame_time_max", self.frame_time_max, day),
             ("stream_op_timeout", self.stream_op_timeout, day),
             ("handshake_time_max", self.handshake_time_max, day),
+            ("handshake_answer_max", self.handshake_answer_max, day),
             ("keep_alive_interval", self.keep_alive_interval, day),
             ("idle_time_max", self.idle_time_max, day),
             // The library takes no more.

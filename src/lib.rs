@@ -129,7 +129,7 @@ pub use identity::{
 pub use ractor;
 pub use restart::{BackoffSettings, InvalidRestartSetting, RestartPolicy};
 pub use transport::{
-    Direction, LINKAGE, Lane, LibraryVersion, MsQuicListener, MsQuicNetConnection,
+    AdmissionCounts, Direction, LINKAGE, Lane, LibraryVersion, MsQuicListener, MsQuicNetConnection,
     MsQuicNetIncomingRequest, MsQuicTransport, NetConnection, NetIncomingRequest, NetListener,
     NetTransport, NoLane, OutcomeCounts, ReadStream, RegistrationWrapper, RemoteAddr, SendStream,
     StreamPool, WorstCaseMemory, exit_at_once, msquic_is_debug_build, read_message_from_stream,

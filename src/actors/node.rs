@@ -16,7 +16,7 @@ use super::target::{Redial, Target};
 use crate::config::NodeConfig;
 use crate::error::{CloseCode, ConnectError, ListenError, NodeError};
 use crate::identity::CertHash;
-use crate::transport::{MsQuicTransport, poll_when_idle};
+use crate::transport::{AdmissionCounts, MsQuicTransport, poll_when_idle};
 
 /// How long the registration may take to close once its last handle is gone.
 const REGISTRATION_CLOSE_MAX: Duration = Duration::from_secs(5);
@@ -187,6 +187,12 @@ impl Node {
     #[must_use]
     pub fn connections(&self) -> Vec<ConnectionHandle> {
         self.shared().connections()
+    }
+
+    /// What became of the peers that asked for a connection.
+    #[must_use]
+    pub fn admissions(&self) -> AdmissionCounts {
+        self.shared().transport.admissions()
     }
 
     /// The events from here on.

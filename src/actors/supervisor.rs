@@ -115,6 +115,9 @@ impl Actor for Supervisor {
                 SupervisorMessage::Connections { reply } => {
                     answer(reply, state.shared.connections());
                 }
+                SupervisorMessage::Admissions { reply } => {
+                    answer(reply, state.shared.transport.admissions());
+                }
                 SupervisorMessage::Shutdown { grace, reply } => state.on_shutdown(grace, reply),
                 SupervisorMessage::Internal(Internal(event)) => match event {
                     Event::Restart { key } => state.on_restart(key).await?,

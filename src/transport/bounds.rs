@@ -7,6 +7,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
+use super::admission::Arrivals;
 use super::link::large::{Granted, LargeRoom, Ticket};
 use crate::config::Limits;
 use crate::frame::HEADER_BYTES;
@@ -30,6 +31,8 @@ pub(super) struct Bounds {
     pub(super) large: NodeRoom,
     /// For frames out.
     pub(super) large_sending: Arc<Semaphore>,
+    /// Who asked for a connection, and from where peers were connected.
+    pub(super) arrivals: Arc<Arrivals>,
 }
 
 impl Default for Bounds {
@@ -46,6 +49,7 @@ impl Bounds {
             windows: Arc::new(Budget::new(limits.node_window_bytes_max)),
             large: NodeRoom::new(large_bytes(&limits)),
             large_sending: Arc::new(Semaphore::new(large_bytes(&limits))),
+            arrivals: Arc::default(),
             limits: Arc::new(limits),
         }
     }

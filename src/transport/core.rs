@@ -4,6 +4,7 @@
 //! failed; `complete` is set after every outcome was counted and every stream was closed; no
 //! callback waits.
 
+mod arriving;
 mod callbacks;
 mod delivery;
 mod measured;
@@ -27,6 +28,7 @@ use self::measured::Measured;
 use self::readers::Frames;
 pub(crate) use self::readers::{IsGone, Reader, Received, Subscriber};
 use self::waiting::Waiting;
+use super::admission::HandshakePlace;
 use super::bounds::{Bounds, Share, Windows, window_floor};
 use super::dial_port::Dial;
 use super::ffi::ConnectionSlot;
@@ -128,6 +130,8 @@ pub(crate) struct ConnectionCore {
     next_ordinal: Mutex<u64>,
     /// Of a connection that was dialled, while its handle is open.
     dial: Mutex<Option<Dial>>,
+    /// Of a connection that came in, until its handshake is done.
+    handshake_place: Mutex<Option<HandshakePlace>>,
     live: LiveHandle,
 }
 
@@ -183,6 +187,7 @@ impl ConnectionCore {
             bulk_narrow_ms: AtomicU64::new(0),
             next_ordinal: Mutex::new(0),
             dial: Mutex::new(None),
+            handshake_place: Mutex::default(),
             live,
         })
     }
@@ -401,6 +406,7 @@ impl ConnectionCore {
         });
         if first {
             debug!(%reason, remote = ?self.remote_addr(), "connection over");
+            self.leave_handshake();
             self.lanes.iter().for_each(|lane| lane.shut(reason));
             self.lanes.iter().for_each(SendLane::abandon);
             self.close_inbound(reason);

@@ -25,6 +25,7 @@ mod listener;
 mod listeners;
 mod raw;
 mod registration;
+mod retry;
 mod settings;
 #[cfg(target_os = "linux")]
 mod socket_filter;
@@ -40,6 +41,7 @@ pub use exit_guard::exit_at_once;
 pub(super) use listener::{ListenerCallbacks, ListenerSlot, NewConnection};
 pub(super) use raw::{CLOSED, status};
 pub(super) use registration::Registration;
+pub(super) use retry::retry_from;
 pub(super) use settings::QuicSettings;
 pub(super) use sockets::{
     Dialled, Stage, guard_dialled, guard_listening, listens_on, next_descriptor, wildcard_ports,

@@ -38,6 +38,20 @@ impl Handshake {
         }
     }
 
+    /// As [`done`](Self::done), for one that the peer began: who shows no certificate for
+    /// `Limits::handshake_answer_max` is given up before the deadline.
+    pub(super) async fn done_by_peer(&self) -> Result<(), CloseReason> {
+        let (core, deadline) = (&self.core, self.deadline());
+        let answer = deadline.min(core.started() + core.limits().handshake_answer_max);
+        let done = tokio::time::timeout_at(answer.into(), core.connected()).await;
+        match done {
+            Ok(done) => return done,
+            Err(_) if core.has_answered() => {}
+            Err(_) => core.was_silent(),
+        }
+        self.done(if core.has_answered() { deadline } else { answer }).await
+    }
+
     /// It is done: the connection has an owner.
     pub(super) fn keep(mut self) -> Arc<ConnectionCore> {
         self.armed = false;

@@ -2,10 +2,12 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex as StdMutex, OnceLock};
+use std::time::Instant;
 
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
-use tracing::debug;
+use tokio::sync::{Mutex, mpsc};
+use tracing::{debug, warn};
 
+use super::admission::{Admission, Place, places_for_all, retry_from};
 use super::bounds::Bounds;
 use super::connection::MsQuicNetConnection;
 use super::core::{ConnectionCore, Direction};
@@ -37,8 +39,8 @@ struct ListenerCore {
     configuration: Arc<ffi::Configuration>,
     credential: NetCredential,
     bounds: Arc<Bounds>,
-    /// Bounds `incoming`: one permit for each connection that is not accepted yet.
-    pending: Arc<Semaphore>,
+    /// Bounds `incoming`: a place for each connection that is not accepted yet.
+    admission: Arc<Admission>,
     incoming: OnceLock<mpsc::UnboundedSender<MsQuicNetIncomingRequest>>,
     life: tokio::sync::watch::Sender<Life>,
     /// Until it is stopped.
@@ -88,13 +90,14 @@ impl MsQuicListener {
         credential: NetCredential,
         bounds: Arc<Bounds>,
     ) -> Result<Self, LibraryError> {
+        ask_for_proof_of_addresses(bounds.limits.handshakes_pending_max);
         let (sender, incoming) = mpsc::unbounded_channel();
         let address = port.address();
         let core = Arc::new(ListenerCore {
             slot: ListenerSlot::default(),
             configuration,
             credential,
-            pending: Arc::new(Semaphore::new(bounds.limits.handshakes_pending_max)),
+            admission: Admission::new(&bounds.limits, &bounds.arrivals),
             bounds,
             incoming: OnceLock::from(sender),
             life: tokio::sync::watch::channel(Life::Listening).0,
@@ -114,7 +117,8 @@ impl MsQuicListener {
 
     /// The next connection that a peer asks for, before its handshake is judged.
     ///
-    /// At most `Limits::handshakes_pending_max` wait here; more are refused.
+    /// At most `Limits::handshakes_pending_max` wait here; more are refused, and so are those over
+    /// `Limits::handshakes_per_address_max`.
     ///
     /// # Errors
     ///
@@ -154,6 +158,14 @@ impl MsQuicListener {
     }
 }
 
+/// From a quarter of the places on who is new must prove his address.
+fn ask_for_proof_of_addresses(places: usize) {
+    match ffi::retry_from(retry_from(places), places_for_all(places)) {
+        Ok(handshakes) => debug!(handshakes, "addresses must be proven from so many on"),
+        Err(error) => warn!(%error, "addresses are not proven before places run out"),
+    }
+}
+
 impl Drop for MsQuicListener {
     fn drop(&mut self) {
         self.stop();
@@ -167,9 +179,10 @@ impl ListenerCallbacks for ListenerCore {
 
     fn new_connection(&self, new: NewConnection<'_>) {
         let Some(remote_addr) = new.remote_addr() else { return };
-        let Ok(permit) = Arc::clone(&self.pending).try_acquire_owned() else {
-            debug!(%remote_addr, "refused: too many connections are not accepted yet");
-            return;
+        let place = self.admission.ask(remote_addr.ip(), Instant::now());
+        let (place, handshake_place) = match place {
+            Ok(places) => places,
+            Err(why) => return debug!(%remote_addr, ?why, "refused: no place for its handshake"),
         };
         let Some(incoming) = self.incoming.get() else { return };
         let Some(registration) = self.live.registration() else { return };
@@ -181,12 +194,13 @@ impl ListenerCallbacks for ListenerCore {
             &self.bounds,
         );
         core.set_remote_addr(remote_addr);
+        core.set_handshake_place(handshake_place);
         new.accept(&core, &self.configuration, core.smaller_windows());
         // Dropped with the channel if the listener is gone: that refuses it.
         drop(incoming.send(MsQuicNetIncomingRequest {
             core: Some(core),
             remote_addr,
-            _permit: permit,
+            _place: place,
         }));
     }
 
@@ -205,7 +219,7 @@ impl ListenerCallbacks for ListenerCore {
 pub struct MsQuicNetIncomingRequest {
     core: Option<Arc<ConnectionCore>>,
     remote_addr: SocketAddr,
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl MsQuicNetIncomingRequest {
@@ -215,7 +229,8 @@ impl MsQuicNetIncomingRequest {
         self.remote_addr
     }
 
-    /// Waits for the handshake, at most for `Limits::handshake_time_max` after the peer asked.
+    /// Waits for the handshake, at most for `Limits::handshake_time_max` after the peer asked, and for
+    /// its certificate at most for `Limits::handshake_answer_max`.
     ///
     /// # Errors
     ///
@@ -229,7 +244,7 @@ impl MsQuicNetIncomingRequest {
         let Some(core) = self.core.take() else { return Err(AcceptError::Stopped) };
         let closed = |reason| AcceptError::Closed { peer, reason };
         let handshake = Handshake::new(core);
-        handshake.done(handshake.deadline()).await.map_err(closed)?;
+        handshake.done_by_peer().await.map_err(closed)?;
         MsQuicNetConnection::new(handshake.keep()).map_err(closed)
     }
 

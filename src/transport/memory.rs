@@ -2,6 +2,7 @@
 //!
 //! Nothing is enforced here: `bounds.rs`, the lanes, the queues and the library's windows do that.
 
+use super::admission::KNOWN_BYTES;
 use super::bounds::{FLOOR, large_bytes, window_floor};
 use super::link::inbound::GUARANTEED_PART;
 use crate::config::Limits;
@@ -60,7 +61,7 @@ pub struct WorstCaseMemory {
     /// Connections themselves: 128 KiB each.
     pub connections: u64,
     /// Handshakes that are not done, `Limits::handshakes_pending_max` of one listener: 192 KiB
-    /// each. More listeners have as many each.
+    /// each. More listeners have as many each. And 512 KiB for the addresses of peers.
     pub handshakes: u64,
     /// What the library keeps for the next burst, 24 MiB for each processor. Nodes of one process
     /// share it.
@@ -130,7 +131,9 @@ impl Limits {
                 connections,
             ),
             connections: each(CONNECTION_BYTES),
-            handshakes: (self.handshakes_pending_max as u64).saturating_mul(HANDSHAKE_BYTES),
+            handshakes: (self.handshakes_pending_max as u64)
+                .saturating_mul(HANDSHAKE_BYTES)
+                .saturating_add(KNOWN_BYTES),
             pools: processors.saturating_mul(PROCESSOR_BYTES),
         }
     }

@@ -16,6 +16,7 @@
 //! └── stream.rs, stream_pool.rs   streams of MsQuic, and framing over them
 //! callback.rs, refusal.rs          the guard around callbacks; who refused whom
 //! dial_port.rs, dial_socket.rs     local ports that dialled connections share; what sockets let in
+//! admission.rs                     who may begin a handshake
 //! blocking.rs                      calls that block, on threads of their own
 //! listen_port.rs                   ports that no other process has, and what their sockets let in
 //! bounds.rs, memory.rs             what all connections may hold together, and what that comes to
@@ -27,6 +28,7 @@
 //! Invariants: a child owns a share of its parent (stream → connection → registration); user code
 //! only asks for a shutdown; each handle is closed in its own last callback.
 
+mod admission;
 mod blocking;
 mod bounds;
 mod callback;
@@ -60,6 +62,7 @@ mod traits;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+pub use admission::AdmissionCounts;
 pub use connection::MsQuicNetConnection;
 pub use core::Direction;
 pub(crate) use ffi::poll_when_idle;
@@ -118,6 +121,12 @@ impl MsQuicTransport {
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.inner.bounds.limits
+    }
+
+    /// What became of the peers that asked its listeners for a connection.
+    #[must_use]
+    pub fn admissions(&self) -> AdmissionCounts {
+        self.inner.bounds.arrivals.counts()
     }
 
     /// The registration; the first call opens it.

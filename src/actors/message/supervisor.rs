@@ -14,7 +14,7 @@ use crate::actors::handle::ConnectionHandle;
 use crate::actors::target::Target;
 use crate::error::ListenError;
 use crate::identity::CertHash;
-use crate::transport::MsQuicListener;
+use crate::transport::{AdmissionCounts, MsQuicListener};
 
 /// What a node's root can be asked.
 #[derive(Debug)]
@@ -69,6 +69,11 @@ pub enum SupervisorMessage {
     Connections {
         /// Told the connections.
         reply: RpcReplyPort<Vec<ConnectionHandle>>,
+    },
+    /// Tell what became of the peers that asked for a connection.
+    Admissions {
+        /// Told the counts.
+        reply: RpcReplyPort<AdmissionCounts>,
     },
     /// End everything in order.
     Shutdown {

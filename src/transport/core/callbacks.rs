@@ -35,6 +35,7 @@ impl ConnectionCallbacks for ConnectionCore {
         self.slot.set_connected(self.limits().disconnect_time_max, self.windows.stream);
         self.sample();
         self.connected.store(true, Ordering::Release);
+        self.leave_handshake();
         self.changed.notify_waiters();
     }
 
