@@ -20,12 +20,8 @@ use super::ffi::{self, Dialled, Stage};
 use crate::lock::lock;
 
 /// How long after the start its socket is looked for; then its callbacks do.
-const LOOKS: [Duration; 4] = [
-    Duration::from_millis(1),
-    Duration::from_millis(2),
-    Duration::from_millis(4),
-    Duration::from_millis(8),
-];
+const LOOKS: [Duration; 3] =
+    [Duration::from_millis(1), Duration::from_millis(2), Duration::from_millis(8)];
 
 /// See the module.
 #[derive(Debug)]
@@ -82,10 +78,9 @@ impl DialSocket {
         }
         let dialled = Dialled { near: state.near, local, remote: self.remote };
         let Some(found) = ffi::guard_dialled(&dialled, stage) else { return false };
-        state.near = found;
-        // Where it is bound is not known yet: it may have been another one's.
+        // While it is not known where it is bound, it may have been another one's.
         if local.is_some() {
-            state.stage = Some(stage);
+            *state = State { near: found, stage: Some(stage) };
         }
         true
     }

@@ -49,7 +49,7 @@ mod linux {
 
     /// Descriptors that are looked at where only the remote address is known, which comes from the
     /// caller: the sockets of a handful of dials at once.
-    const NEAR: RawFd = 64;
+    const NEAR: RawFd = 32;
 
     /// So many numbers in a row that are not in use: the end of those that are.
     const UNUSED_MAX: RawFd = 256;
@@ -99,8 +99,8 @@ mod linux {
             return near.fold(None, |found, number| guard(number).or(found));
         }
         near.clone().find_map(guard).or_else(|| {
-            let above = used_from(near.end).find_map(guard);
-            above.or_else(|| (0..dialled.near).rev().find_map(guard))
+            let below = (0..dialled.near).rev().find_map(guard);
+            below.or_else(|| used_from(near.end).find_map(guard))
         })
     }
 
@@ -125,11 +125,12 @@ mod linux {
             same(peer, dialled.remote)
                 && match dialled.local {
                     Some(known) => same(local, known),
-                    None => is_of_the_library(socket) && !has_filter(socket),
+                    None => is_of_the_library(socket) && !has_filter(socket.as_raw_fd()),
                 }
         };
-        let looks_right = |bound: SocketAddr| {
-            dialled.local.is_none_or(|local| bound.port() == local.port()) && bound.port() != 0
+        let looks_right = |bound: SocketAddr| match dialled.local {
+            Some(local) => bound.port() == local.port(),
+            None => bound.port() != 0 && !has_filter(number),
         };
         if !local_address(number).is_some_and(looks_right) {
             return false;
@@ -137,7 +138,7 @@ mod linux {
         let _alone = lock(&FILTERS);
         let Some(socket) = duplicate(number).filter(is_it) else { return false };
         let filter = match stage {
-            Stage::Handshake if has_filter(&socket) => return true,
+            Stage::Handshake if has_filter(socket.as_raw_fd()) => return true,
             Stage::Handshake => Filter::handshake(),
             Stage::Established => Filter::established(),
         };
@@ -155,13 +156,14 @@ mod linux {
             && !socket.only_v6().unwrap_or(true)
     }
 
-    fn has_filter(socket: &Socket) -> bool {
+    /// A look only, at whatever the number stands for.
+    fn has_filter(number: RawFd) -> bool {
         let mut steps: libc::socklen_t = 0;
         // SAFETY: with a length of 0 nothing is written but the number of steps there are
         // (SO_GET_FILTER, which is SO_ATTACH_FILTER; socket(7)).
         let asked = unsafe {
             libc::getsockopt(
-                socket.as_raw_fd(),
+                number,
                 libc::SOL_SOCKET,
                 libc::SO_ATTACH_FILTER,
                 std::ptr::null_mut(),
