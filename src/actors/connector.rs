@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tracing::{Instrument, info};
 
-use super::establish::establish;
+use super::establish::{NotEstablished, establish};
 use super::events::NodeEvent;
 use super::handle::ConnectionHandle;
 use super::redial::{Effect, End, Input, Machine, Outlook};
@@ -26,6 +26,7 @@ use super::waiting::{CALLERS_MAX, Waiter, Waiting};
 use super::{NodeShared, OwnedTask, finish};
 use crate::error::{CloseCode, CloseReason, ConnectError};
 use crate::identity::CertHash;
+use crate::registry::RegistryFull;
 use crate::transport::{Direction, MsQuicNetConnection};
 
 pub(crate) type ConnectReply = RpcReplyPort<Result<ConnectionHandle, ConnectError>>;
@@ -214,12 +215,18 @@ impl State {
 
     async fn on_established(&mut self, generation: u64, established: MsQuicNetConnection) {
         let Arguments { shared, supervisor, .. } = &self.arguments;
-        let (peer, limit) = (established.remote_addr(), shared.config.limits.connections_max);
-        let Some(handle) = establish(shared, established, supervisor.clone()).await else {
-            self.on_failed(generation, ConnectError::TooManyConnections { peer, limit });
-            return;
+        let peer = established.remote_addr();
+        let error = match establish(shared, established, supervisor.clone()).await {
+            Ok(handle) => return self.take(handle),
+            Err(NotEstablished::NoRoom(RegistryFull::OfAll { limit }, _)) => {
+                ConnectError::TooManyConnections { peer, limit }
+            }
+            Err(NotEstablished::NoRoom(RegistryFull::OfPeer { limit }, _)) => {
+                ConnectError::TooManyOfPeer { peer, limit }
+            }
+            Err(NotEstablished::Failed) => ConnectError::Internal,
         };
-        self.take(handle);
+        self.on_failed(generation, error);
     }
 
     /// The target's connection is this one.
