@@ -94,6 +94,10 @@ pub struct Limits {
     /// Connections of one node, in both directions (default 1,024: with it
     /// [`worst_case_memory`](Self::worst_case_memory) is below 3 GiB).
     pub connections_max: usize,
+    /// Connections of one peer, in both directions (default 4: each side dials once, and a connection
+    /// whose end is not known yet is left of each). One more is closed with `TOO_MANY_OF_PEER`, so that
+    /// nobody who is trusted takes the places of the others.
+    pub connections_per_peer_max: usize,
     /// Inbound connections of one listener that are not accepted yet (default 256). A stranger's
     /// next one is refused before a certificate is read. The last quarter is for addresses from which a
     /// peer was connected within the last day. From a quarter on, of all handshakes of the process, the
@@ -135,6 +139,7 @@ impl Default for Limits {
             path_mtu_max: 1500,
             peer_streams_max: 8,
             connections_max: 1_024,
+            connections_per_peer_max: 4,
             handshakes_pending_max: 256,
             handshakes_per_address_max: 16,
             lane_stall_time_max: Duration::from_secs(30),
@@ -165,6 +170,7 @@ impl Limits {
             ("path_mtu_max", usize::from(self.path_mtu_max), 1248, 1500),
             ("peer_streams_max", usize::from(self.peer_streams_max), 1, 1 << 10),
             ("connections_max", self.connections_max, 1, 1 << 20),
+            ("connections_per_peer_max", self.connections_per_peer_max, 1, 1 << 20),
             ("handshakes_pending_max", self.handshakes_pending_max, 1, 1 << 16),
             ("handshakes_per_address_max", self.handshakes_per_address_max, 1, 1 << 16),
         ];

@@ -6,7 +6,7 @@
 //!
 //! Invariants: a connection is removed by its peer *and* its epoch, so what is told late about an
 //! old connection never removes its successor; a peer without connections has no entry; there are
-//! never more connections than the limit.
+//! never more connections than the limit, nor more of one peer than its own.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -37,9 +37,11 @@ impl Default for EpochSource {
 
 /// The registry has as many connections as it may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("there are {limit} connections already, and that is the limit")]
-pub(crate) struct RegistryFull {
-    pub(crate) limit: usize,
+pub(crate) enum RegistryFull {
+    #[error("there are {limit} connections already, and that is the limit")]
+    OfAll { limit: usize },
+    #[error("the peer has {limit} connections already, and that is the limit")]
+    OfPeer { limit: usize },
 }
 
 /// Connections by peer. Every call locks a part of the map for a moment and waits for nothing
@@ -51,19 +53,21 @@ pub(crate) struct Registry<H> {
     /// Counts a connection from before it enters the map until after it left.
     connections: AtomicUsize,
     limit: usize,
+    peer_limit: usize,
 }
 
 impl<H: Clone> Registry<H> {
-    /// A registry of at most `limit` connections, over all peers.
-    pub(crate) fn new(limit: usize) -> Self {
-        Self { peers: DashMap::new(), connections: AtomicUsize::new(0), limit }
+    /// A registry of at most `limit` connections, over all peers, and at least one and at most
+    /// `peer_limit` of each.
+    pub(crate) fn new(limit: usize, peer_limit: usize) -> Self {
+        Self { peers: DashMap::new(), connections: AtomicUsize::new(0), limit, peer_limit }
     }
 
     /// Adds a connection. It becomes the active one unless a newer one is there. The same epoch
     /// again replaces the handle.
     ///
     /// # Errors
-    /// [`RegistryFull`] if the limit is reached; then nothing has changed.
+    /// [`RegistryFull`] if a limit is reached; then nothing has changed.
     pub(crate) fn insert(&self, peer: CertHash, epoch: u64, handle: H) -> Result<(), RegistryFull> {
         self.reserve()?;
         let replaced = {
@@ -73,6 +77,12 @@ impl<H: Clone> Registry<H> {
             match place {
                 Some(index) if connections[index].0 == epoch => {
                     Some(std::mem::replace(&mut connections[index].1, handle))
+                }
+                // A peer that is there has one, so that no empty entry is left.
+                _ if connections.len() >= self.peer_limit.max(1) => {
+                    drop(connections);
+                    self.release();
+                    return Err(RegistryFull::OfPeer { limit: self.peer_limit });
                 }
                 Some(index) => {
                     connections.insert(index + 1, (epoch, handle));
@@ -158,7 +168,7 @@ impl<H: Clone> Registry<H> {
         self.connections
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, take)
             .map(drop)
-            .map_err(|_| RegistryFull { limit: self.limit })
+            .map_err(|_| RegistryFull::OfAll { limit: self.limit })
     }
 
     fn release(&self) {
@@ -198,7 +208,7 @@ mod tests {
 
     #[test]
     fn newest_connection_is_active_in_whatever_order_they_come() {
-        let registry = Registry::new(8);
+        let registry = Registry::new(8, usize::MAX);
         for epoch in [5, 9, 7] {
             registry.insert(peer(1), epoch, epoch).unwrap();
         }
@@ -211,7 +221,7 @@ mod tests {
 
     #[test]
     fn removal_takes_the_named_epoch_only_and_the_next_newest_becomes_active() {
-        let registry = Registry::new(8);
+        let registry = Registry::new(8, usize::MAX);
         registry.insert(peer(1), 1, "old").unwrap();
         registry.insert(peer(1), 2, "new").unwrap();
         assert_eq!(registry.remove(&peer(1), 3), None);
@@ -226,20 +236,38 @@ mod tests {
 
     #[test]
     fn full_registry_refuses_and_takes_again_after_a_removal() {
-        let registry = Registry::new(2);
+        let registry = Registry::new(2, usize::MAX);
         registry.insert(peer(1), 1, ()).unwrap();
         registry.insert(peer(2), 2, ()).unwrap();
-        assert_eq!(registry.insert(peer(3), 3, ()), Err(RegistryFull { limit: 2 }));
+        assert_eq!(registry.insert(peer(3), 3, ()), Err(RegistryFull::OfAll { limit: 2 }));
         assert_eq!((registry.get(&peer(3)), registry.peer_count()), (None, 2));
         registry.remove(&peer(1), 1).unwrap();
         assert_eq!(registry.insert(peer(3), 3, ()), Ok(()));
         assert_eq!(registry.len(), 2);
-        assert!(Registry::new(0).insert(peer(1), 1, ()).is_err());
+        assert!(Registry::new(0, usize::MAX).insert(peer(1), 1, ()).is_err());
+    }
+
+    #[test]
+    fn a_peer_with_all_its_connections_is_refused_and_another_is_not() {
+        let registry = Registry::new(8, 2);
+        for epoch in [3, 1] {
+            registry.insert(peer(1), epoch, epoch).unwrap();
+        }
+        for epoch in [0, 2, 4] {
+            let refused = registry.insert(peer(1), epoch, epoch);
+            assert_eq!(refused, Err(RegistryFull::OfPeer { limit: 2 }));
+        }
+        registry.insert(peer(1), 3, 33).expect("the same again");
+        registry.insert(peer(2), 5, 5).expect("another peer");
+        assert_eq!((registry.get(&peer(1)), registry.len()), (Some(33), 3));
+        registry.remove(&peer(1), 1).unwrap();
+        registry.insert(peer(1), 6, 6).expect("there is room again");
+        assert_eq!((registry.get(&peer(1)), registry.len()), (Some(6), 3));
     }
 
     #[test]
     fn same_epoch_again_replaces_the_handle_and_counts_once() {
-        let registry = Registry::new(2);
+        let registry = Registry::new(2, usize::MAX);
         registry.insert(peer(1), 1, "first").unwrap();
         registry.insert(peer(1), 1, "second").unwrap();
         assert_eq!((registry.get(&peer(1)), registry.len()), (Some("second"), 1));
@@ -253,7 +281,7 @@ mod tests {
     fn removal_of_a_predecessor_never_removes_its_successor() {
         const WORKERS: usize = 4;
         const ROUNDS: usize = 5_000;
-        let (registry, epochs) = (Registry::new(usize::MAX), EpochSource::new());
+        let (registry, epochs) = (Registry::new(usize::MAX, usize::MAX), EpochSource::new());
         let start = Barrier::new(WORKERS);
         thread::scope(|scope| {
             for _ in 0..WORKERS {
@@ -288,7 +316,7 @@ mod tests {
         const WORKERS: u8 = 8;
         const LIMIT: usize = 100;
         for _ in 0..50 {
-            let (registry, epochs) = (Registry::new(LIMIT), EpochSource::new());
+            let (registry, epochs) = (Registry::new(LIMIT, usize::MAX), EpochSource::new());
             let start = Barrier::new(usize::from(WORKERS));
             let fill = |worker| {
                 start.wait();
@@ -309,7 +337,7 @@ mod tests {
     #[test]
     fn limit_holds_while_connections_come_and_go() {
         const LIMIT: usize = 3;
-        let (registry, epochs) = (Registry::new(LIMIT), EpochSource::new());
+        let (registry, epochs) = (Registry::new(LIMIT, usize::MAX), EpochSource::new());
         let open = AtomicUsize::new(0);
         thread::scope(|scope| {
             for worker in 0..6 {

@@ -7,11 +7,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use common::memory::{Baseline, MIB, resident};
-use common::{LIMIT, Pair, connected, friends, loopback, node, node_with, stranger, within};
+use common::{
+    LIMIT, Pair, connected, friends, loopback, node, node_with, one_peer_with_many, stranger,
+    within,
+};
 use moorline::{
-    CloseCode, CloseReason, ConnectError, ConnectionHandle, DEFAULT_ALPN, ErrorKind, HEADER_BYTES,
-    Limits, MsQuicTransport, NodeConfig, Outcome, OutcomeCounts, RecvError, Redial, SendError,
-    Target,
+    AcceptError, CloseCode, CloseReason, ConnectError, ConnectionHandle, DEFAULT_ALPN, ErrorKind,
+    HEADER_BYTES, Limits, MsQuicTransport, NodeConfig, NodeEvent, Outcome, OutcomeCounts,
+    RecvError, Redial, SendError, Target,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
@@ -702,6 +705,65 @@ async fn a_node_with_enough_connections_refuses_one_more_with_too_many_connectio
     within("the close", at_server.closed()).await;
     within("connecting", client.connect(target)).await.expect("there is room again");
     for node in [client, server] {
+        within("the end", node.close(LIMIT)).await.expect("an orderly end");
+    }
+}
+
+#[tokio::test]
+async fn a_peer_with_as_many_connections_as_one_may_is_refused_one_more_and_another_is_not() {
+    let _together = together().await;
+    let (a, b, c) = (stranger(), stranger(), stranger());
+    let (one, other) = (b.identity(), c.identity());
+    let (a_hash, server) = (a.identity(), node(a.trust_hash(one).trust_hash(other)).await);
+    let greedy = node_with(b.trust_hash(a_hash), one_peer_with_many).await;
+    let alone = |config: &mut NodeConfig| config.limits.connections_per_peer_max = 1;
+    let modest = node_with(c.trust_hash(a_hash), alone).await;
+    let mut events = server.subscribe();
+    let address = within("listening", server.listen(loopback())).await.expect("a listener");
+    let target = Target::from(address).redial(Redial::Never);
+    let limit = Limits::default().connections_per_peer_max;
+    let mut standing = Vec::new();
+    for _ in 0..limit {
+        let dialled = within("connecting", greedy.connect(target.clone())).await;
+        standing.push((dialled.expect("room"), connected(&mut events).await));
+    }
+    let code = CloseCode::TOO_MANY_OF_PEER;
+    for _ in 0..20 {
+        let dialled = within("connecting", greedy.connect(target.clone())).await;
+        let error = dialled.expect_err("it has all of its own");
+        assert_eq!(error.kind(), ErrorKind::Retry);
+        let ConnectError::Closed { peer, reason } = error else { panic!("{error:?}") };
+        assert_eq!((peer, reason), (address, CloseReason::Peer { code }));
+    }
+    let mut refused = 0;
+    let last = within("another peer", modest.connect(target.clone())).await.expect("room");
+    within("what is told", async {
+        loop {
+            match events.next().await.expect("the node lives") {
+                NodeEvent::Connected(handle) if handle.peer() == other => return,
+                NodeEvent::Refused { error: AcceptError::Closed { reason, .. }, .. } => {
+                    assert_eq!(reason, CloseReason::Local { code });
+                    refused += 1;
+                }
+                event => panic!("{event:?}"),
+            }
+        }
+    })
+    .await;
+    assert_eq!((refused, server.admissions().too_many_of_peer), (20, 20));
+    assert_eq!(server.connections().len(), limit + 1);
+    let (gone, at_server) = standing.pop().expect("some");
+    within("the close", gone.close(CloseCode::NORMAL)).await;
+    within("the close", at_server.closed()).await;
+    within("connecting", greedy.connect(target)).await.expect("there is room again");
+    // Its own limit counts for who dials as well.
+    let again = Target::from(address).redial(Redial::Never);
+    let error = within("connecting", modest.connect(again)).await.expect_err("it has one");
+    assert_eq!(error.kind(), ErrorKind::Retry);
+    let ConnectError::TooManyOfPeer { peer, limit } = error else { panic!("{error:?}") };
+    assert_eq!((peer, limit), (address, 1));
+    within("a frame", last.send_acked("x")).await.expect("the first one lives");
+    for node in [modest, greedy, server] {
         within("the end", node.close(LIMIT)).await.expect("an orderly end");
     }
 }

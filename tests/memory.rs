@@ -44,6 +44,10 @@ struct Many {
 impl Many {
     async fn new(count: usize, change: impl Fn(&mut Limits)) -> Self {
         let (a, b) = friends();
+        let change = |limits: &mut Limits| {
+            change(limits);
+            limits.connections_per_peer_max = limits.connections_max;
+        };
         let server = node_with(a, |config| change(&mut config.limits)).await;
         let client = node_with(b, |config| change(&mut config.limits)).await;
         let mut limits = Limits::default();

@@ -5,7 +5,10 @@ mod common;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use common::{LIMIT, Pair, connected, friends, loopback, node, stranger, within};
+use common::{
+    LIMIT, Pair, connected, friends, loopback, node, node_with, one_peer_with_many, stranger,
+    within,
+};
 use moorline::{
     CloseCode, CloseReason, ConnectError, ConnectionHandle, ConnectionMessage, Credit, FrameBatch,
     Lane, NodeConfig, Outcome, ReceivedFrame, RecvError, Redial, SendError, SendManyError,
@@ -151,7 +154,8 @@ async fn a_frame_by_message_after_a_close_comes_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn watchers_are_told_the_reason_when_a_node_shuts_down() {
     let (a, b) = friends();
-    let (server, client) = (node(a).await, node(b).await);
+    let server = node_with(a, one_peer_with_many).await;
+    let client = node_with(b, one_peer_with_many).await;
     let mut events = server.subscribe();
     let address = within("listening", server.listen(loopback())).await.expect("it listens");
     let (mut watchers, mut readers) = (Vec::new(), Vec::new());

@@ -4,7 +4,7 @@ mod common;
 
 #[cfg(target_os = "linux")]
 use common::process::in_its_own_runtime;
-use common::{LIMIT, connected, friends, loopback, node, within};
+use common::{LIMIT, connected, friends, loopback, node, node_with, one_peer_with_many, within};
 use moorline::{Redial, Target};
 
 #[cfg(target_os = "linux")]
@@ -23,7 +23,8 @@ fn connections_to_one_address_share_their_sockets() {
 async fn many_connections() {
     const CONNECTIONS: usize = 150;
     let (a, b) = friends();
-    let (server, client) = (node(a).await, node(b).await);
+    let server = node_with(a, one_peer_with_many).await;
+    let client = node_with(b, one_peer_with_many).await;
     let address = within("listening", server.listen(loopback())).await.expect("a listener");
     let mut events = server.subscribe();
     let before = open_descriptors();

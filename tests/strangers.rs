@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use common::process::in_its_own_runtime;
-use common::{LIMIT, event, friends, loopback, node, node_with, stranger, until, within};
+use common::{
+    LIMIT, event, friends, loopback, node_with, one_peer_with_many, stranger, until, within,
+};
 use moorline::{
     AcceptError, CloseCode, CloseReason, ConnectError, MsQuicTransport, Node, NodeEvent, Redial,
     Target,
@@ -80,7 +82,7 @@ async fn server_and_peer(
     change: impl FnOnce(&mut moorline::NodeConfig),
 ) -> (Node, SocketAddr, Node) {
     let (a, b) = friends();
-    let (server, peer) = (node_with(a, change).await, node(b).await);
+    let (server, peer) = (node_with(a, change).await, node_with(b, one_peer_with_many).await);
     let address = within("listening", server.listen(loopback())).await.expect("a listener");
     (server, address, peer)
 }
@@ -156,7 +158,7 @@ async fn one_address_that_is_not_known_has_its_bound_of_handshakes_and_is_counte
 async fn an_address_from_which_a_peer_was_connected_has_no_bound_of_its_own() {
     let (server, address, peer) = server_and_peer(|config| {
         config.limits.handshakes_per_address_max = 1;
-        config.limits.connections_max = 100;
+        one_peer_with_many(config);
     })
     .await;
     dial(&peer, address).await.expect("the first");

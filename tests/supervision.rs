@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use common::{
     LIMIT, Pair, closed_port, connected, dial_failed, disconnected, free_port, friends, loopback,
-    node, node_with, quick, stranger, ten_dials_later, within,
+    node, node_with, one_peer_with_many, quick, stranger, ten_dials_later, within,
 };
 use moorline::{
     CloseCode, CloseReason, ConnectError, ConnectionHandle, ListenError, MsQuicTransport,
@@ -362,7 +362,8 @@ async fn two_nodes_with_one_configuration_do_not_meet() {
 #[tokio::test]
 async fn an_address_is_listened_on_once_and_again_after_it_was_given_up() {
     let (a, b) = friends();
-    let (server, client) = (node(a).await, node(b).await);
+    let server = node_with(a, one_peer_with_many).await;
+    let client = node_with(b, one_peer_with_many).await;
     let address = within("listening", server.listen(loopback())).await.expect("it listens");
     let twice = within("the answer", server.listen(address)).await;
     assert!(matches!(twice, Err(ListenError::InUse { .. })), "{twice:?}");

@@ -17,7 +17,7 @@ use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
 use tracing::{Instrument, info};
 
 use super::callers::Caller;
-use super::establish::establish;
+use super::establish::{NotEstablished, establish};
 use super::events::NodeEvent;
 use super::handle::ConnectionHandle;
 use super::message::connector::ConnectorMessage;
@@ -30,6 +30,7 @@ use super::waiting::Waiting;
 use crate::error::{CloseCode, CloseReason, ConnectError};
 use crate::identity::CertHash;
 use crate::lock::lock;
+use crate::registry::RegistryFull;
 use crate::transport::{Direction, MsQuicNetConnection};
 
 /// The connection of a target, shared by all generations of its connector.
@@ -153,12 +154,18 @@ impl State {
 
     async fn on_established(&mut self, generation: u64, established: MsQuicNetConnection) {
         let Arguments { shared, supervisor, .. } = &self.arguments;
-        let (peer, limit) = (established.remote_addr(), shared.config.limits.connections_max);
-        let Some(handle) = establish(shared, established, supervisor.clone()).await else {
-            self.on_failed(generation, ConnectError::TooManyConnections { peer, limit });
-            return;
+        let peer = established.remote_addr();
+        let error = match establish(shared, established, supervisor.clone()).await {
+            Ok(handle) => return self.take(handle),
+            Err(NotEstablished::NoRoom(RegistryFull::OfAll { limit }, _)) => {
+                ConnectError::TooManyConnections { peer, limit }
+            }
+            Err(NotEstablished::NoRoom(RegistryFull::OfPeer { limit }, _)) => {
+                ConnectError::TooManyOfPeer { peer, limit }
+            }
+            Err(NotEstablished::Failed) => ConnectError::Internal,
         };
-        self.take(handle);
+        self.on_failed(generation, error);
     }
 
     /// The target's connection is this one.

@@ -1,7 +1,7 @@
 //! A connection that came to stand: it gets its actor, and everybody learns of it.
 //!
 //! Invariants: whoever learns of a connection learns of its end; a connection for which there is no
-//! room is cut, and nobody learns of it.
+//! room is cut, and only told as refused.
 
 use std::sync::Arc;
 
@@ -11,27 +11,42 @@ use super::connection::{Arguments, ConnectionActor};
 use super::handle::{ConnectionHandle, Ends};
 use super::shared::NodeShared;
 use crate::error::CloseCode;
+use crate::registry::RegistryFull;
 use crate::transport::{Direction, MsQuicNetConnection};
+
+/// Why a connection that stands is not kept. It is cut.
+pub(super) enum NotEstablished {
+    NoRoom(RegistryFull, CloseCode),
+    /// Its actor did not start.
+    Failed,
+}
 
 /// Spawns the actor of an established connection and makes it known.
 pub(super) async fn establish(
     shared: &Arc<NodeShared>,
     connection: MsQuicNetConnection,
     supervisor: ActorCell,
-) -> Option<ConnectionHandle> {
+) -> Result<ConnectionHandle, NotEstablished> {
     let epoch = shared.epochs.next();
     let core = Arc::clone(connection.core());
     let handle = {
         let ends = Ends::of(&connection);
         let arguments = Arguments { connection, epoch, span: shared.span.clone() };
         let spawned = Actor::spawn_linked(None, ConnectionActor, arguments, supervisor).await;
-        let (actor, _) = spawned.ok()?;
+        let (actor, _) = spawned.map_err(|_| NotEstablished::Failed)?;
         ConnectionHandle::new(Arc::clone(&core), actor.get_cell(), epoch, ends)
     };
     let (peer, remote) = (handle.peer(), handle.remote_addr());
-    if shared.registry.insert(peer, epoch, handle.clone()).is_err() {
-        core.cut(CloseCode::TOO_MANY_CONNECTIONS);
-        return None;
+    if let Err(full) = shared.registry.insert(peer, epoch, handle.clone()) {
+        let code = match full {
+            RegistryFull::OfAll { .. } => CloseCode::TOO_MANY_CONNECTIONS,
+            RegistryFull::OfPeer { .. } => CloseCode::TOO_MANY_OF_PEER,
+        };
+        core.cut(code);
+        if core.direction() == Direction::Inbound {
+            shared.transport.refused_without_room(code);
+        }
+        return Err(NotEstablished::NoRoom(full, code));
     }
     if core.direction() == Direction::Inbound {
         // The sign of acceptance that a dialling peer waits for.
@@ -56,5 +71,5 @@ pub(super) async fn establish(
     if shared.is_stopping() {
         core.cut(CloseCode::GOING_AWAY);
     }
-    Some(handle)
+    Ok(handle)
 }

@@ -19,12 +19,12 @@ use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::task::JoinSet;
 use tracing::{Instrument, debug, info};
 
-use super::establish::establish;
+use super::establish::{NotEstablished, establish};
 use super::events::NodeEvent;
 use super::refusal_log::RefusalLog;
 use super::shared::NodeShared;
 use super::tasks::{OwnedTask, Unfinished, finish};
-use crate::error::{AcceptError, ListenError};
+use crate::error::{AcceptError, CloseReason, ListenError};
 use crate::transport::{MsQuicListener, MsQuicNetConnection};
 
 /// What a listener tells itself, or is told by the supervisor.
@@ -101,7 +101,12 @@ impl Actor for ListenerActor {
                 ListenerMessage::Established(established) => {
                     // Local work only: the spawn runs `pre_start`, which waits for nothing.
                     let supervisor = state.arguments.supervisor.clone();
-                    establish(&state.arguments.shared, established, supervisor).await;
+                    let remote = established.remote_addr();
+                    let kept = establish(&state.arguments.shared, established, supervisor).await;
+                    if let Err(NotEstablished::NoRoom(_, code)) = kept {
+                        let reason = CloseReason::Local { code };
+                        state.on_failed(remote, AcceptError::Closed { peer: remote, reason });
+                    }
                 }
                 ListenerMessage::Failed { remote, error } => state.on_failed(remote, error),
                 ListenerMessage::Stop => finish(&state.myself),

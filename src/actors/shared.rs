@@ -40,7 +40,10 @@ impl NodeShared {
         Arc::new(Self {
             // At this level it is there whatever is filtered: warnings and errors name the node too.
             span: tracing::error_span!(parent: None, "node", %identity),
-            registry: Registry::new(config.limits.connections_max),
+            registry: Registry::new(
+                config.limits.connections_max,
+                config.limits.connections_per_peer_max,
+            ),
             config,
             transport,
             epochs: EpochSource::new(),

@@ -54,6 +54,8 @@ close_codes! {
     HALF_CLOSED = 0x0d, "the peer ended its frames and did not close";
     /// The application does not want this peer: it is not to come back ([`CloseCode::is_final`]).
     FORBIDDEN = 0x0e, "the peer is not wanted here and is not to come back";
+    /// The node accepts no more connections of this peer.
+    TOO_MANY_OF_PEER = 0x0f, "the peer has as many connections as one may";
     /// Of a stream, never of a connection: it carries nothing, only its number was needed.
     UNUSED = 0x10, "a stream that carries nothing";
 }

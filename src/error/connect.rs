@@ -149,6 +149,14 @@ pub enum ConnectError {
         /// `Limits::connections_max`.
         limit: usize,
     },
+    /// This node has as many connections with the peer as it may.
+    #[error("cannot connect to {peer}: there are {limit} connections with that peer already")]
+    TooManyOfPeer {
+        /// The peer's address.
+        peer: SocketAddr,
+        /// `Limits::connections_per_peer_max`.
+        limit: usize,
+    },
     /// As many callers as may wait for this target wait already.
     #[error("cannot connect: {limit} callers wait for this target already")]
     TooManyCallers {
@@ -235,6 +243,7 @@ impl ConnectError {
             | Self::Unreachable { .. }
             | Self::TimedOut { .. }
             | Self::TooManyConnections { .. }
+            | Self::TooManyOfPeer { .. }
             | Self::TooManyCallers { .. }
             | Self::Disconnected
             | Self::Internal => ErrorKind::Retry,

@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::config::Limits;
+use crate::error::CloseCode;
 use crate::lock::lock;
 
 /// Known addresses that are remembered; of more, those that were seen last.
@@ -153,6 +154,10 @@ pub struct AdmissionCounts {
     pub no_place: u64,
     /// Refused because their address had `Limits::handshakes_per_address_max`.
     pub too_many_of_address: u64,
+    /// Let in, and closed because the node had `Limits::connections_max`.
+    pub too_many: u64,
+    /// Let in, and closed because they had `Limits::connections_per_peer_max`.
+    pub too_many_of_peer: u64,
     /// Given up because they showed no certificate within `Limits::handshake_answer_max`.
     pub silent: u64,
 }
@@ -164,6 +169,8 @@ pub(super) struct Arrivals {
     admitted: AtomicU64,
     no_place: AtomicU64,
     too_many_of_address: AtomicU64,
+    too_many: AtomicU64,
+    too_many_of_peer: AtomicU64,
     silent: AtomicU64,
 }
 
@@ -178,12 +185,21 @@ impl Arrivals {
         self.silent.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// A connection that stood was closed with `code`: there is no room for it.
+    pub(super) fn had_no_room(&self, code: CloseCode) {
+        let of_peer = code == CloseCode::TOO_MANY_OF_PEER;
+        let counter = if of_peer { &self.too_many_of_peer } else { &self.too_many };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(super) fn counts(&self) -> AdmissionCounts {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         AdmissionCounts {
             admitted: count(&self.admitted),
             no_place: count(&self.no_place),
             too_many_of_address: count(&self.too_many_of_address),
+            too_many: count(&self.too_many),
+            too_many_of_peer: count(&self.too_many_of_peer),
             silent: count(&self.silent),
         }
     }

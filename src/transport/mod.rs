@@ -90,7 +90,7 @@ use settings::ConfigurationError;
 use shared::Shared;
 
 use crate::config::{ConfigError, Limits, validate_alpns};
-use crate::error::{CloseReason, ConnectError, LibraryError, ListenError};
+use crate::error::{CloseCode, CloseReason, ConnectError, LibraryError, ListenError};
 use crate::identity::{CertHash, NetCredential};
 
 /// Opens listeners and connections. Cheap to clone; the registration ends with the last clone
@@ -127,6 +127,11 @@ impl MsQuicTransport {
     #[must_use]
     pub fn admissions(&self) -> AdmissionCounts {
         self.inner.bounds.arrivals.counts()
+    }
+
+    /// Counts one that its owner closed with `code`, as there is no room for it.
+    pub(crate) fn refused_without_room(&self, code: CloseCode) {
+        self.inner.bounds.arrivals.had_no_room(code);
     }
 
     /// The registration; the first call opens it.

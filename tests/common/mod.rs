@@ -68,6 +68,11 @@ pub(crate) async fn node_with(
     Node::spawn(config).await.expect("a node")
 }
 
+/// As many connections with one peer as with all of them.
+pub(crate) fn one_peer_with_many(config: &mut NodeConfig) {
+    config.limits.connections_per_peer_max = config.limits.connections_max;
+}
+
 /// The next connection that came to stand.
 pub(crate) async fn connected(events: &mut Events) -> ConnectionHandle {
     within("a Connected event", async {

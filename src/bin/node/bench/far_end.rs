@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use moorline::{CertHash, ConnectionHandle, NetCredential, NodeConfig};
+use moorline::{CertHash, ConnectionHandle, NetCredential};
 use tokio::sync::oneshot;
 
 use super::measure::Processes;
-use super::pair::{Dialler, LOOPBACK, STEP_TIME_MAX, arrivals, check_length, new_credential};
+use super::pair::{
+    Dialler, LOOPBACK, STEP_TIME_MAX, arrivals, check_length, config, new_credential,
+};
 use super::streams::report;
 use super::traffic::{flood, send_back};
 use super::{BATCH, Report, WARM_UP};
@@ -100,7 +102,7 @@ fn parse(line: &str) -> Option<(SocketAddr, CertHash)> {
 /// What a far end does in its own process.
 pub(crate) async fn far_end(app: App, args: FarEndArgs) -> Result<()> {
     let credential = new_credential()?;
-    let node = app.start(NodeConfig::new(credential.trust_hash(args.trust))).await?;
+    let node = app.start(config(credential, args.trust)).await?;
     let mut arrivals = arrivals(&node);
     let address = node.listen(LOOPBACK).await?;
     crate::output::heading(&format!("{address} {}", node.identity()))?;

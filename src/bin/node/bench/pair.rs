@@ -33,6 +33,13 @@ pub(super) struct Dialler {
     target: Target,
 }
 
+/// Trusts `peer`, for as many connections as a node may have.
+pub(super) fn config(credential: NetCredential, peer: CertHash) -> NodeConfig {
+    let mut config = NodeConfig::new(credential.trust_hash(peer));
+    config.limits.connections_per_peer_max = config.limits.connections_max;
+    config
+}
+
 impl Dialler {
     /// Starts a node that dials `address` and accepts `peer` there, and nobody else.
     pub(super) async fn start(
@@ -41,7 +48,7 @@ impl Dialler {
         address: SocketAddr,
         peer: CertHash,
     ) -> Result<Self> {
-        let node = app.start(NodeConfig::new(credential.trust_hash(peer))).await?;
+        let node = app.start(config(credential, peer)).await?;
         // Every call makes a connection of its own, and none comes back by itself.
         let target = Target::from(address).expect(peer).redial(Redial::Never);
         Ok(Self { node, target })
@@ -63,7 +70,7 @@ impl Pair {
     pub(super) async fn start(app: &App) -> Result<Self> {
         let (own, other) = (new_credential()?, new_credential()?);
         let (own_identity, other_identity) = (own.identity(), other.identity());
-        let server = app.start(NodeConfig::new(own.trust_hash(other_identity))).await?;
+        let server = app.start(config(own, other_identity)).await?;
         let arrivals = arrivals(&server);
         let address = within(STEP_TIME_MAX, "a listener", server.listen(LOOPBACK)).await??;
         let dialler = Dialler::start(app, other, address, own_identity).await?;
