@@ -124,7 +124,7 @@ async fn through(
     (near, far, (server, client, relay))
 }
 
-const FRAME_TIME: Duration = Duration::from_millis(500);
+const FRAME_TIME: Duration = Duration::from_millis(1_500);
 
 fn short(config: &mut NodeConfig) {
     config.limits.frame_time_max = FRAME_TIME;
@@ -136,7 +136,7 @@ fn short(config: &mut NodeConfig) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_frame_on_a_slow_link_arrives() {
-    const BYTES: usize = 2 << 20;
+    const BYTES: usize = 4 << 20;
     let slow = async |server| Relay::start_slow(server, 1 << 20).await;
     let (near, far, _rest) = through(slow, short).await;
     let begun = Instant::now();

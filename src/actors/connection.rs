@@ -15,7 +15,7 @@
 //! killed or panics closes its connection with `ACTOR_FAILED`.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
@@ -32,6 +32,7 @@ use super::tasks::{OwnedTask, answer, answer_once, finish};
 use super::waiting::Waiting;
 use crate::error::{CloseCode, CloseReason, Outcome, SendError};
 use crate::transport::MsQuicNetConnection;
+use crate::transport::clock::now;
 use crate::transport::core::{ConnectionCore, Notice};
 use crate::transport::lane::OutcomeSink;
 
@@ -307,15 +308,16 @@ impl State {
     /// Ends the connection if a frame is overdue; otherwise looks again when one could be.
     fn watch_frames(&mut self) {
         self.frame_timer = self.core().check_frames().map(|deadline| {
-            self.after(deadline.saturating_duration_since(Instant::now()), Event::FrameDeadline)
+            self.after(deadline.saturating_duration_since(now()), Event::FrameDeadline)
         });
     }
 
     /// Ends the connection if a lane stands still; otherwise looks again while one is busy.
     fn watch_lanes(&mut self) {
-        self.lane_timer = self.core().check_lanes().map(|next| {
-            self.after(next.saturating_duration_since(Instant::now()), Event::LaneDeadline)
-        });
+        self.lane_timer = self
+            .core()
+            .check_lanes()
+            .map(|next| self.after(next.saturating_duration_since(now()), Event::LaneDeadline));
     }
 
     fn on_complete(&mut self) {

@@ -55,6 +55,15 @@ impl Bounds {
     }
 }
 
+#[cfg(test)]
+impl Bounds {
+    /// Whether nobody has any of the room for large frames.
+    pub(super) fn large_is_free(&self) -> bool {
+        let all = large_bytes(&self.limits);
+        lock(&self.large.0).left() == all && self.large_sending.available_permits() == all
+    }
+}
+
 /// The least window of a stream, in bytes, where there are many connections: what the library would
 /// begin with.
 const STREAM_WINDOW_MIN: usize = 64 << 10;

@@ -30,6 +30,7 @@ pub(crate) use self::readers::{IsGone, Reader, Received, Subscriber};
 use self::waiting::Waiting;
 use super::admission::HandshakePlace;
 use super::bounds::{Bounds, Share, Windows, window_floor};
+use super::clock;
 use super::dial_port::Dial;
 use super::ffi::ConnectionSlot;
 use super::lane::SendLane;
@@ -181,7 +182,7 @@ impl ConnectionCore {
             hook: OnceLock::new(),
             on_over: Mutex::new(Vec::new()),
             on_complete: Mutex::new(Vec::new()),
-            started: Instant::now(),
+            started: clock::now(),
             measured: Measured::default(),
             bulk_used: AtomicBool::new(false),
             bulk_narrow_ms: AtomicU64::new(0),
@@ -258,7 +259,8 @@ impl ConnectionCore {
 
     /// Milliseconds since it was begun.
     fn age_ms(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+        u64::try_from(clock::now().saturating_duration_since(self.started).as_millis())
+            .unwrap_or(u64::MAX)
     }
 
     pub(crate) fn started(&self) -> Instant {

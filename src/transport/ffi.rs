@@ -26,6 +26,8 @@ mod listeners;
 mod raw;
 mod registration;
 mod retry;
+#[cfg(test)]
+pub(super) mod scripted;
 mod settings;
 #[cfg(target_os = "linux")]
 mod socket_filter;

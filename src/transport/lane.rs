@@ -200,7 +200,13 @@ impl<S: Clone> SendLane<S> {
     /// Forgets a stream that failed or ended; the next send opens another one. Returns whether it was
     /// this lane's.
     pub(super) fn discard_stream(&self, is_it: impl FnOnce(&S) -> bool) -> bool {
-        let discarded = lock(&self.state).stream.take_if(|stream| is_it(stream));
+        let mut state = lock(&self.state);
+        let discarded = state.stream.take_if(|stream| is_it(stream));
+        if discarded.is_some() && state.finish == Finish::Asked {
+            // Its end is lost with it: the next one is to say it.
+            state.finish = Finish::Wanted;
+        }
+        drop(state);
         discarded.is_some()
     }
 

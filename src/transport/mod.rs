@@ -14,7 +14,7 @@
 //! ├── lanes.rs    control, data and bulk
 //! ├── link.rs     frames in: bounded queues, readers, deadlines, as plain state
 //! └── stream.rs, stream_pool.rs   streams of MsQuic, and framing over them
-//! callback.rs, refusal.rs          the guard around callbacks; who refused whom
+//! callback.rs, refusal.rs, clock.rs   the guard around callbacks; who refused whom; the time
 //! dial_port.rs, dial_socket.rs     local ports that dialled connections share; what sockets let in
 //! admission.rs                     who may begin a handshake
 //! blocking.rs                      calls that block, on threads of their own
@@ -32,6 +32,7 @@ mod admission;
 mod blocking;
 mod bounds;
 mod callback;
+pub(crate) mod clock;
 mod connection;
 pub(crate) mod core;
 mod dial;
@@ -55,6 +56,8 @@ mod remote_addr;
 mod resolve;
 mod settings;
 mod shared;
+#[cfg(test)]
+mod simulator;
 mod stream;
 mod stream_pool;
 mod traits;

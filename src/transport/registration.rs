@@ -41,6 +41,17 @@ impl RegistrationWrapper {
         }))
     }
 
+    /// For connections that a script plays.
+    #[cfg(test)]
+    pub(super) fn scripted() -> Arc<Self> {
+        Arc::new(Self {
+            registration: None,
+            live: AtomicUsize::new(0),
+            idle: Notify::new(),
+            closed: watch::channel(false).0,
+        })
+    }
+
     /// Handles that MsQuic still has: listeners, connections, streams.
     #[must_use]
     pub fn live_handles(&self) -> usize {

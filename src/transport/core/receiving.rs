@@ -15,6 +15,7 @@ use crate::error::{CloseCode, CloseReason, RecvError};
 use crate::frame::Position;
 use crate::lock::lock;
 use crate::transport::bounds::WaitsForRoom;
+use crate::transport::clock;
 use crate::transport::link::inbound::{Effects, From, InboundCounts, Lent, Look};
 use crate::transport::link::lanes::Lane;
 use crate::transport::stream::{InStream, StreamOwner};
@@ -97,7 +98,7 @@ impl ConnectionCore {
             }
             match self.has_owner() {
                 true => None,
-                false => Some(state.inbound.look(Instant::now())),
+                false => Some(state.inbound.look(clock::now())),
             }
         };
         match deadline {
@@ -211,7 +212,7 @@ impl ConnectionCore {
     /// Ends the connection if a frame is not whole for too long; otherwise tells when to look
     /// again, if there is anything to look at.
     pub(crate) fn check_frames(&self) -> Option<Instant> {
-        let look = lock(&self.receiving).inbound.look(Instant::now());
+        let look = lock(&self.receiving).inbound.look(clock::now());
         match look {
             Look::Nothing => None,
             Look::At(next) => Some(next),

@@ -327,9 +327,10 @@ impl ConnectionCore {
                 },
                 Step::Submit(request) => {
                     let result = match self.send_stream(lane, false) {
-                        Ok(stream) => stream.send(request).inspect_err(|_| {
-                            queue.discard_stream(|kept| Arc::ptr_eq(kept, &stream));
-                        }),
+                        // Given up for good: left open, the peer would wait for its end.
+                        Ok(stream) => stream
+                            .send(request)
+                            .inspect_err(|_| stream.discard(CloseCode::INTERNAL)),
                         Err(_) => Err(request),
                     };
                     let failed = result.is_err();
@@ -393,5 +394,13 @@ impl ConnectionCore {
     /// connection is ending, or the first frame tries again.
     pub(crate) fn announce(self: &Arc<Self>) {
         drop(self.send_stream(Lane::Data, true));
+    }
+
+    /// Gives up the stream that the frames of `lane` go out on.
+    #[cfg(test)]
+    pub(in crate::transport) fn give_up_stream(&self, lane: Lane) {
+        if let Some(stream) = self.lanes.get(lane).stream() {
+            stream.discard(CloseCode::NORMAL);
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::{ConnectionCore, Notice};
 use crate::error::CloseCode;
 use crate::lock::lock;
+use crate::transport::clock;
 use crate::transport::link::lanes::Lane;
 
 /// Looks within the time that a lane may stand still.
@@ -37,7 +38,7 @@ impl ConnectionCore {
                 return None;
             }
         }
-        let (now, limit) = (Instant::now(), self.limits().lane_stall_time_max);
+        let (now, limit) = (clock::now(), self.limits().lane_stall_time_max);
         if self.is_a_lane_still(now, limit) {
             self.cut(CloseCode::LANE_STALLED);
             return None;

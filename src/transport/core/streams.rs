@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use super::{ConnectionCore, Notice};
 use crate::error::{CloseCode, RecvError};
 use crate::frame::Position;
 use crate::lock::lock;
+use crate::transport::clock;
 use crate::transport::ffi::{PeerStream, Stage};
 use crate::transport::lane::SendLane;
 use crate::transport::link::inbound::{Decoded, StreamEnd, StreamId};
@@ -61,7 +61,7 @@ impl StreamOwner for ConnectionCore {
 
     fn store(&self, id: StreamId, decoded: Decoded<'_>) {
         let whole = !decoded.pieces.is_empty();
-        let effects = lock(&self.receiving).inbound.store(id, decoded, Instant::now());
+        let effects = lock(&self.receiving).inbound.store(id, decoded, clock::now());
         self.perform(effects);
         if whole {
             self.deliver();

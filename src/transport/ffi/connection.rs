@@ -120,6 +120,27 @@ impl ConnectionSlot {
         }
     }
 
+    /// Opens a handle that a script of this thread plays.
+    #[cfg(test)]
+    pub(super) fn open_scripted<C: ConnectionCallbacks>(
+        context: &Arc<C>,
+    ) -> Result<(), LibraryError> {
+        let raw_context = Arc::into_raw(Arc::clone(context));
+        let mut handle: HQUIC = std::ptr::null_mut();
+        // SAFETY: as in `open`; the script needs no registration.
+        check(unsafe {
+            call!(ConnectionOpenInPartition)(
+                std::ptr::null_mut(),
+                0,
+                Some(connection_callback::<C>),
+                raw_context.cast_mut().cast::<c_void>(),
+                &raw mut handle,
+            )
+        })?;
+        RawHandle::new(handle).into_iter().for_each(|handle| context.slot().0.fill(handle));
+        Ok(())
+    }
+
     /// Starts the handshake with `remote`. On an error the handle still ends with `complete`.
     pub(in crate::transport) fn start(
         &self,

@@ -12,6 +12,10 @@ use crate::lock::lock;
 
 /// The function table; the first call opens the library.
 pub(super) fn api() -> &'static QUIC_API_TABLE {
+    #[cfg(test)]
+    if let Some(scripted) = super::scripted::table() {
+        return scripted;
+    }
     msquic::Api::get_ffi()
 }
 

@@ -36,6 +36,11 @@ impl<W> LargeRoom<W> {
         Self { left: bytes, waiting: VecDeque::new(), next_ticket: 0 }
     }
 
+    #[cfg(test)]
+    pub(in crate::transport) fn left(&self) -> usize {
+        self.left
+    }
+
     /// Takes `bytes`, if nobody waits for some; otherwise `waiter` waits for them.
     pub(in crate::transport) fn take(&mut self, bytes: usize, waiter: W) -> Result<(), Ticket> {
         if self.waiting.is_empty() && bytes <= self.left {
