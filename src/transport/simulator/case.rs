@@ -71,6 +71,7 @@ impl Case {
                     return Vec::new();
                 }
                 let count = *[0, 1, 3, 10, 40].choose(random).unwrap_or(&1);
+                let count = if most > 50_000 { count / 4 } else { count };
                 (0..count).map(|_| length(random, least, most)).collect()
             })
         });
@@ -91,7 +92,7 @@ impl Case {
     /// How many bytes go in one step.
     pub(super) fn size(&self, random: &mut StdRng) -> usize {
         // A large frame in tiny steps takes too long and shows no more.
-        let least = self.limits.frame_bytes_max / 2_000;
+        let least = self.limits.frame_bytes_max / 500;
         if random.random_bool(0.1) {
             return random.random_range(1..5) + least;
         }

@@ -50,7 +50,8 @@ impl<S: Clone> Inbound<S> {
         if !self.paused.is_empty() {
             self.open_up(effects);
         }
-        if self.extra > 0 && self.beyond == Beyond::Nobody {
+        // Also while more is asked for: it may be just this that is waited for.
+        if self.extra > 0 && !matches!(self.beyond, Beyond::Owner(_)) {
             let unused = self.extra.saturating_sub(self.excess());
             self.extra -= unused;
             effects.give_back += unused;
