@@ -14,6 +14,7 @@ use super::message::connection::ConnectionMessage;
 use super::message::connector::ConnectorMessage;
 use super::node::Node;
 use super::target::{Redial, Target};
+use super::tasks::Unfinished;
 use crate::config::NodeConfig;
 use crate::error::{
     CloseCode, CloseReason, ConnectError, ListenError, NodeError, Outcome, RecvError, SendError,
@@ -527,4 +528,19 @@ async fn a_node_that_is_dropped_closes_its_registration() {
     }
     within("the end there", at_server.closed()).await;
     within("the end here", at_client.closed()).await;
+}
+
+/// A panic in a task of the node's own is told to whoever waits for what the task was to say.
+#[tokio::test]
+async fn a_task_that_panics_tells_who_waits_and_one_that_is_done_says_nothing_more() {
+    for panics in [true, false] {
+        let (told, mut hears) = tokio::sync::mpsc::unbounded_channel();
+        let task = tokio::spawn(async move {
+            let unfinished = Unfinished::then(move || told.send(()).expect("somebody waits"));
+            assert!(!panics, "asked to by a test");
+            unfinished.done();
+        });
+        assert_eq!(within("the task", task).await.is_err(), panics);
+        assert_eq!(within("what is told", hears.recv()).await.is_some(), panics);
+    }
 }

@@ -33,10 +33,14 @@ pub(super) struct Dialler {
     target: Target,
 }
 
-/// Trusts `peer`, for as many connections as a node may have.
+/// Connections that a benchmark may open, all with one peer: more than files are left for.
+const CONNECTIONS_MAX: usize = 1 << 20;
+
+/// Trusts `peer`, for as many connections as are asked for.
 pub(super) fn config(credential: NetCredential, peer: CertHash) -> NodeConfig {
     let mut config = NodeConfig::new(credential.trust_hash(peer));
-    config.limits.connections_per_peer_max = config.limits.connections_max;
+    config.limits.connections_max = CONNECTIONS_MAX;
+    config.limits.connections_per_peer_max = CONNECTIONS_MAX;
     config
 }
 
