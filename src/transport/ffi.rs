@@ -16,6 +16,7 @@
 //! no panic crosses into C.
 #![allow(unsafe_code, reason = "this folder is the boundary to the C library")]
 
+mod allocator;
 mod connection;
 mod debug_build;
 mod environment;
@@ -36,6 +37,7 @@ use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use msquic::ffi::{HQUIC, QUIC_API_TABLE, QUIC_BUFFER, QUIC_HANDLE};
 
+pub use allocator::release_freed_memory;
 pub(super) use connection::{ConnectionCallbacks, ConnectionSlot};
 pub use debug_build::msquic_is_debug_build;
 pub use environment::{skip_system_certificates, unskip_system_certificates};
