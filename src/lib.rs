@@ -133,8 +133,8 @@ pub use transport::{
     MsQuicNetIncomingRequest, MsQuicTransport, NetConnection, NetIncomingRequest, NetListener,
     NetTransport, NoLane, OutcomeCounts, ReadStream, RegistrationWrapper, RemoteAddr, SendStream,
     StreamPool, WorstCaseMemory, exit_at_once, msquic_is_debug_build, read_message_from_stream,
-    resolve_bad_certificate, skip_system_certificates, unskip_system_certificates,
-    write_buffer_to_stream,
+    release_freed_memory, resolve_bad_certificate, skip_system_certificates,
+    unskip_system_certificates, write_buffer_to_stream,
 };
 
 #[cfg(feature = "internals")]

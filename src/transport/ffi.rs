@@ -16,6 +16,7 @@
 //! no panic crosses into C.
 #![allow(unsafe_code, reason = "this folder is the boundary to the C library")]
 
+mod allocator;
 mod configuration;
 mod connection;
 mod environment;
@@ -35,6 +36,7 @@ mod sockets;
 mod stream;
 mod version;
 
+pub use allocator::release_freed_memory;
 pub(super) use configuration::{Configuration, Role};
 pub(super) use connection::{ConnectionCallbacks, ConnectionSlot, Place, RawStatistics};
 pub use environment::{skip_system_certificates, unskip_system_certificates};

@@ -70,7 +70,8 @@ pub use connection::MsQuicNetConnection;
 pub use core::Direction;
 pub(crate) use ffi::poll_when_idle;
 pub use ffi::{
-    exit_at_once, msquic_is_debug_build, skip_system_certificates, unskip_system_certificates,
+    exit_at_once, msquic_is_debug_build, release_freed_memory, skip_system_certificates,
+    unskip_system_certificates,
 };
 pub use lane::OutcomeCounts;
 pub use library::{LINKAGE, LibraryVersion};

@@ -160,7 +160,7 @@ fn announce_library() {
             warn!(
                 msquic = %version,
                 "this MsQuic has known faults, contained where that is possible (SECURITY.md); \
-                 an installed 2.5.10 or later and the Cargo feature `system` cure them"
+                 an installed 2.5.10 or later and the Cargo feature `system` cure some of them"
             );
         }
         if ffi::msquic_is_debug_build() {

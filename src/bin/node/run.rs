@@ -98,8 +98,22 @@ async fn serve(app: App, args: RunArgs, config: NodeConfig) -> Result<()> {
 fn sum_up(out: Output, untold: u64) -> Result<()> {
     match untold {
         0 => Ok(()),
-        refusals => out.line(&Line::MoreRefused { refusals }),
+        refusals => {
+            release_memory();
+            out.line(&Line::MoreRefused { refusals })
+        }
     }
+}
+
+/// What many strangers took at once and gave back stays with the allocator.
+fn release_memory() {
+    let release = || {
+        let begun = Instant::now();
+        moorline::release_freed_memory();
+        tracing::debug!(took = ?begun.elapsed(), "freed memory is given back");
+    };
+    // Where there is no thread it stays a while longer.
+    drop(std::thread::Builder::new().name("memory".to_owned()).spawn(release));
 }
 
 /// Nobody is trusted by default, which looks like a fault to whoever forgot to say.

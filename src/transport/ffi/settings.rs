@@ -47,7 +47,7 @@ impl QuicSettings {
         set!(s, MaxAckDelayMs, set_MaxAckDelayMs, ACK_DELAY_MS);
         // A completed send means acknowledged, not copied.
         s.set_SendBufferingEnabled(0);
-        // Contains a use-after-free of the bundled library (path migration).
+        // Tells peers not to migrate, in which the bundled library has a use-after-free.
         s.set_MigrationEnabled(0);
         // A resumed handshake shows no certificate.
         s.set_ServerResumptionLevel(0);
