@@ -1,7 +1,7 @@
 //! The socket of a dialled connection, and what it lets in while the connection comes to stand.
 //!
 //! ```text
-//! started ──1 ms…──> Handshake ──the peer has shown that its handshake is done──> Established
+//! started ──5 ms ───> Handshake ──the peer has shown that its handshake is done──> Established
 //!                    version 1 and short headers                          short headers alone
 //! ```
 //!
@@ -19,9 +19,9 @@ use std::time::Duration;
 use super::ffi::{self, Dialled, Stage};
 use crate::lock::lock;
 
-/// How long after the start its socket is looked for; then its callbacks do.
-const LOOKS: [Duration; 3] =
-    [Duration::from_millis(1), Duration::from_millis(2), Duration::from_millis(8)];
+/// How long after the start its socket is looked for, and then again; after that its callbacks see to
+/// it. A peer nearby has answered before.
+const LOOKS: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(15)];
 
 /// See the module.
 #[derive(Debug)]
