@@ -3,6 +3,9 @@
 CARGO ?= cargo
 # Seconds that `make fuzz` runs for.
 FUZZ_SECONDS ?= 600
+# The first case that `make simulate` plays, and how many: make simulate SEED=7 CASES=1
+SEED ?= 1
+CASES ?= 1000000
 # More arguments for `moorline demo` and `moorline bench`: make bench-node ARGS="--workload small"
 ARGS ?=
 # More arguments for the comparison: make bench BENCH_ARGS="--workloads small --plot small.svg"
@@ -12,7 +15,7 @@ TARGET_DIR := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 MOORLINE := $(TARGET_DIR)/release/moorline
 COMPARE := $(TARGET_DIR)/release/compare
 
-.PHONY: help deps release install demo test bench bench-node bench-micro fuzz clean
+.PHONY: help deps release install demo test bench bench-node bench-micro simulate fuzz clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -66,6 +69,11 @@ bench-node: release ## measure moorline alone: make bench-node ARGS="--workload 
 bench-micro: deps ## measure single parts without a network: make bench-micro ARGS=lane
 	@echo "==> bench-micro, release build"
 	@$(CARGO) bench --locked --features internals --bench micro -- $(ARGS)
+
+simulate: deps ## play CASES (1000000) cases of two connections, from SEED (1) on
+	@echo "==> simulating $(CASES) cases from $(SEED) on, release build"
+	@SIMULATE_SEED=$(SEED) SIMULATE_CASES=$(CASES) $(CARGO) test --release --locked --lib \
+		whatever_happens_between -- --nocapture
 
 # libFuzzer needs options that only an unstable compiler takes; RUSTC_BOOTSTRAP lets a stable one
 # take them. The malloc limit is below the largest lengths a frame may announce, so a decoder

@@ -40,11 +40,17 @@ async fn strangers(address: SocketAddr, credential: &NetCredential) {
 async fn the_memory_that_many_refused_strangers_took_is_given_back() {
     let scratch = Scratch::new();
     scratch.keygen("node", &[]);
-    let trusted = "00".repeat(31) + "01";
-    let node = scratch.run("node", &["--trust", &trusted]);
+    let peer = stranger().insecure_accept_any();
+    let node = scratch.run("node", &["--trust", &peer.identity().to_string()]);
     let address = node.address.parse().expect("an address");
     let credential = stranger().insecure_accept_any();
     let process = node.child.id();
+    // From an address that is known as many come as there are places.
+    let transport = MsQuicTransport::new();
+    let connection = transport.connect(address, &[DEFAULT_ALPN], peer);
+    let connection = within("a peer", connection).await.expect("it is trusted");
+    within("its acceptance", connection.send_acked("it stands")).await.expect("acknowledged");
+    drop(connection);
     let before = resident(process);
     for _ in 0..ROUNDS {
         strangers(address, &credential).await;

@@ -7,15 +7,17 @@
 //! stream come in the library's order; a window is never passed.
 
 mod table;
+mod world;
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
-use std::ffi::c_void;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::{Buf, BytesMut};
+use bytes::Buf;
 use msquic::ffi::{self as q, HQUIC, QUIC_API_TABLE, QUIC_STATUS};
 
+pub(in crate::transport) use self::world::Action;
+use self::world::{Stream, Submission, World};
 use super::raw::{STATUS_SUCCESS, status};
 use super::{ConnectionCallbacks, ConnectionSlot};
 use crate::transport::bounds::Windows;
@@ -27,80 +29,6 @@ thread_local! {
 /// Whether this thread plays.
 pub(super) fn table() -> Option<&'static QUIC_API_TABLE> {
     SCRIPT.with_borrow(Option::is_some).then_some(&table::TABLE)
-}
-
-/// What the library may do next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::transport) enum Action {
-    /// A stream of ours is told that it has started.
-    Start(usize),
-    /// The peer is told of a stream.
-    Announce(usize),
-    /// Bytes of a stream reach the other end.
-    Deliver(usize),
-    /// They are given to the application, as far as it takes them.
-    Indicate(usize),
-    /// A submission is acknowledged.
-    Acknowledge(usize),
-    /// The end of a stream reaches the other end.
-    Finish(usize),
-    /// It is acknowledged.
-    Finished(usize),
-    /// The application is told that the peer ended its stream.
-    PeerFinished(usize),
-    /// A stream is given up at this end.
-    Reset(usize),
-    /// The application is told that the peer gave it up.
-    PeerReset(usize),
-    /// A connection ends at this end.
-    End(usize),
-    /// It ends because the other one did.
-    PeerEnd(usize),
-}
-
-struct World {
-    next: usize,
-    connections: BTreeMap<usize, Connection>,
-    streams: BTreeMap<usize, Stream>,
-    refuse_sends: usize,
-}
-
-struct Connection {
-    peer: usize,
-    callback: q::QUIC_CONNECTION_CALLBACK_HANDLER,
-    context: *mut c_void,
-    windows: Windows,
-    /// Of streams of this end.
-    started: u64,
-    announced: u64,
-    asked: Option<u64>,
-    peer_asked: Option<u64>,
-}
-
-struct Stream {
-    connection: usize,
-    number: Option<u64>,
-    callback: q::QUIC_STREAM_CALLBACK_HANDLER,
-    context: *mut c_void,
-    /// The handle of the other end.
-    partner: Option<usize>,
-    started: bool,
-    wanted: bool,
-    sends: VecDeque<Submission>,
-    finish: bool,
-    fin_sent: bool,
-    reset: Option<u64>,
-    // At the receiving end.
-    is_peers: bool,
-    arrived: BytesMut,
-    enabled: bool,
-    fin: bool,
-    peer_reset: Option<u64>,
-}
-
-struct Submission {
-    left: BytesMut,
-    context: *mut c_void,
 }
 
 /// Plays the library on this thread until it is dropped.
@@ -272,90 +200,6 @@ impl Drop for Script {
     }
 }
 
-impl World {
-    fn stream(&mut self, id: usize) -> &mut Stream {
-        self.streams.get_mut(&id).expect("an action of a stream that is there")
-    }
-
-    fn actions_of(&self, id: usize, stream: &Stream, actions: &mut Vec<Action>) {
-        if stream.is_peers {
-            let gone = stream.peer_reset.is_some();
-            if gone {
-                actions.push(Action::PeerReset(id));
-            } else if stream.enabled && !stream.arrived.is_empty() {
-                actions.push(Action::Indicate(id));
-            } else if stream.fin && stream.arrived.is_empty() {
-                actions.push(Action::PeerFinished(id));
-            }
-            return;
-        }
-        let (Some(number), Some(connection)) =
-            (stream.number, self.connections.get(&stream.connection))
-        else {
-            return;
-        };
-        if !stream.started {
-            return actions.push(Action::Start(id));
-        }
-        let peer = self.connections.contains_key(&connection.peer);
-        if !peer || connection.asked.is_some() || connection.peer_asked.is_some() {
-            return;
-        }
-        if stream.partner.is_none() {
-            let says = stream.wanted || !stream.sends.is_empty() || stream.finish;
-            // Streams are opened in the order of their numbers (RFC 9000, section 3.2).
-            let later = self.streams.values().any(|other| {
-                other.connection == stream.connection
-                    && other.number > Some(number)
-                    && (other.wanted || !other.sends.is_empty() || other.finish)
-            });
-            if number == connection.announced && (says || later || stream.reset.is_some()) {
-                actions.push(Action::Announce(id));
-            }
-            return;
-        }
-        if stream.reset.is_some() {
-            return actions.push(Action::Reset(id));
-        }
-        if stream.sends.iter().any(|sent| sent.left.has_remaining()) && self.room_for(stream) > 0 {
-            actions.push(Action::Deliver(id));
-        }
-        if stream.sends.front().is_some_and(|sent| !sent.left.has_remaining()) {
-            actions.push(Action::Acknowledge(id));
-        }
-        if stream.finish && stream.sends.is_empty() {
-            actions.push(if stream.fin_sent { Action::Finished(id) } else { Action::Finish(id) });
-        }
-    }
-
-    /// What the windows of the other end still take.
-    fn room_for(&self, stream: &Stream) -> usize {
-        let Some(partner) = stream.partner.and_then(|id| self.streams.get(&id)) else {
-            return usize::MAX;
-        };
-        let of_all = self.streams.values().filter(|other| other.connection == partner.connection);
-        let held: usize = of_all.map(|other| other.arrived.len()).sum();
-        let windows = self.connections[&partner.connection].windows;
-        let stream = (windows.stream as usize).saturating_sub(partner.arrived.len());
-        stream.min((windows.connection as usize).saturating_sub(held))
-    }
-
-    fn deliver(&mut self, id: usize, size: usize) -> usize {
-        let room = self.room_for(&self.streams[&id]).min(size.max(1));
-        let stream = self.stream(id);
-        let Some(sent) = stream.sends.iter_mut().find(|sent| sent.left.has_remaining()) else {
-            return 0;
-        };
-        let bytes = sent.left.split_to(room.min(sent.left.len()));
-        let partner = stream.partner;
-        // Of a stream that the other end has closed already nobody wants anything.
-        if let Some(partner) = partner.and_then(|id| self.streams.get_mut(&id)) {
-            partner.arrived.extend_from_slice(&bytes);
-        }
-        bytes.len()
-    }
-}
-
 fn with<R>(change: impl FnOnce(&mut World) -> R) -> R {
     SCRIPT.with_borrow_mut(|script| change(script.as_mut().expect("this thread plays")))
 }
@@ -489,27 +333,4 @@ fn end_connection(id: usize) {
     }
     let kind = q::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_SHUTDOWN_COMPLETE;
     tell_connection(id, &mut connection_event(kind));
-}
-
-impl Stream {
-    fn new(connection: usize) -> Self {
-        Self {
-            connection,
-            number: None,
-            callback: None,
-            context: std::ptr::null_mut(),
-            partner: None,
-            started: false,
-            wanted: false,
-            sends: VecDeque::new(),
-            finish: false,
-            fin_sent: false,
-            reset: None,
-            is_peers: false,
-            arrived: BytesMut::new(),
-            enabled: true,
-            fin: false,
-            peer_reset: None,
-        }
-    }
 }

@@ -6,7 +6,8 @@ use std::sync::LazyLock;
 use bytes::BytesMut;
 use msquic::ffi::{self as q, HQUIC, QUIC_API_TABLE, QUIC_BUFFER, QUIC_STATUS};
 
-use super::{Connection, STATUS_SUCCESS, Stream, Submission, Windows, handle, status, with};
+use super::world::{Connection, Stream, Submission};
+use super::{STATUS_SUCCESS, Windows, handle, status, with};
 
 /// What the crate calls of it; nothing else is there.
 pub(super) static TABLE: LazyLock<QUIC_API_TABLE> = LazyLock::new(|| {
