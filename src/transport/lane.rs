@@ -30,6 +30,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 
 use super::bounds::Share;
+use super::fault::{Fault, planted};
 use super::ffi::SendRequest;
 use super::link::stall::Progress;
 use crate::error::{CloseReason, Outcome};
@@ -202,7 +203,8 @@ impl<S: Clone> SendLane<S> {
     pub(super) fn discard_stream(&self, is_it: impl FnOnce(&S) -> bool) -> bool {
         let mut state = lock(&self.state);
         let discarded = state.stream.take_if(|stream| is_it(stream));
-        if discarded.is_some() && state.finish == Finish::Asked {
+        let lost = planted(Fault::EndIsLost);
+        if discarded.is_some() && state.finish == Finish::Asked && !lost {
             // Its end is lost with it: the next one is to say it.
             state.finish = Finish::Wanted;
         }

@@ -38,6 +38,7 @@ pub(crate) mod core;
 mod dial;
 mod dial_port;
 mod dial_socket;
+mod fault;
 mod ffi;
 mod handshake;
 #[cfg(feature = "internals")]

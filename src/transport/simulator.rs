@@ -24,6 +24,7 @@ use tokio::time::Instant;
 use self::case::{Case, Trouble};
 use super::bounds::{Bounds, Windows};
 use super::core::{ConnectionCore, Direction};
+use super::fault::{Fault, plant};
 use super::ffi::scripted::{Action, Script};
 use super::lane::OutcomeCounts;
 use super::link::lanes::Lane;
@@ -56,6 +57,32 @@ fn whatever_happens_between_two_connections_every_frame_has_one_end_and_readers_
         if cases > 10 * CASES && seed % 10_000 == 0 {
             println!("{} cases", seed - first);
         }
+    }
+}
+
+/// Cases within which a planted fault is found.
+const FOUND_WITHIN: u64 = 600;
+
+#[test]
+fn each_fault_that_is_planted_is_found() {
+    let credential = NetCredential::generate_self_signed(&["test"], &[]).expect("a credential");
+    for fault in [
+        Fault::AwaitBehindTaking,
+        Fault::OneQueueForAll,
+        Fault::DeadlineBehindOthers,
+        Fault::DeadlineOutlivesPause,
+        Fault::RoomIsKept,
+        Fault::EndedStreamsStay,
+        Fault::EndIsLost,
+        Fault::RoomDoesNotComeBack,
+        Fault::BackAtTheEnd,
+    ] {
+        plant(Some(fault));
+        let found =
+            (1..=FOUND_WITHIN).find_map(|seed| Some((seed, play(seed, &credential).err()?)));
+        plant(None);
+        let (seed, problem) = found.unwrap_or_else(|| panic!("{fault:?} is not found"));
+        println!("{fault:?} by case {seed}: {problem}");
     }
 }
 
@@ -220,6 +247,10 @@ impl World {
             }
             if !end.bounds.large_is_free() {
                 return Err(format!("end {number}: room for large frames did not come back"));
+            }
+            match end.core.streams_remembered() {
+                0 => {}
+                left => return Err(format!("end {number}: {left} streams are remembered")),
             }
             accepted += all.accepted;
         }

@@ -16,6 +16,7 @@ use crate::frame::Position;
 use crate::lock::lock;
 use crate::transport::bounds::WaitsForRoom;
 use crate::transport::clock;
+use crate::transport::fault::{Fault, planted};
 use crate::transport::link::inbound::{Effects, From, InboundCounts, Lent, Look};
 use crate::transport::link::lanes::Lane;
 use crate::transport::stream::{InStream, StreamOwner};
@@ -28,6 +29,9 @@ impl ConnectionCore {
             // A reader that never has to wait would keep its runtime's thread for itself.
             tokio::task::consume_budget().await;
             if let Some(taken) = self.try_recv(from)? {
+                if planted(Fault::AwaitBehindTaking) {
+                    tokio::task::yield_now().await;
+                }
                 return Ok(taken);
             }
             if self.end_untold.swap(false, Ordering::AcqRel) {
@@ -124,6 +128,12 @@ impl ConnectionCore {
         let effects = lock(&self.receiving).inbound.return_lent(cost);
         self.perform(effects);
         self.deliver();
+    }
+
+    /// Streams of the peer's of which anything is remembered.
+    #[cfg(test)]
+    pub(in crate::transport) fn streams_remembered(&self) -> usize {
+        lock(&self.receiving).inbound.streams()
     }
 
     pub(crate) fn inbound_counts(&self) -> InboundCounts {

@@ -7,6 +7,7 @@ use super::state::{Finish, State, Submitting};
 use super::{SendLane, Sent, Step};
 use crate::error::Outcome;
 use crate::lock::lock;
+use crate::transport::fault::{Fault, planted};
 use crate::transport::ffi::SendRequest;
 
 impl<S: Clone> SendLane<S> {
@@ -80,7 +81,8 @@ impl<S: Clone> SendLane<S> {
         } else {
             state.counts.maybe_sent += sent.frames;
         }
-        self.free(state, sent.cost, sent.large);
+        let cost = if planted(Fault::RoomDoesNotComeBack) { 0 } else { sent.cost };
+        self.free(state, cost, sent.large);
         for (_, sink) in sent.sinks {
             sink(if acknowledged { Outcome::Completed } else { Outcome::MaybeSent });
         }

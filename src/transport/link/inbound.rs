@@ -33,6 +33,7 @@ use crate::config::Limits;
 use crate::error::RecvError;
 use crate::frame::{HEADER_BYTES, Piece, Position};
 use crate::transport::bounds::Share;
+use crate::transport::fault::{Fault, planted};
 use crate::transport::link::lanes::Lane;
 
 /// Names a stream, also when another one has taken its place.
@@ -297,9 +298,11 @@ impl<S: Clone> Inbound<S> {
         effects.wake[lane as usize] = whole;
         self.account(id, mark);
         if self.unfinished > 0 {
-            self.patience.moved(now, bytes);
+            if !planted(Fault::DeadlineBehindOthers) {
+                self.patience.moved(now, bytes);
+            }
             self.patience.wait(now);
-        } else {
+        } else if !planted(Fault::DeadlineOutlivesPause) {
             self.patience.rest();
         }
         self.settle(&mut effects);
@@ -371,7 +374,9 @@ impl<S: Clone> Inbound<S> {
         let unfinished = self.queues.iter().map(|(_, queue)| queue).filter(can_go_on);
         let oldest = unfinished.min_by_key(|queue| queue.began).map(|queue| queue.position);
         let Some(position) = oldest else {
-            self.patience.rest();
+            if !planted(Fault::DeadlineOutlivesPause) {
+                self.patience.rest();
+            }
             self.watched = false;
             return Look::Nothing;
         };
@@ -396,8 +401,17 @@ pub(in crate::transport) enum StreamEnd {
 }
 
 impl<S: Clone> Inbound<S> {
+    /// Streams of which anything is remembered.
+    #[cfg(test)]
+    pub(in crate::transport) fn streams(&self) -> usize {
+        self.queues.len()
+    }
+
     /// Forgets a queue from which nothing will come.
     fn forget_if_done(&mut self, slot: usize) {
+        if planted(Fault::EndedStreamsStay) {
+            return;
+        }
         let done = self.queues.get(slot).is_some_and(|queue| {
             !queue.open && queue.stream.is_none() && queue.items.is_empty() && !queue.in_ring
         });

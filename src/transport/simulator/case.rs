@@ -1,5 +1,7 @@
 //! What a case is made of.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -111,7 +113,9 @@ fn length(random: &mut StdRng, least: usize, most: usize) -> usize {
 
 fn limits(random: &mut StdRng) -> Limits {
     let mut bytes = |choices: &[usize]| *choices.choose(random).unwrap_or(&(1 << 20));
+    let frame_seconds = bytes(&[1, 12]) as u64;
     let limits = Limits {
+        frame_time_max: Duration::from_secs(frame_seconds),
         frame_bytes_max: bytes(&[1, 20, 1_000, 5_000, 70_000, 300_000, 2 << 20]),
         lane_bytes_max: bytes(&[1 << 10, 10_000, 200_000, 4 << 20]),
         control_lane_bytes_max: bytes(&[1 << 10, 64 << 10]),

@@ -41,7 +41,9 @@ pub(super) fn begin(world: &Rc<World>, at: usize, how: Reading, seed: u64) {
 
 async fn rest(random: &mut StdRng) {
     if random.random_bool(0.1) {
-        tokio::time::sleep(Duration::from_millis(random.random_range(1..3_000))).await;
+        // Seldom longer than a frame may take, and never as long as a lane may stand still.
+        let most = if random.random_bool(0.05) { 20_000 } else { 3_000 };
+        tokio::time::sleep(Duration::from_millis(random.random_range(1..most))).await;
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::queue::GUARANTEED_PART;
 use super::{Beyond, Effects, HEADER_BYTES, Inbound, Mark, Position, Queue, StreamId, lookup};
+use crate::transport::fault::{Fault, planted};
 
 impl<S: Clone> Inbound<S> {
     pub(super) fn total(&self) -> usize {
@@ -18,6 +19,9 @@ impl<S: Clone> Inbound<S> {
 
     /// What every stream may hold, whatever the others do.
     pub(super) fn guaranteed(&self) -> usize {
+        if planted(Fault::OneQueueForAll) {
+            return 0;
+        }
         (self.share.bytes() / GUARANTEED_PART).max(HEADER_BYTES)
     }
 
@@ -51,7 +55,8 @@ impl<S: Clone> Inbound<S> {
             self.open_up(effects);
         }
         // Also while more is asked for: it may be just this that is waited for.
-        if self.extra > 0 && !matches!(self.beyond, Beyond::Owner(_)) {
+        let kept = planted(Fault::RoomIsKept) && self.beyond != Beyond::Nobody;
+        if self.extra > 0 && !matches!(self.beyond, Beyond::Owner(_)) && !kept {
             let unused = self.extra.saturating_sub(self.excess());
             self.extra -= unused;
             effects.give_back += unused;
@@ -95,7 +100,8 @@ impl<S: Clone> Inbound<S> {
             return queue.rest() > 0;
         };
         let rest = queue.rest();
-        if self.beyond != Beyond::Nobody || !self.is_wanted(queue) || queue.queued > 0 {
+        let refused = planted(Fault::OneQueueForAll) && self.open > 1;
+        if refused || self.beyond != Beyond::Nobody || !self.is_wanted(queue) || queue.queued > 0 {
             return false;
         }
         let free = self.extra.saturating_sub(self.excess());
@@ -118,7 +124,9 @@ impl<S: Clone> Inbound<S> {
         effects.resume.extend(queue.stream.clone());
         self.account(id, mark);
         // Its sender learns only then that it may go on.
-        self.patience.rest();
+        if !planted(Fault::DeadlineOutlivesPause) {
+            self.patience.rest();
+        }
     }
 
     /// Bytes beyond the share.
