@@ -19,8 +19,8 @@ pub(super) enum Fault {
     EndIsLost,
     /// What was acknowledged does not become free.
     RoomDoesNotComeBack,
-    /// A frame that goes back comes behind the others.
-    BackAtTheEnd,
+    /// Frames that go back come again in another order.
+    BackInAnotherOrder,
 }
 
 #[cfg(not(test))]

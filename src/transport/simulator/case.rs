@@ -115,6 +115,8 @@ fn limits(random: &mut StdRng) -> Limits {
     let mut bytes = |choices: &[usize]| *choices.choose(random).unwrap_or(&(1 << 20));
     let frame_seconds = bytes(&[1, 12]) as u64;
     let limits = Limits {
+        // Readers here are slow, and windows small: what is sent at once is acknowledged late.
+        lane_stall_time_max: Duration::from_secs(200),
         frame_time_max: Duration::from_secs(frame_seconds),
         frame_bytes_max: bytes(&[1, 20, 1_000, 5_000, 70_000, 300_000, 2 << 20]),
         lane_bytes_max: bytes(&[1 << 10, 10_000, 200_000, 4 << 20]),

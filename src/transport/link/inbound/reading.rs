@@ -110,10 +110,12 @@ impl<S: Clone> Inbound<S> {
     /// lent for nothing.)
     pub(in crate::transport) fn put_back(&mut self, back: Lent) -> Effects<S> {
         let mut effects = Effects::default();
-        let Lent { frames, lane, first, cost, tries } = back;
+        let Lent { mut frames, lane, first, cost, tries } = back;
         self.lent -= cost;
-        let behind = if planted(Fault::BackAtTheEnd) { 1 << 40 } else { 0 };
-        for (number, frame) in (first + behind..).zip(frames) {
+        if planted(Fault::BackInAnotherOrder) {
+            frames.reverse();
+        }
+        for (number, frame) in (first..).zip(frames) {
             self.queued += cost_of(&frame);
             self.counts.frames -= 1;
             self.counts.bytes -= frame.len() as u64;
