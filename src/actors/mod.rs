@@ -43,4 +43,6 @@ mod telling;
 mod waiting;
 
 #[cfg(test)]
+mod connection_tests;
+#[cfg(test)]
 mod supervision_tests;

@@ -58,7 +58,7 @@ mod resolve;
 mod settings;
 mod shared;
 #[cfg(test)]
-mod simulator;
+pub(crate) mod simulator;
 mod stream;
 mod stream_pool;
 mod traits;

@@ -6,6 +6,7 @@
 //! played (`make simulate`).
 
 mod case;
+pub(crate) mod joined;
 mod reading;
 mod sending;
 

@@ -31,17 +31,15 @@ pub(super) fn table() -> Option<&'static QUIC_API_TABLE> {
     SCRIPT.with_borrow(Option::is_some).then_some(&table::TABLE)
 }
 
-/// Plays the library on this thread until it is dropped.
+/// Plays the library on this thread, for as long as that lives.
 pub(in crate::transport) struct Script(());
 
 impl Script {
     pub(in crate::transport) fn begin() -> Self {
-        let world = World {
-            next: 1,
-            connections: BTreeMap::new(),
-            streams: BTreeMap::new(),
-            refuse_sends: 0,
-        };
+        // What an earlier script left behind may still call: its handles are nobody's.
+        let next = SCRIPT.with_borrow(|script| script.as_ref().map_or(1, |world| world.next));
+        let world =
+            World { next, connections: BTreeMap::new(), streams: BTreeMap::new(), refuse_sends: 0 };
         SCRIPT.set(Some(world));
         Self(())
     }
@@ -191,12 +189,6 @@ impl Script {
                 end_connection(id);
             }
         }
-    }
-}
-
-impl Drop for Script {
-    fn drop(&mut self) {
-        SCRIPT.set(None);
     }
 }
 

@@ -138,10 +138,14 @@ unsafe extern "C" fn stream_open(
     let id = with(|world| {
         let id = world.next;
         world.next += 1;
+        if !world.connections.contains_key(&connection.addr()) {
+            return None;
+        }
         let stream = Stream { callback, context, ..Stream::new(connection.addr()) };
         world.streams.insert(id, stream);
-        id
+        Some(id)
     });
+    let Some(id) = id else { return status::INVALID_STATE };
     // SAFETY: as for a connection.
     unsafe { opened.write(handle(id)) };
     STATUS_SUCCESS
@@ -181,9 +185,10 @@ unsafe extern "C" fn stream_send(
             world.refuse_sends -= 1;
             return status::ABORTED;
         }
-        let connection = world.stream(stream.addr()).connection;
-        let ending = &world.connections[&connection];
-        let ending = ending.asked.is_some() || ending.peer_asked.is_some();
+        let connection = world.streams.get(&stream.addr()).map(|stream| stream.connection);
+        let connection = connection.and_then(|id| world.connections.get(&id));
+        let Some(connection) = connection else { return status::INVALID_STATE };
+        let ending = connection.asked.is_some() || connection.peer_asked.is_some();
         let stream = world.stream(stream.addr());
         if ending || stream.reset.is_some() || stream.finish {
             return status::INVALID_STATE;
@@ -200,7 +205,7 @@ unsafe extern "C" fn stream_shutdown(
 ) -> QUIC_STATUS {
     let graceful = q::QUIC_STREAM_SHUTDOWN_FLAGS_QUIC_STREAM_SHUTDOWN_FLAG_GRACEFUL;
     with(|world| {
-        let stream = world.stream(stream.addr());
+        let Some(stream) = world.streams.get_mut(&stream.addr()) else { return };
         if flags & graceful != 0 {
             stream.finish = true;
         } else if !stream.is_peers {
@@ -211,7 +216,10 @@ unsafe extern "C" fn stream_shutdown(
 }
 
 unsafe extern "C" fn stream_receive_set_enabled(stream: HQUIC, enabled: q::BOOLEAN) -> QUIC_STATUS {
-    with(|world| world.stream(stream.addr()).enabled = enabled != 0);
+    with(|world| {
+        let stream = world.streams.get_mut(&stream.addr());
+        stream.into_iter().for_each(|stream| stream.enabled = enabled != 0);
+    });
     STATUS_SUCCESS
 }
 
