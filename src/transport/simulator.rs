@@ -49,6 +49,7 @@ fn whatever_happens_between_two_connections_every_frame_has_one_end_and_readers_
     let cases = number("SIMULATE_CASES").unwrap_or(CASES);
     let credential = NetCredential::generate_self_signed(&["test"], &[]).expect("a credential");
     for seed in first..first + cases {
+        let _named = Named(seed);
         if let Err(problem) = play(seed, &credential) {
             panic!(
                 "{problem}\n  play it again: make simulate SEED={seed} CASES=1\n  {:#?}",
@@ -57,6 +58,17 @@ fn whatever_happens_between_two_connections_every_frame_has_one_end_and_readers_
         }
         if cases > 10 * CASES && seed % 10_000 == 0 {
             println!("{} cases", seed - first);
+        }
+    }
+}
+
+/// Says which case it was, if it panics.
+struct Named(u64);
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("in case {}", self.0);
         }
     }
 }

@@ -311,6 +311,10 @@ fn close_stream(id: usize) {
 }
 
 fn end_connection(id: usize) {
+    with(|world| {
+        let connection = world.connections.get_mut(&id);
+        connection.into_iter().for_each(|connection| connection.ending = true);
+    });
     let streams: Vec<(usize, bool)> = with(|world| {
         let own = world.streams.iter().filter(|(_, stream)| stream.connection == id);
         own.map(|(&id, stream)| (id, stream.is_peers)).collect()

@@ -100,6 +100,7 @@ unsafe extern "C" fn connection_open(
             announced: 0,
             asked: None,
             peer_asked: None,
+            ending: false,
         };
         world.connections.insert(id, connection);
         id
@@ -138,7 +139,7 @@ unsafe extern "C" fn stream_open(
     let id = with(|world| {
         let id = world.next;
         world.next += 1;
-        if !world.connections.contains_key(&connection.addr()) {
+        if world.connections.get(&connection.addr()).is_none_or(|it| it.ending) {
             return None;
         }
         let stream = Stream { callback, context, ..Stream::new(connection.addr()) };

@@ -54,6 +54,8 @@ pub(super) struct Connection {
     pub(super) announced: u64,
     pub(super) asked: Option<u64>,
     pub(super) peer_asked: Option<u64>,
+    /// It is ending: nothing can be opened on it any more.
+    pub(super) ending: bool,
 }
 
 pub(super) struct Stream {
