@@ -56,7 +56,7 @@ pub(super) async fn establish(
     // Not of all that is shared: the connection would keep what its own end may have to drop.
     let (watcher, telling) = (Arc::downgrade(shared), Arc::clone(&shared.telling));
     core.on_over(Box::new(move |_| {
-        telling.over(peer);
+        telling.over(peer, epoch);
         let Some(shared) = watcher.upgrade() else { return };
         shared.registry.remove(&peer, epoch);
         shared.left.notify_waiters();

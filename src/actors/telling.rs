@@ -1,9 +1,9 @@
 //! What subscribers are told, and in which order.
 //!
 //! Invariants: `Disconnected` comes when every outcome of the connection is final, behind its
-//! `Connected`; while a peer has a connection that is over and not told, the `Connected` of its
-//! successors waits for that. So whoever keeps one connection a peer never takes the end of the old
-//! one for that of the new one.
+//! `Connected`; the `Connected` of a connection waits until the ends of those of the same peer are told
+//! that were over when it came, and for no later ones. So whoever keeps one connection a peer never
+//! takes the end of the old one for that of the new one.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -33,10 +33,17 @@ pub(crate) struct Telling<H = ConnectionHandle> {
 
 #[derive(Debug)]
 struct Ending<H> {
-    /// Connections that are over and not told.
-    over: usize,
+    /// Connections that are over and not told, by their epochs.
+    over: Vec<u64>,
     /// Their successors, in the order in which they came.
-    successors: Vec<H>,
+    successors: Vec<Successor<H>>,
+}
+
+#[derive(Debug)]
+struct Successor<H> {
+    handle: H,
+    /// Those of `over` that were there when it came.
+    behind: Vec<u64>,
 }
 
 /// A connection that stands.
@@ -88,15 +95,18 @@ impl<H: Told> Telling<H> {
         self.open.send_modify(|open| *open += 1);
         // Events of one peer are sent under the lock, so that their order is that of their causes.
         match self.lock().entry(handle.peer()) {
-            Entry::Occupied(mut ending) => ending.get_mut().successors.push(handle),
+            Entry::Occupied(mut ending) => {
+                let behind = ending.get().over.clone();
+                ending.get_mut().successors.push(Successor { handle, behind });
+            }
             Entry::Vacant(_) => self.emit(handle.connected()),
         }
     }
 
     /// A connection of this peer is over; its outcomes are not all known.
-    pub(crate) fn over(&self, peer: CertHash) {
-        let ending = Ending { over: 0, successors: Vec::new() };
-        self.lock().entry(peer).or_insert(ending).over += 1;
+    pub(crate) fn over(&self, peer: CertHash, epoch: u64) {
+        let ending = Ending { over: Vec::new(), successors: Vec::new() };
+        self.lock().entry(peer).or_insert(ending).over.push(epoch);
     }
 
     /// It is complete.
@@ -111,14 +121,21 @@ impl<H: Told> Telling<H> {
         if let Entry::Occupied(mut entry) = all.entry(peer) {
             let ending = entry.get_mut();
             // It may have been a successor that did not live to be told.
-            let own = |handle: &mut H| handle.epoch() == epoch;
-            for handle in ending.successors.extract_if(.., own) {
-                self.emit(handle.connected());
+            let own = |one: &mut Successor<H>| one.handle.epoch() == epoch;
+            for one in ending.successors.extract_if(.., own) {
+                self.emit(one.handle.connected());
             }
             self.emit(NodeEvent::Disconnected { peer, remote, epoch, reason });
-            ending.over -= 1;
-            if ending.over == 0 {
-                entry.remove().successors.into_iter().for_each(|one| self.emit(one.connected()));
+            ending.over.retain(|over| *over != epoch);
+            let waits_no_more = |one: &mut Successor<H>| {
+                one.behind.retain(|over| *over != epoch);
+                one.behind.is_empty()
+            };
+            for one in ending.successors.extract_if(.., waits_no_more) {
+                self.emit(one.handle.connected());
+            }
+            if ending.over.is_empty() {
+                entry.remove();
             }
         }
         drop(all);
@@ -154,7 +171,7 @@ mod tests {
     }
 
     fn over(telling: &Telling<Connection>, one: &Connection) {
-        telling.over(one.peer());
+        telling.over(one.peer(), one.epoch());
     }
 
     fn complete(telling: &Telling<Connection>, one: &Connection) {
@@ -191,6 +208,25 @@ mod tests {
         complete(&telling, &two);
         assert_eq!(told(&mut events), "-2");
         assert_eq!(*open.borrow_and_update(), 1);
+        assert!(telling.lock().is_empty());
+    }
+
+    #[test]
+    fn a_successor_waits_for_those_that_were_over_when_it_came_and_for_no_later_ones() {
+        let telling = Telling::new();
+        let mut events = telling.subscribe();
+        let [one, two, three, four] = [1, 2, 3, 4].map(|epoch| Connection(7, epoch));
+        telling.connected(one.clone());
+        telling.connected(two.clone());
+        over(&telling, &one);
+        telling.connected(three);
+        over(&telling, &two);
+        telling.connected(four);
+        assert_eq!(told(&mut events), "+1+2");
+        complete(&telling, &one);
+        assert_eq!(told(&mut events), "-1+3", "the second was over later");
+        complete(&telling, &two);
+        assert_eq!(told(&mut events), "-2+4");
         assert!(telling.lock().is_empty());
     }
 
