@@ -1,9 +1,10 @@
 //! What subscribers are told, and in which order.
 //!
 //! Invariants: `Disconnected` comes when every outcome of the connection is final, behind its
-//! `Connected`; the `Connected` of a connection waits until the ends of those of the same peer are told
-//! that were over when it came, and for no later ones. So whoever keeps one connection a peer never
-//! takes the end of the old one for that of the new one.
+//! `Connected`; where a peer has no other connection that stands, the `Connected` of its next one waits
+//! until the ends of those are told that were over when it came. So whoever keeps one connection a peer
+//! never takes the end of the old one for that of the new one; and where a peer has several, none
+//! waits for the ends of the others.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -25,18 +26,26 @@ const EVENTS_KEPT: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct Telling<H = ConnectionHandle> {
     events: broadcast::Sender<NodeEvent>,
-    /// Peers with a connection that is over and not told.
-    ending: Mutex<HashMap<CertHash, Ending<H>>>,
+    /// Peers with connections that stand, or are over and not told.
+    peers: Mutex<HashMap<CertHash, OfPeer<H>>>,
     /// Connections whose end is not told yet.
     open: watch::Sender<usize>,
 }
 
 #[derive(Debug)]
-struct Ending<H> {
+struct OfPeer<H> {
+    /// Connections that stand.
+    standing: usize,
     /// Connections that are over and not told, by their epochs.
     over: Vec<u64>,
     /// Their successors, in the order in which they came.
     successors: Vec<Successor<H>>,
+}
+
+impl<H> Default for OfPeer<H> {
+    fn default() -> Self {
+        Self { standing: 0, over: Vec::new(), successors: Vec::new() }
+    }
 }
 
 #[derive(Debug)]
@@ -71,7 +80,7 @@ impl<H: Told> Telling<H> {
     pub(crate) fn new() -> Self {
         Self {
             events: broadcast::channel(EVENTS_KEPT).0,
-            ending: Mutex::default(),
+            peers: Mutex::default(),
             open: watch::channel(0).0,
         }
     }
@@ -94,19 +103,24 @@ impl<H: Told> Telling<H> {
     pub(crate) fn connected(&self, handle: H) {
         self.open.send_modify(|open| *open += 1);
         // Events of one peer are sent under the lock, so that their order is that of their causes.
-        match self.lock().entry(handle.peer()) {
-            Entry::Occupied(mut ending) => {
-                let behind = ending.get().over.clone();
-                ending.get_mut().successors.push(Successor { handle, behind });
-            }
-            Entry::Vacant(_) => self.emit(handle.connected()),
+        let mut peers = self.lock();
+        let of_peer = peers.entry(handle.peer()).or_default();
+        let waits = !of_peer.successors.is_empty() || of_peer.standing == 0;
+        of_peer.standing += 1;
+        if waits && !of_peer.over.is_empty() {
+            let behind = of_peer.over.clone();
+            of_peer.successors.push(Successor { handle, behind });
+        } else {
+            self.emit(handle.connected());
         }
     }
 
     /// A connection of this peer is over; its outcomes are not all known.
     pub(crate) fn over(&self, peer: CertHash, epoch: u64) {
-        let ending = Ending { over: Vec::new(), successors: Vec::new() };
-        self.lock().entry(peer).or_insert(ending).over.push(epoch);
+        let mut peers = self.lock();
+        let of_peer = peers.entry(peer).or_default();
+        of_peer.standing = of_peer.standing.saturating_sub(1);
+        of_peer.over.push(epoch);
     }
 
     /// It is complete.
@@ -119,22 +133,22 @@ impl<H: Told> Telling<H> {
     ) {
         let mut all = self.lock();
         if let Entry::Occupied(mut entry) = all.entry(peer) {
-            let ending = entry.get_mut();
+            let of_peer = entry.get_mut();
             // It may have been a successor that did not live to be told.
             let own = |one: &mut Successor<H>| one.handle.epoch() == epoch;
-            for one in ending.successors.extract_if(.., own) {
+            for one in of_peer.successors.extract_if(.., own) {
                 self.emit(one.handle.connected());
             }
             self.emit(NodeEvent::Disconnected { peer, remote, epoch, reason });
-            ending.over.retain(|over| *over != epoch);
+            of_peer.over.retain(|over| *over != epoch);
             let waits_no_more = |one: &mut Successor<H>| {
                 one.behind.retain(|over| *over != epoch);
                 one.behind.is_empty()
             };
-            for one in ending.successors.extract_if(.., waits_no_more) {
+            for one in of_peer.successors.extract_if(.., waits_no_more) {
                 self.emit(one.handle.connected());
             }
-            if ending.over.is_empty() {
+            if of_peer.over.is_empty() && of_peer.standing == 0 {
                 entry.remove();
             }
         }
@@ -142,8 +156,8 @@ impl<H: Told> Telling<H> {
         self.open.send_modify(|open| *open -= 1);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<CertHash, Ending<H>>> {
-        lock(&self.ending)
+    fn lock(&self) -> MutexGuard<'_, HashMap<CertHash, OfPeer<H>>> {
+        lock(&self.peers)
     }
 }
 
@@ -208,25 +222,43 @@ mod tests {
         complete(&telling, &two);
         assert_eq!(told(&mut events), "-2");
         assert_eq!(*open.borrow_and_update(), 1);
-        assert!(telling.lock().is_empty());
+        assert_eq!(telling.lock().len(), 1, "the third stands");
     }
 
     #[test]
     fn a_successor_waits_for_those_that_were_over_when_it_came_and_for_no_later_ones() {
         let telling = Telling::new();
         let mut events = telling.subscribe();
-        let [one, two, three, four] = [1, 2, 3, 4].map(|epoch| Connection(7, epoch));
+        let [one, two, three] = [1, 2, 3].map(|epoch| Connection(7, epoch));
+        telling.connected(one.clone());
+        over(&telling, &one);
+        telling.connected(two.clone());
+        over(&telling, &two);
+        telling.connected(three);
+        assert_eq!(told(&mut events), "+1");
+        complete(&telling, &one);
+        assert_eq!(told(&mut events), "-1+2", "and not the third, which is behind the second");
+        complete(&telling, &two);
+        assert_eq!(told(&mut events), "-2+3");
+    }
+
+    #[test]
+    fn where_a_peer_has_several_none_waits_for_the_ends_of_the_others() {
+        let telling = Telling::new();
+        let mut events = telling.subscribe();
+        let [one, two, three] = [1, 2, 3].map(|epoch| Connection(7, epoch));
         telling.connected(one.clone());
         telling.connected(two.clone());
         over(&telling, &one);
-        telling.connected(three);
-        over(&telling, &two);
-        telling.connected(four);
-        assert_eq!(told(&mut events), "+1+2");
-        complete(&telling, &one);
-        assert_eq!(told(&mut events), "-1+3", "the second was over later");
-        complete(&telling, &two);
-        assert_eq!(told(&mut events), "-2+4");
+        telling.connected(three.clone());
+        assert_eq!(told(&mut events), "+1+2+3", "the second stands");
+        for one in [one, two, three] {
+            if one.1 > 1 {
+                over(&telling, &one);
+            }
+            complete(&telling, &one);
+        }
+        assert_eq!(told(&mut events), "-1-2-3");
         assert!(telling.lock().is_empty());
     }
 
@@ -245,6 +277,6 @@ mod tests {
         assert_eq!(told(&mut events), "+2-2");
         complete(&telling, &one);
         assert_eq!(told(&mut events), "-1");
-        assert!(telling.lock().is_empty());
+        assert_eq!(telling.lock().len(), 1, "the other peer is there");
     }
 }

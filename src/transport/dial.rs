@@ -20,6 +20,7 @@ use tokio::time::{sleep_until, timeout_at};
 use tracing::debug;
 
 use super::blocking::{self, NotRun};
+use super::bounds::Windows;
 use super::connection::MsQuicNetConnection;
 use super::core::{ConnectionCore, Direction};
 use super::dial_socket::DialSocket;
@@ -121,23 +122,41 @@ impl Dial {
         &self,
         shared: &Arc<Shared>,
     ) -> Result<(Arc<RegistrationWrapper>, Arc<ffi::Configuration>), ConnectError> {
-        let remote = || self.remote.to_string();
-        let library = |action, source| ConnectError::Library { remote: remote(), action, source };
-        let registration =
-            shared.registration().map_err(|source| library("open a registration", source))?;
-        let (inner, limits) = (shared, &shared.bounds.limits);
-        let configuration = inner
-            .factory
-            .configuration(&registration, Role::Client, &self.alpns, &self.credential, limits)
-            .await
-            .map_err(|error| match error {
-                ConfigurationError::Credential(source) => {
-                    ConnectError::Credential { remote: remote(), source: Arc::new(source) }
-                }
-                ConfigurationError::Library { action, source } => library(action, source),
-                ConfigurationError::NotRun(why) => not_run(remote(), "load the credential", why),
-            })?;
+        let library = |source| ConnectError::Library {
+            remote: self.remote.to_string(),
+            action: "open a registration",
+            source,
+        };
+        let registration = shared.registration().map_err(library)?;
+        let windows = Windows::largest(shared.limits());
+        let configuration = self.configuration(shared, &registration, windows).await?;
         Ok((registration, configuration))
+    }
+
+    async fn configuration(
+        &self,
+        shared: &Shared,
+        registration: &Arc<RegistrationWrapper>,
+        windows: Windows,
+    ) -> Result<Arc<ffi::Configuration>, ConnectError> {
+        let remote = || self.remote.to_string();
+        let limits = (&shared.bounds.limits, windows);
+        let found = shared.factory.configuration(
+            registration,
+            Role::Client,
+            &self.alpns,
+            &self.credential,
+            limits,
+        );
+        found.await.map_err(|error| match error {
+            ConfigurationError::Credential(source) => {
+                ConnectError::Credential { remote: remote(), source: Arc::new(source) }
+            }
+            ConfigurationError::Library { action, source } => {
+                ConnectError::Library { remote: remote(), action, source }
+            }
+            ConfigurationError::NotRun(why) => not_run(remote(), "load the credential", why),
+        })
     }
 }
 
@@ -263,21 +282,26 @@ impl Ready {
         let (place, socket) = (port.place(), port.socket());
         core.set_dial(port);
         let handshake = Handshake::new(core);
-        let opened = match (place.shared, handshake.core().smaller_windows()) {
-            (None, None) => open(&self.registration, handshake.core(), place),
-            _ => {
-                let (registration, core) =
-                    (Arc::clone(&self.registration), Arc::clone(handshake.core()));
-                // It waits for a worker of the library.
-                let opened = blocking::run(move || open(&registration, &core, place)).await;
-                opened.map_err(|why| not_run(peer.to_string(), "open a connection", why))?
+        let configuration = match handshake.core().smaller_windows() {
+            None => Arc::clone(&self.configuration),
+            Some(windows) => {
+                self.dial.configuration(&self.inner, &self.registration, windows).await?
             }
+        };
+        let opened = if place.shared.is_none() {
+            open(&self.registration, handshake.core(), place)
+        } else {
+            let (registration, core) =
+                (Arc::clone(&self.registration), Arc::clone(handshake.core()));
+            // It waits for a worker of the library.
+            let opened = blocking::run(move || open(&registration, &core, place)).await;
+            opened.map_err(|why| not_run(peer.to_string(), "open a connection", why))?
         };
         opened.map_err(library("open a connection"))?;
         handshake
             .core()
             .slot_for_streams()
-            .start(&self.configuration, peer)
+            .start(&configuration, peer)
             .map_err(library("start a connection"))?;
         Ok((handshake, socket))
     }
@@ -295,7 +319,7 @@ fn open(
     core: &Arc<ConnectionCore>,
     place: Place,
 ) -> Result<(), LibraryError> {
-    ffi::ConnectionSlot::open(registration.raw()?, core, place, core.smaller_windows())?;
+    ffi::ConnectionSlot::open(registration.raw()?, core, place)?;
     core.opened();
     Ok(())
 }

@@ -88,6 +88,7 @@ pub use stream_pool::{
 pub use traits::{NetConnection, NetIncomingRequest, NetListener, NetTransport};
 
 use blocking::NotRun;
+use bounds::Windows;
 use dial::Dial;
 use ffi::Role;
 use remote_addr::canonical;
@@ -174,7 +175,13 @@ impl MsQuicTransport {
         let configuration = self
             .inner
             .factory
-            .configuration(&registration, Role::Server, &alpns, &credential, limits)
+            .configuration(
+                &registration,
+                Role::Server,
+                &alpns,
+                &credential,
+                (limits, Windows::largest(limits)),
+            )
             .await
             .map_err(|error| match error {
                 ConfigurationError::Credential(source) => {

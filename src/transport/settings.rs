@@ -12,9 +12,9 @@ use crate::error::LibraryError;
 use crate::identity::{CredentialError, NetCredential};
 use crate::lock::lock;
 
-/// Configurations kept for reuse: loading one costs 9 to 16 ms and 829 KiB. Eight cover four
-/// credentials in both roles; the least recently used goes first.
-const CONFIGURATIONS_MAX: usize = 8;
+/// Configurations kept for reuse: loading one costs 9 to 16 ms and 829 KiB. Sixteen cover two
+/// credentials in both roles with windows of all sizes; the least recently used goes first.
+const CONFIGURATIONS_MAX: usize = 16;
 
 /// Makes configurations and keeps them.
 #[derive(Debug, Default)]
@@ -31,6 +31,7 @@ struct Key {
     credential: u64,
     role: Role,
     alpns: Vec<String>,
+    windows: Windows,
 }
 
 /// Why there is no configuration.
@@ -42,7 +43,8 @@ pub(super) enum ConfigurationError {
 }
 
 impl ConfigFactory {
-    /// The configuration for `credential` in `role`.
+    /// The configuration for `credential` in `role`, with `windows`: a few sizes, so that few are loaded.
+    /// (Given to a connection by itself they would cost a dial a round of the library's worker.)
     ///
     /// # Cancel safety
     ///
@@ -53,9 +55,9 @@ impl ConfigFactory {
         role: Role,
         alpns: &[String],
         credential: &NetCredential,
-        limits: &Arc<Limits>,
+        (limits, windows): (&Arc<Limits>, Windows),
     ) -> Result<Arc<ffi::Configuration>, ConfigurationError> {
-        let key = Key { credential: credential.id(), role, alpns: alpns.to_vec() };
+        let key = Key { credential: credential.id(), role, alpns: alpns.to_vec(), windows };
         if let Some(found) = lock(&self.kept).find(&key) {
             return Ok(found);
         }
@@ -68,7 +70,7 @@ impl ConfigFactory {
             if let Some(found) = kept.find(&key) {
                 return Ok(found);
             }
-            let opened = open(&registration, role, &key.alpns, &credential, &limits)?;
+            let opened = open(&registration, &key, &credential, &limits)?;
             Ok(kept.keep(key, Arc::new(opened)))
         });
         loaded.await.map_err(ConfigurationError::NotRun)?
@@ -95,17 +97,16 @@ impl Kept {
 
 fn open(
     registration: &RegistrationWrapper,
-    role: Role,
-    alpns: &[String],
+    Key { role, alpns, windows, .. }: &Key,
     credential: &NetCredential,
     limits: &Limits,
 ) -> Result<ffi::Configuration, ConfigurationError> {
     let pkcs12 = credential.pkcs12(alpns).map_err(ConfigurationError::Credential)?;
     let library = |action| move |source| ConfigurationError::Library { action, source };
-    let settings = ffi::QuicSettings::new(limits, Windows::largest(limits));
+    let settings = ffi::QuicSettings::new(limits, *windows);
     let registration = registration.raw().map_err(library("open a configuration"))?;
     let configuration = ffi::Configuration::open(registration, alpns, &settings)
         .map_err(library("open a configuration"))?;
-    configuration.load_credential(&pkcs12, role).map_err(library("load the credential"))?;
+    configuration.load_credential(&pkcs12, *role).map_err(library("load the credential"))?;
     Ok(configuration)
 }

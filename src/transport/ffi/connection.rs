@@ -74,14 +74,12 @@ impl ConnectionSlot {
         StreamSlot::open(&self.0, stream, announce)
     }
 
-    /// Opens a handle for dialling, with `context` behind its callbacks and the `windows` that the
-    /// configuration has not. Where there are any, or its sockets are shared, the call waits for a
-    /// worker.
+    /// Opens a handle for dialling, with `context` behind its callbacks. Where its sockets are shared the
+    /// call waits for a worker.
     pub(in crate::transport) fn open<C: ConnectionCallbacks>(
         registration: &Registration,
         context: &Arc<C>,
         place: Place,
-        windows: Option<Windows>,
     ) -> Result<(), LibraryError> {
         let aborted = LibraryError { status: status::ABORTED };
         let _exit_waits = exit_guard::begin().ok_or(aborted)?;
@@ -107,10 +105,9 @@ impl ConnectionSlot {
                 {
                     tracing::debug!(%error, %local, "sockets are not shared");
                 }
-                let set = windows.map_or(Ok(()), |windows| set_windows(handle.as_ptr(), windows));
                 exit_guard::connection_opened(handle);
                 context.slot().0.fill(handle);
-                set.inspect_err(|_| context.slot().shutdown(true, 0))
+                Ok(())
             }
             (result, _) => {
                 // SAFETY: the open failed, so no callback will ever come for this count.
@@ -328,8 +325,7 @@ fn share_sockets(handle: RawHandle, local: SocketAddr) -> Result<(), LibraryErro
     set_parameter(handle, QUIC_PARAM_CONN_LOCAL_ADDRESS, &local)
 }
 
-/// Of a connection that is not started. Executed inline in the callback of an inbound one; otherwise it
-/// waits for the worker, and the handle must be in no slot yet.
+/// Of a connection that comes in, inside the callback that says so, where it is executed inline.
 fn set_windows(handle: HQUIC, windows: Windows) -> Result<(), LibraryError> {
     set_settings(handle, &QuicSettings::windows(windows))
 }
