@@ -138,6 +138,21 @@ fn architecture_names_no_file_that_is_not_there() {
 }
 
 #[test]
+fn architecture_links_every_decision_and_no_other() {
+    let document = read("ARCHITECTURE.md");
+    let links = document.split("](docs/decisions/").skip(1);
+    let mut linked: Vec<&str> = links.filter_map(|rest| rest.split(')').next()).collect();
+    let folder = fs::read_dir(root().join("docs/decisions")).expect("a readable folder");
+    let name = |entry: std::io::Result<fs::DirEntry>| {
+        entry.expect("a readable folder").file_name().into_string().expect("UTF-8")
+    };
+    let mut there: Vec<String> = folder.map(name).collect();
+    linked.sort_unstable();
+    there.sort_unstable();
+    assert_eq!(linked, there);
+}
+
+#[test]
 fn the_make_commands_in_the_documents_exist() {
     let makefile = read("Makefile");
     let targets: Vec<&str> = makefile
