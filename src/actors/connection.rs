@@ -213,7 +213,6 @@ impl State {
             Event::Transport(Notice::LanesFinished) => self.end_if_finished(),
             Event::Transport(Notice::FrameBegan) | Event::FrameDeadline => self.watch_frames(),
             Event::Transport(Notice::LaneBusy) | Event::LaneDeadline => self.watch_lanes(),
-            Event::Transport(Notice::Over) => {}
             Event::Transport(Notice::Complete) => self.on_complete(),
             Event::ReadersGone => self.on_readers_gone(),
             Event::CloseDeadline => self.on_close_deadline(),

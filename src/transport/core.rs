@@ -68,8 +68,6 @@ pub(crate) enum Notice {
     LaneBusy,
     /// A frame began that is not whole: somebody must watch whether it goes on.
     FrameBegan,
-    /// The connection is over; the reason is published.
-    Over,
     /// All handles are closed and all outcomes are known.
     Complete,
 }
@@ -417,7 +415,6 @@ impl ConnectionCore {
             for callback in callbacks {
                 callback(reason);
             }
-            self.notify(Notice::Over);
         }
     }
 
@@ -450,7 +447,6 @@ impl ConnectionCore {
             (self.is_end_taken(), Notice::EndTaken),
             (self.check_frames().is_some(), Notice::FrameBegan),
             (self.is_lane_busy(), Notice::LaneBusy),
-            (self.is_over(), Notice::Over),
             (self.is_complete(), Notice::Complete),
         ];
         for (_, notice) in happened.into_iter().filter(|(happened, _)| *happened) {
