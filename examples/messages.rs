@@ -78,7 +78,7 @@ impl Actor for App {
         supervisor.cast(SupervisorMessage::Subscribe { subscriber, reply: None })?;
         let connect = |reply| SupervisorMessage::Connect { target, reply };
         let handle = supervisor.call(connect, None).await?.success_or("no node")??;
-        let connection = handle.actor().clone();
+        let connection = handle.actor();
         let subscriber = myself.get_derived();
         connection.cast(ConnectionMessage::Subscribe { subscriber, reply: None })?;
         // The credit is room in the connection's lane: what waits in a mailbox is bounded by it.

@@ -88,7 +88,7 @@ async fn a_connection_is_driven_by_messages_alone() {
     let dial = |reply| SupervisorMessage::Connect { target: target.clone(), reply };
     let at_client = call("connecting", client.supervisor(), dial).await.expect("it connects");
     let at_server = connected(&mut events).await;
-    let (near, far) = (at_client.actor().clone(), at_server.actor().clone());
+    let (near, far) = (at_client.actor(), at_server.actor());
 
     for (from, handle, to) in [(&near, &at_client, &far), (&far, &at_server, &near)] {
         for size in [0, 1, 4096, 100_000] {

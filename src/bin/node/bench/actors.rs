@@ -174,7 +174,7 @@ async fn in_batches(connection: ConnectionHandle, payload: Bytes) -> Result<()> 
 /// How long `Stats` takes while the lane is full.
 pub(super) async fn control(app: &App, size: usize) -> Result<Report> {
     let link = Pair::start(app).await?.link().await?;
-    let actor = link.near.actor().clone();
+    let actor = link.near.actor();
     let flooding = tokio::spawn(flood(link.near, Bytes::from(vec![0x5a; size])));
     let reading = tokio::spawn(async move { while link.far.recv().await.is_ok() {} });
     tokio::time::sleep(WARM_UP).await;
