@@ -322,13 +322,20 @@ impl Player<'_> {
                 wait => tokio::time::sleep(Duration::from_millis(wait)).await,
             };
         }
-        let action = actions[self.random.random_range(0..actions.len())];
+        let mut action = actions[self.random.random_range(0..actions.len())];
+        if self.case.bytes_a_second.is_some() {
+            // What takes time is the link: what has come over it is given on at once.
+            let arrived = actions.into_iter().find(|action| matches!(action, Action::Indicate(_)));
+            action = arrived.unwrap_or(action);
+        }
         self.perform(action).await;
         self.make_trouble();
     }
 
     async fn perform(&mut self, action: Action) {
-        let size = self.case.size(&mut self.random);
+        // No step takes longer than a small part of any deadline.
+        let most = self.case.bytes_a_second.map_or(usize::MAX, |rate| rate as usize / 10);
+        let size = self.case.size(&mut self.random).min(most);
         let parts = self.random.random_range(1..4);
         let bytes = self.script.perform(action, size, parts);
         if let Some(rate) = self.case.bytes_a_second.filter(|_| bytes > 0) {

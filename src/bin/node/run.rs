@@ -110,7 +110,7 @@ fn release_memory() {
     let release = || {
         let begun = Instant::now();
         moorline::release_freed_memory();
-        tracing::debug!(took = ?begun.elapsed(), "freed memory is given back");
+        tracing::info!(took = ?begun.elapsed(), "freed memory is given back");
     };
     // Where there is no thread it stays a while longer.
     drop(std::thread::Builder::new().name("memory".to_owned()).spawn(release));

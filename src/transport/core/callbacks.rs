@@ -84,6 +84,8 @@ impl ConnectionCallbacks for ConnectionCore {
     fn complete(&self) {
         // A shutdown that nobody named: the registration's.
         self.publish(CloseReason::Local { code: CloseCode::DROPPED });
+        // Before anybody is told: who dials then has its part.
+        lock(&self.window_share).set_busy(false);
         self.completed();
     }
 
