@@ -318,7 +318,12 @@ impl<O: StreamOwner> ffi::StreamCallbacks for InStream<O> {
     fn peer_finished(&self) {
         let position = self.position();
         let _ = self.ended.set(RecvError::EndOfStream { position });
-        let finished = self.owner.end_stream(self.id, StreamEnd::Finished);
+        // Inside a frame that is no end that anybody is told as such.
+        let how = match position {
+            Position::Boundary => StreamEnd::Finished,
+            Position::InLength { .. } | Position::InBody { .. } => StreamEnd::Gone,
+        };
+        let finished = self.owner.end_stream(self.id, how);
         self.owner.stream_ended(position, finished);
     }
 
