@@ -23,7 +23,8 @@ const BATCH_MAX: usize = 64;
 /// Something happened to a node.
 ///
 /// Of one connection `Connected` comes before `Disconnected`. While a connection of a peer is over
-/// and its `Disconnected` not told, the `Connected` of that peer's next connection waits for it.
+/// and its `Disconnected` not told, the `Connected` of that peer's next connection waits for it, if the peer
+/// has no other connection that stands.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum NodeEvent {
