@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::io::{Read, Write};
 use std::net::{SocketAddr, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -223,7 +224,14 @@ struct Helper(Child);
 impl Helper {
     fn start() -> Self {
         let mut child = Command::new("cat");
-        Self(child.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("a child"))
+        let child = child.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut helper = Self(child.expect("a child"));
+        // It answers when it is the other program: what closes at that moment may be open before.
+        let to = helper.0.stdin.as_mut().expect("it is piped");
+        to.write_all(b"x").expect("it reads");
+        let from = helper.0.stdout.as_mut().expect("it is piped");
+        from.read_exact(&mut [0]).expect("it answers");
+        helper
     }
 
     /// Its descriptors that are sockets.

@@ -34,7 +34,7 @@ use crate::error::{CloseCode, CloseReason, Outcome, SendError};
 use crate::transport::MsQuicNetConnection;
 use crate::transport::clock::now;
 use crate::transport::core::{ConnectionCore, Notice};
-use crate::transport::lane::OutcomeSink;
+use crate::transport::link::outcome::OutcomeSink;
 
 /// How long the end of the peer's frames waits for somebody to take the next frame: a reader that
 /// is at work comes back for more, and where nobody reads, the peer should not wait for long.

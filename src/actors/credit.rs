@@ -9,7 +9,8 @@ use crate::error::SendError;
 use crate::frame::HEADER_BYTES;
 use crate::transport::Lane;
 use crate::transport::core::ConnectionCore;
-use crate::transport::lane::{Cost, OUTCOME_BYTES};
+use crate::transport::link::outcome::OUTCOME_BYTES;
+use crate::transport::link::room::Cost;
 
 /// Room in a lane for the frames of one message: what makes them bounded. Made by
 /// [`ConnectionHandle::reserve`](crate::ConnectionHandle::reserve) and [`reserve_many`](crate::ConnectionHandle::reserve_many); unused, it gives the room

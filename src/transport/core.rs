@@ -16,7 +16,7 @@ mod streams;
 mod waiting;
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -29,7 +29,7 @@ use self::readers::Frames;
 pub(crate) use self::readers::{IsGone, Reader, Received, Subscriber};
 use self::waiting::Waiting;
 use super::admission::HandshakePlace;
-use super::bounds::{Bounds, Share, Windows, window_floor};
+use super::bounds::{Bounds, Windows, window_floor};
 use super::clock;
 use super::dial_port::Dial;
 use super::ffi::ConnectionSlot;
@@ -37,7 +37,8 @@ use super::lane::SendLane;
 use super::lanes::Lanes;
 use super::link::inbound::Inbound;
 pub(crate) use super::link::inbound::{From, Lent};
-use super::link::lanes::Lane;
+use super::link::lanes::{GivingWay, Lane};
+use super::link::share::Share;
 use super::link::stall::Still;
 use super::registration::LiveHandle;
 use super::stream::{InStream, OutStream};
@@ -122,9 +123,7 @@ pub(crate) struct ConnectionCore {
     on_complete: Mutex<Vec<OnOver>>,
     started: Instant,
     measured: Measured,
-    bulk_used: AtomicBool,
-    /// Milliseconds after `started` until which bulk gives way to the other lanes.
-    bulk_narrow_ms: AtomicU64,
+    giving_way: GivingWay,
     /// The number of the next stream of ours.
     next_ordinal: Mutex<u64>,
     /// Of a connection that was dialled, while its handle is open.
@@ -182,8 +181,7 @@ impl ConnectionCore {
             on_complete: Mutex::new(Vec::new()),
             started: clock::now(),
             measured: Measured::default(),
-            bulk_used: AtomicBool::new(false),
-            bulk_narrow_ms: AtomicU64::new(0),
+            giving_way: GivingWay::default(),
             next_ordinal: Mutex::new(0),
             dial: Mutex::new(None),
             handshake_place: Mutex::default(),

@@ -50,8 +50,6 @@ pub(super) use settings::QuicSettings;
 pub(super) use sockets::{
     Dialled, Stage, guard_dialled, guard_listening, listens_on, next_descriptor, wildcard_ports,
 };
-pub(super) use stream::{
-    PARTS_MAX, PeerStream, Received, SendRequest, Shutdown, StreamCallbacks, StreamSlot,
-};
+pub(super) use stream::{PeerStream, Received, SendRequest, Shutdown, StreamCallbacks, StreamSlot};
 pub(super) use version::library_version;
 pub use version::msquic_is_debug_build;

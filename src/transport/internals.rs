@@ -6,10 +6,12 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::bounds::{Bounds, Share};
-use super::lane::{Cost, SendLane, Step};
+use super::bounds::Bounds;
+use super::lane::{Next, SendLane};
 use super::link::inbound::{Decoded, From, Inbound, StreamId};
 use super::link::lanes::Lane;
+use super::link::room::Cost;
+use super::link::share::Share;
 use crate::frame::{self, HEADER_BYTES, Piece, Position};
 
 /// The header of a payload of `length` bytes.
@@ -39,18 +41,20 @@ impl Sending {
     /// What `ConnectionHandle::send_many` does for the first group of `frames`; returns whether
     /// there was room.
     pub fn offer_group(&self, frames: &mut VecDeque<Bytes>) -> bool {
-        let (count, cost) = self.0.group(frames, usize::MAX);
-        self.0.try_admit_group(cost)
-            && self.0.push_group(frames, count, Cost::usual(cost), Vec::new()).is_ok()
+        let group = self.0.group(frames, usize::MAX);
+        let cost = Cost::usual(group.cost);
+        self.0.try_admit_group(group.cost)
+            && self.0.push_group(frames, group.frames, cost, Vec::new()).is_ok()
     }
 
     /// Takes all submissions that are ready, and acknowledges them; returns how many there were.
     pub fn acknowledge(&self) -> usize {
-        let mut count = 0;
-        while let Step::Submit(request) = self.0.next() {
-            self.0.submitted(Ok(()));
-            let (_, _, sent) = request.into_parts();
-            self.0.completed(sent, true);
+        let (mut count, mut next) = (0, self.0.next(false));
+        while let Next::Submit(batch, _) = next {
+            let (_, _, sent) = batch.into_parts();
+            let behind = self.0.submitted(false);
+            let freed = self.0.completed(sent, true, false);
+            next = if let Next::Nothing = behind { freed } else { behind };
             count += 1;
         }
         count

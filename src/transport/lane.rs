@@ -1,75 +1,57 @@
-//! The sending half of a connection: frames of many callers on one stream, in order.
+//! The sending half of a connection, as many threads use it: a lane ([`Outgoing`]) behind a lock.
 //!
-//! ```text
-//! admit (bytes) ─> queue: batches ─> in flight (MsQuic) ─> Completed | MaybeSent
-//!                     └── closed before it left ─────────> NotSent
-//! ```
-//!
-//! Whoever finds nobody submitting submits; each completion submits the next. Small frames that
-//! wait are copied behind each other into one buffer, large payloads travel as they are. There is
-//! no timer: an idle lane sends at once, a busy one gathers while it waits for acknowledgements.
-//!
-//! Invariants: bytes admitted and unfinished never pass the limit (one larger frame alone is
-//! admitted by itself); every accepted frame is counted by exactly one outcome; batches reach the
-//! stream in the order of admission; the pieces of a large frame go out on one stream or not at all;
-//! nothing of a caller's runs under the lock, not even the drop of a payload.
+//! Whoever finds nobody submitting submits; each completion submits the next. What a change brings
+//! with it (who is woken, what goes back to the node, whom outcomes are told) is done outside the lock:
+//! nothing of a caller's runs under it, not even the drop of a payload.
 
 mod admission;
-mod batch;
-mod outcome;
-mod room;
-mod state;
-mod submitting;
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::Waker;
 
 use bytes::Bytes;
 
-use super::bounds::Share;
-use super::fault::{Fault, planted};
-use super::ffi::SendRequest;
+use super::link::batch::{Batch, Payload, Sent};
+use super::link::outcome::{OUTCOME_BYTES, OutcomeCounts, OutcomeSink, Rejected};
+use super::link::outgoing::{Admission, Ended, Freed, Outgoing, Step};
+use super::link::room::Cost;
+use super::link::share::Share;
 use super::link::stall::Progress;
+use super::node_room::NodeRoom;
 use crate::error::{CloseReason, Outcome};
 use crate::frame::HEADER_BYTES;
 use crate::lock::lock;
-use batch::Payload;
-pub(super) use batch::Sent;
-pub use outcome::OutcomeCounts;
-pub(crate) use outcome::{OUTCOME_BYTES, OutcomeSink, Rejected};
-pub(crate) use room::Cost;
-use room::Room;
-pub(super) use room::{Admission, LargeSending};
-use state::{BYTES_PER_MICROSECOND, Finish, State};
 
 /// See the module. `S` is what frames go out on.
 pub(crate) struct SendLane<S> {
-    state: Mutex<State<S>>,
-    room: Room,
+    state: Mutex<Outgoing<S, Waker>>,
+    /// For frames beyond the lane's share.
+    node: Arc<NodeRoom>,
     bytes_max: usize,
     /// Frames taken over so far, for those who do not hold the lock.
     accepted: AtomicU64,
 }
 
-/// What to do next, decided under the lock and done outside it.
-pub(super) enum Step {
+/// What to do next.
+#[expect(clippy::large_enum_variant, reason = "moved once or twice a submission, never stored")]
+pub(super) enum Next<S> {
     Nothing,
-    /// Hand this over; [`SendLane::submitted`] must follow.
-    Submit(Box<SendRequest<Sent>>),
-    /// The stream that had the beginning of a frame is lost: tell these that it was not sent.
-    Lost(Vec<(Bytes, OutcomeSink)>),
+    /// Hand this over, on a new stream if there is none; [`SendLane::submitted`] or
+    /// [`SendLane::came_back`] must follow.
+    Submit(Batch, Option<S>),
     /// Everything was handed over: end the stream.
     Finish,
 }
 
 impl<S: Clone> SendLane<S> {
-    pub(super) fn new(share: Share, large: LargeSending) -> Self {
+    pub(super) fn new(share: Share, node: Arc<NodeRoom>) -> Self {
         let bytes_max = share.bytes_max();
-        let (room, limit) = Room::new(share, large);
-        Self { state: Mutex::new(State::new(limit)), room, bytes_max, accepted: AtomicU64::new(0) }
+        let state = Mutex::new(Outgoing::new(share));
+        Self { state, node, bytes_max, accepted: AtomicU64::new(0) }
     }
 
     /// Frames taken over so far.
@@ -102,7 +84,7 @@ impl<S: Clone> SendLane<S> {
         sink: Option<OutcomeSink>,
     ) -> Result<bool, Rejected> {
         let mut state = lock(&self.state);
-        if let Some(reason) = state.shut.clone() {
+        if let Some(reason) = state.shut_reason().cloned() {
             drop(state);
             self.give_back(cost);
             return Err(Rejected { frame, reason });
@@ -114,14 +96,12 @@ impl<S: Clone> SendLane<S> {
         Ok(pump)
     }
 
-    /// As [`SendLane::try_admit`] and [`SendLane::push`] in one.
+    /// As [`SendLane::try_admit`] and [`SendLane::push`] in one, in the lane's own room.
     pub(super) fn offer(&self, frame: Bytes) -> Result<bool, Bytes> {
-        let bytes = HEADER_BYTES + frame.len();
         let mut state = lock(&self.state);
-        if state.shut.is_some() || !state.pay(bytes, &self.room) {
+        let Admission::Granted(cost) = state.try_take(HEADER_BYTES + frame.len()) else {
             return Err(frame);
-        }
-        let cost = Cost::usual(bytes);
+        };
         let copied = self.accept(&mut state, Payload::Given(frame), cost, None);
         let pump = state.wants_pump();
         drop(state);
@@ -132,13 +112,13 @@ impl<S: Clone> SendLane<S> {
     /// Takes a frame over; a payload that is needed no more comes back.
     fn accept(
         &self,
-        state: &mut State<S>,
+        state: &mut Outgoing<S, Waker>,
         frame: Payload<'_>,
         cost: Cost,
         sink: Option<OutcomeSink>,
     ) -> Option<Bytes> {
-        let copied = state.push(frame, cost, sink, &self.room);
-        self.accepted.store(state.counts.accepted, Ordering::Relaxed);
+        let copied = state.push(frame, cost, sink);
+        self.accepted.store(state.counts().accepted, Ordering::Relaxed);
         copied
     }
 
@@ -153,7 +133,7 @@ impl<S: Clone> SendLane<S> {
     ) -> Result<bool, CloseReason> {
         let mut sinks = sinks.into_iter();
         let mut state = lock(&self.state);
-        if let Some(reason) = state.shut.clone() {
+        if let Some(reason) = state.shut_reason().cloned() {
             drop(state);
             self.give_back(cost);
             return Err(reason);
@@ -171,117 +151,149 @@ impl<S: Clone> SendLane<S> {
         Ok(pump)
     }
 
-    /// On a long path more batches are in flight. `least` is the round trip of an empty path.
-    pub(super) fn set_round_trip(&self, microseconds: u32, least: u32) {
-        let mut state = lock(&self.state);
-        state.enough = microseconds as usize * BYTES_PER_MICROSECOND;
-        state.enough_at_least = least as usize * BYTES_PER_MICROSECOND;
+    // ---- handing over
+
+    /// The next thing to do, if this caller is the one to do it. `narrow`: the lane gives way to others.
+    pub(super) fn next(&self, narrow: bool) -> Next<S> {
+        let step = lock(&self.state).next(narrow);
+        self.look_at(step, narrow)
     }
 
-    /// Whether to keep no more on its way than keeps the path busy.
-    pub(super) fn set_narrow(&self, narrow: bool) {
-        lock(&self.state).narrow = narrow;
+    /// The batch of [`Next::Submit`] was handed over: what is next?
+    pub(super) fn submitted(&self, narrow: bool) -> Next<S> {
+        let mut state = lock(&self.state);
+        state.submitted();
+        let step = state.next(narrow);
+        drop(state);
+        self.look_at(step, narrow)
     }
+
+    /// The batch of [`Next::Submit`] could not be handed over.
+    pub(super) fn came_back(&self, batch: Batch) {
+        let ended = lock(&self.state).came_back(batch);
+        self.ended(ended);
+    }
+
+    /// A submission met its end: what is next?
+    pub(super) fn completed(&self, sent: Sent, acknowledged: bool, narrow: bool) -> Next<S> {
+        let mut state = lock(&self.state);
+        let freed = state.completed(&sent, acknowledged);
+        let step = state.next(narrow);
+        drop(state);
+        self.freed(freed);
+        for (_, sink) in sent.sinks {
+            sink(if acknowledged { Outcome::Completed } else { Outcome::MaybeSent });
+        }
+        self.look_at(step, narrow)
+    }
+
+    /// Tells those whose frame was lost with its stream, and goes on behind it.
+    fn look_at(&self, mut step: Step<S, Waker>, narrow: bool) -> Next<S> {
+        loop {
+            match step {
+                Step::Nothing => return Next::Nothing,
+                Step::Submit(batch, stream) => return Next::Submit(batch, stream),
+                Step::Finish => return Next::Finish,
+                Step::Lost(lost) => {
+                    self.ended(lost);
+                    step = lock(&self.state).next(narrow);
+                }
+            }
+        }
+    }
+
+    /// Does what comes of room that is free again.
+    fn freed(&self, freed: Freed<Waker>) {
+        if freed.large > 0 {
+            self.node.give_back(freed.large);
+        }
+        freed.wake.into_iter().for_each(Waker::wake);
+    }
+
+    fn ended(&self, ended: Ended<Waker>) {
+        let freed = ended.tell();
+        self.freed(freed);
+    }
+
+    // ---- its stream
 
     /// The stream to send on, if there is one.
     pub(super) fn stream(&self) -> Option<S> {
-        lock(&self.state).stream.clone()
+        lock(&self.state).stream().cloned()
     }
 
     /// Keeps `stream` for the next sends unless there is one; returns the one that is kept.
     pub(super) fn keep_stream(&self, stream: S) -> S {
-        let state = &mut *lock(&self.state);
-        let kept = state.stream.get_or_insert_with(|| {
-            state.streams += 1;
-            stream
-        });
-        kept.clone()
+        lock(&self.state).keep_stream(stream).clone()
     }
 
     /// Forgets a stream that failed or ended; the next send opens another one. Returns whether it was
     /// this lane's.
     pub(super) fn discard_stream(&self, is_it: impl FnOnce(&S) -> bool) -> bool {
-        let mut state = lock(&self.state);
-        let discarded = state.stream.take_if(|stream| is_it(stream));
-        let lost = planted(Fault::EndIsLost);
-        if discarded.is_some() && state.finish == Finish::Asked && !lost {
-            // Its end is lost with it: the next one is to say it.
-            state.finish = Finish::Wanted;
-        }
-        drop(state);
+        let discarded = lock(&self.state).discard_stream(is_it);
         discarded.is_some()
     }
 
+    /// On a long path more batches are in flight. `least` is the round trip of an empty path.
+    pub(super) fn set_round_trip(&self, microseconds: u32, least: u32) {
+        lock(&self.state).set_round_trip(microseconds, least);
+    }
+
+    // ---- its end
+
     /// Refuses frames from here on; those waiting for admission are told at once.
     pub(super) fn shut(&self, reason: &CloseReason) {
-        lock(&self.state).shut.get_or_insert_with(|| reason.clone());
-        self.room.close();
+        let freed = lock(&self.state).shut(reason);
+        self.freed(freed);
     }
 
     /// Why no frame is accepted any more.
     pub(super) fn shut_reason(&self) -> Option<CloseReason> {
-        lock(&self.state).shut.clone()
+        lock(&self.state).shut_reason().cloned()
     }
 
     /// Ends the stream once everything accepted was handed over.
     pub(super) fn finish(&self) {
-        let mut state = lock(&self.state);
-        if state.finish == Finish::No {
-            state.finish = Finish::Wanted;
-        }
+        lock(&self.state).finish();
     }
 
     /// As [`SendLane::finish`] for a lane that nothing was sent on: it has finished.
     pub(super) fn finish_unused(&self) {
-        let mut state = lock(&self.state);
-        if state.stream.is_none() && state.counts.accepted == 0 {
-            state.finish = Finish::Done;
-        }
+        lock(&self.state).finish_unused();
     }
 
     /// The end of the stream was acknowledged, or will never be.
     pub(super) fn finished(&self) {
-        lock(&self.state).finish = Finish::Done;
+        lock(&self.state).finished();
     }
 
     /// Whether [`SendLane::finish`] was asked for and has come true.
     pub(crate) fn is_finished(&self) -> bool {
-        lock(&self.state).finish == Finish::Done
+        lock(&self.state).is_finished()
     }
 
     /// Nothing more will be sent: what was not handed over is told so.
     pub(super) fn abandon(&self) {
-        let mut state = lock(&self.state);
-        state.abandoned = true;
-        let queue = std::mem::take(&mut state.queue);
-        state.queued_bytes = 0;
-        state.limit.end();
-        state.counts.not_sent += queue.iter().map(|batch| batch.sent.frames).sum::<u64>();
-        // The lane's own room is closed; other lanes wait for the node's.
-        let large = queue.iter().map(|batch| batch.sent.large).sum();
-        let is_last = large > 0 && state.limit.give_back_large(large);
-        drop(state);
-        self.room.give_back_large(large, is_last);
-        for (frame, sink) in queue.into_iter().flat_map(|batch| batch.sent.sinks) {
-            sink(Outcome::NotSent(frame));
-        }
+        let ended = lock(&self.state).abandon();
+        self.ended(ended);
     }
+
+    // ---- facts
 
     /// Bytes that were accepted and have not met their end.
     pub(crate) fn pending(&self) -> usize {
-        let state = lock(&self.state);
-        state.queued_bytes + state.in_flight_bytes
+        lock(&self.state).pending()
     }
 
+    /// What became of its frames, and the bytes that were acknowledged.
     pub(crate) fn counts(&self) -> (OutcomeCounts, u64) {
         let state = lock(&self.state);
-        (state.counts, state.bytes_sent)
+        (state.counts(), state.bytes_sent())
     }
 
     /// Whether anything is on its way, and how many submissions have met their end so far.
     pub(super) fn progress(&self) -> Progress {
-        let state = lock(&self.state);
-        Progress { busy: state.in_flight > 0, ended: state.ended }
+        lock(&self.state).progress()
     }
 }
 
@@ -289,9 +301,8 @@ impl<S> std::fmt::Debug for SendLane<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let state = lock(&self.state);
         f.debug_struct("SendLane")
-            .field("queued", &state.queue.len())
-            .field("in_flight", &state.in_flight)
-            .field("counts", &state.counts)
+            .field("pending", &state.pending())
+            .field("counts", &state.counts())
             .finish_non_exhaustive()
     }
 }

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::bounds::{Bounds, Share};
+use super::bounds::Bounds;
 use super::lane::SendLane;
 use super::link::lanes::Lane;
+use super::link::share::Share;
 
 /// The lanes of one connection.
 pub(super) struct Lanes<S>([SendLane<S>; 3]);

@@ -6,15 +6,28 @@
 //! ├── inbound/room.rs ...... the bounds: how much each stream may bring, who goes on
 //! ├── inbound/queue.rs ..... the frames of one stream
 //! └── inbound/patience.rs .. the deadline of frames that are not whole
-//! lanes.rs ........... what each lane is for
+//! outgoing.rs ........ frames out: one lane
+//! ├── outgoing/admission.rs .... room before a frame is taken over
+//! ├── outgoing/submitting.rs ... what goes out next
+//! └── outgoing/ending.rs ....... the end of the lane and of its stream
+//! batch.rs ........... frames that go out as one submission
+//! outcome.rs ......... how frames end
+//! lanes.rs ........... what each lane is for, and which gives way
 //! stall.rs ........... whether the lanes move
-//! large.rs ........... room for large frames, that all connections of a node share
+//! room.rs ............ room in a lane, which grows and shrinks
+//! fair.rs ............ room in the order of asking
+//! share.rs ........... what is shared among those who are busy
 //! ```
 //!
 //! Time is an argument, a stream is a generic handle, and what is to be done comes back as values:
 //! whoever holds the lock does it after letting go.
 
+pub(in crate::transport) mod batch;
+pub(in crate::transport) mod fair;
 pub(in crate::transport) mod inbound;
 pub(in crate::transport) mod lanes;
-pub(in crate::transport) mod large;
+pub(crate) mod outcome;
+pub(in crate::transport) mod outgoing;
+pub(crate) mod room;
+pub(in crate::transport) mod share;
 pub(in crate::transport) mod stall;

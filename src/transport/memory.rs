@@ -3,8 +3,9 @@
 //! Nothing is enforced here: `bounds.rs`, the lanes, the queues and the library's windows do that.
 
 use super::admission::KNOWN_BYTES;
-use super::bounds::{FLOOR, large_bytes, window_floor};
+use super::bounds::{large_bytes, window_floor};
 use super::link::inbound::GUARANTEED_PART;
+use super::link::share::FLOOR;
 use crate::config::Limits;
 use crate::frame::HEADER_BYTES;
 

@@ -50,6 +50,7 @@ pub(crate) mod link;
 mod listen_port;
 mod listener;
 mod memory;
+mod node_room;
 mod race;
 mod refusal;
 mod registration;
@@ -74,9 +75,9 @@ pub use ffi::{
     exit_at_once, msquic_is_debug_build, release_freed_memory, skip_system_certificates,
     unskip_system_certificates,
 };
-pub use lane::OutcomeCounts;
 pub use library::{LINKAGE, LibraryVersion};
 pub use link::lanes::{Lane, NoLane};
+pub use link::outcome::OutcomeCounts;
 pub use listener::{MsQuicListener, MsQuicNetIncomingRequest};
 pub use memory::WorstCaseMemory;
 pub use refusal::resolve_bad_certificate;

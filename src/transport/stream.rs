@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 use tracing::debug;
 
 use super::ffi::{self, ConnectionSlot, Received, SendRequest, StreamSlot};
-use super::lane::{SendLane, Sent};
+use super::lane::SendLane;
+use super::link::batch::{Batch, Sent};
 use super::link::inbound::{Decoded, StreamEnd, StreamId};
 use super::link::lanes::Lane;
 use super::registration::LiveHandle;
@@ -26,8 +27,8 @@ pub(super) trait StreamOwner: Send + Sync + Sized + 'static {
     fn pump(self: &Arc<Self>, lane: Lane);
     /// Opening a stream of ours succeeded, or failed for good.
     fn stream_started(&self);
-    /// Something of ours was acknowledged.
-    fn peer_has_spoken(&self);
+    /// A submission met its end.
+    fn sent(self: &Arc<Self>, lane: Lane, batch: Sent, acknowledged: bool);
     /// The end of the lane's stream was acknowledged, or never will be.
     fn lane_finished(self: &Arc<Self>, lane: Lane);
     fn is_over(&self) -> bool;
@@ -80,14 +81,15 @@ impl<O: StreamOwner> OutStream<O> {
         Ok(stream)
     }
 
-    pub(super) fn send(
-        &self,
-        request: Box<SendRequest<Sent>>,
-    ) -> Result<(), Box<SendRequest<Sent>>> {
+    /// Hands a batch over. If it is not accepted it comes back.
+    #[expect(clippy::result_large_err, reason = "it goes back where it came from, without a box")]
+    pub(super) fn send(&self, batch: Batch) -> Result<(), Batch> {
         if self.failed.load(Ordering::Acquire) {
-            return Err(request);
+            return Err(batch);
         }
-        self.slot.send(self, request)
+        let (parts, count, sent) = batch.into_parts();
+        let sent = self.slot.send(self, SendRequest::new(parts, count, sent));
+        sent.map_err(|request| Batch::from_parts(request.into_parts()))
     }
 
     pub(super) fn lane(&self) -> Lane {
@@ -169,11 +171,7 @@ impl<O: StreamOwner> ffi::StreamCallbacks for OutStream<O> {
     }
 
     fn sent(&self, batch: Sent, acknowledged: bool) {
-        self.owner.lane(self.lane).completed(batch, acknowledged);
-        if acknowledged {
-            self.owner.peer_has_spoken();
-        }
-        self.owner.pump(self.lane);
+        self.owner.sent(self.lane, batch, acknowledged);
     }
 
     fn send_finished(&self, graceful: bool) {

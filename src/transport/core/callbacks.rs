@@ -12,7 +12,6 @@ use crate::identity::key_prefixes;
 use crate::lock::lock;
 use crate::transport::ffi::{ConnectionCallbacks, ConnectionSlot, PeerStream, Stage};
 use crate::transport::refusal;
-use crate::transport::stream::StreamOwner;
 
 impl ConnectionCallbacks for ConnectionCore {
     fn slot(&self) -> &ConnectionSlot {

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::error::RecvError;
+use crate::transport::link::fair::Ticket;
 use crate::transport::link::inbound::{Effects, From, Inbound, Lent, Taken};
 use crate::transport::link::lanes::Lane;
-use crate::transport::link::large::Ticket;
 
 /// Whose frame it was, for a reader that may have to put it back.
 pub(crate) type Received = Taken;

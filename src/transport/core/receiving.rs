@@ -14,11 +14,11 @@ use super::{ConnectionCore, Notice};
 use crate::error::{CloseCode, CloseReason, RecvError};
 use crate::frame::Position;
 use crate::lock::lock;
-use crate::transport::bounds::WaitsForRoom;
 use crate::transport::clock;
 use crate::transport::fault::{Fault, planted};
 use crate::transport::link::inbound::{Effects, From, InboundCounts, Lent, Look};
 use crate::transport::link::lanes::Lane;
+use crate::transport::node_room::WaitsForRoom;
 use crate::transport::stream::{InStream, StreamOwner};
 
 // What readers call.

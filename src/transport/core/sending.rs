@@ -12,10 +12,12 @@ use crate::error::{CloseCode, CloseReason, LibraryError, Outcome, SendError};
 use crate::frame::HEADER_BYTES;
 use crate::lock::lock;
 use crate::transport::ffi;
-use crate::transport::lane::{
-    Admission, Cost, OUTCOME_BYTES, OutcomeCounts, OutcomeSink, Rejected, Step,
-};
+use crate::transport::lane::Next;
+use crate::transport::link::batch::Batch;
 use crate::transport::link::lanes::Lane;
+use crate::transport::link::outcome::{OUTCOME_BYTES, OutcomeCounts, OutcomeSink, Rejected};
+use crate::transport::link::outgoing::{Admission, Group};
+use crate::transport::link::room::Cost;
 use crate::transport::stream::OutStream;
 
 /// Why a frame was not admitted.
@@ -30,9 +32,6 @@ pub(crate) enum AdmitError {
 /// After so many frames a sender spends one unit of its task's budget (128 units). A frame takes
 /// 50 to 100 ns, so a task that only sends gives way within a millisecond.
 const FRAMES_A_TURN: u64 = 16;
-
-/// For how long bulk gives way after a frame on another lane.
-const BULK_NARROW_MS: u64 = 1_000;
 
 impl ConnectionCore {
     pub(crate) fn closed_error(&self, frame: Bytes) -> SendError {
@@ -114,13 +113,13 @@ impl ConnectionCore {
         let mut result = Ok(());
         while let Some(frame) = frames.front() {
             // In groups, so that the lane's lock is never held for long.
-            let (count, bytes) = match queue.group(frames, length_max) {
-                (0, _) => (1, HEADER_BYTES + frame.len()),
+            let group = match queue.group(frames, length_max) {
+                Group { frames: 0, .. } => Group { frames: 1, cost: HEADER_BYTES + frame.len() },
                 group => group,
             };
-            let sinks: Vec<_> = (0..count).map_while(|_| sink()).collect();
-            let cost = credit.split(bytes + OUTCOME_BYTES * sinks.len());
-            match queue.push_group(frames, count, cost, sinks) {
+            let sinks: Vec<_> = (0..group.frames).map_while(|_| sink()).collect();
+            let cost = credit.split(group.cost + OUTCOME_BYTES * sinks.len());
+            match queue.push_group(frames, group.frames, cost, sinks) {
                 Ok(true) => self.pump(lane),
                 Ok(false) => {}
                 Err(reason) => {
@@ -248,9 +247,10 @@ impl ConnectionCore {
             let length = first.len();
             // Before anything is taken over, also of the next group.
             tokio::task::consume_budget().await;
-            let (count, cost) = queue.group(frames, length_max);
-            if count > 1 && queue.try_admit_group(cost) {
-                match queue.push_group(frames, count, Cost::usual(cost), Vec::new()) {
+            let group = queue.group(frames, length_max);
+            if group.frames > 1 && queue.try_admit_group(group.cost) {
+                let cost = Cost::usual(group.cost);
+                match queue.push_group(frames, group.frames, cost, Vec::new()) {
                     Ok(true) => self.pump(lane),
                     Ok(false) => {}
                     // Told below, with the frame at the front.
@@ -309,55 +309,65 @@ impl ConnectionCore {
 
     /// Hands over what the lane has ready, if nobody else is at it.
     pub(crate) fn pump(self: &Arc<Self>, lane: Lane) {
+        let narrow = self.narrow(lane);
+        let next = self.lanes.get(lane).next(narrow);
+        self.hand_over(lane, next, narrow);
+    }
+
+    /// Whether the lane gives way to others now.
+    pub(in crate::transport) fn narrow(&self, lane: Lane) -> bool {
+        self.giving_way.narrow(lane, || self.age_ms())
+    }
+
+    /// Does what is next on the lane, until there is nothing.
+    pub(in crate::transport) fn hand_over(
+        self: &Arc<Self>,
+        lane: Lane,
+        mut next: Next<Arc<OutStream<Self>>>,
+        narrow: bool,
+    ) {
         let queue = self.lanes.get(lane);
-        self.give_way(lane);
         // One retry on another stream: if that fails as well, the connection is ending.
         let mut retry = true;
         loop {
-            match queue.next() {
-                Step::Nothing => return,
-                Step::Lost(sinks) => {
-                    for (frame, sink) in sinks {
-                        sink(Outcome::NotSent(frame));
+            next = match next {
+                Next::Nothing => return,
+                Next::Finish => match self.send_stream(lane, false) {
+                    Ok(stream) => {
+                        stream.finish();
+                        queue.next(narrow)
                     }
-                }
-                Step::Finish => match self.send_stream(lane, false) {
-                    Ok(stream) => stream.finish(),
                     Err(_) => return,
                 },
-                Step::Submit(request) => {
-                    let result = match self.send_stream(lane, false) {
-                        // Given up for good: left open, the peer would wait for its end.
-                        Ok(stream) => stream
-                            .send(request)
-                            .inspect_err(|_| stream.discard(CloseCode::INTERNAL)),
-                        Err(_) => Err(request),
-                    };
-                    let failed = result.is_err();
-                    queue.submitted(result);
-                    if failed && (self.is_over() || !std::mem::take(&mut retry)) {
-                        return;
+                Next::Submit(batch, stream) => match self.submit(lane, batch, stream) {
+                    Ok(()) => {
+                        let next = queue.submitted(narrow);
+                        self.lane_is_busy();
+                        next
                     }
-                    self.lane_is_busy();
-                }
+                    Err(batch) => {
+                        queue.came_back(batch);
+                        if self.is_over() || !std::mem::take(&mut retry) {
+                            return;
+                        }
+                        queue.next(narrow)
+                    }
+                },
             }
         }
     }
 
-    /// While the other lanes are in use bulk keeps little on its way: what was handed over goes
-    /// before anything that comes later, whatever its lane.
-    fn give_way(&self, lane: Lane) {
-        match lane {
-            Lane::Bulk => {
-                self.bulk_used.store(true, Ordering::Relaxed);
-                let until = self.bulk_narrow_ms.load(Ordering::Relaxed);
-                self.lanes.get(lane).set_narrow(until > 0 && self.age_ms() < until);
-            }
-            Lane::Control | Lane::Data if self.bulk_used.load(Ordering::Relaxed) => {
-                let until = self.age_ms() + BULK_NARROW_MS;
-                self.bulk_narrow_ms.store(until, Ordering::Relaxed);
-            }
-            Lane::Control | Lane::Data => {}
+    #[expect(clippy::result_large_err, reason = "it goes back where it came from, without a box")]
+    fn submit(
+        self: &Arc<Self>,
+        lane: Lane,
+        batch: Batch,
+        stream: Option<Arc<OutStream<Self>>>,
+    ) -> Result<(), Batch> {
+        match stream.map_or_else(|| self.send_stream(lane, false), Ok) {
+            // Given up for good: left open, the peer would wait for its end.
+            Ok(stream) => stream.send(batch).inspect_err(|_| stream.discard(CloseCode::INTERNAL)),
+            Err(_) => Err(batch),
         }
     }
 

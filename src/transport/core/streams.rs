@@ -10,6 +10,7 @@ use crate::lock::lock;
 use crate::transport::clock;
 use crate::transport::ffi::{PeerStream, Stage};
 use crate::transport::lane::SendLane;
+use crate::transport::link::batch::Sent;
 use crate::transport::link::inbound::{Decoded, StreamEnd, StreamId};
 use crate::transport::link::lanes::Lane;
 use crate::transport::stream::{InStream, OutStream, StreamOwner};
@@ -29,12 +30,13 @@ impl StreamOwner for ConnectionCore {
         self.changed.notify_waiters();
     }
 
-    fn peer_has_spoken(&self) {
-        if !self.peer_spoke.swap(true, Ordering::AcqRel) {
-            self.guard_socket(Stage::Established);
-            self.changed.notify_waiters();
+    fn sent(self: &Arc<Self>, lane: Lane, batch: Sent, acknowledged: bool) {
+        if acknowledged {
+            self.peer_has_spoken();
         }
-        self.sample();
+        let narrow = self.narrow(lane);
+        let next = self.lanes.get(lane).completed(batch, acknowledged, narrow);
+        self.hand_over(lane, next, narrow);
     }
 
     fn lane_finished(self: &Arc<Self>, lane: Lane) {
@@ -103,6 +105,15 @@ impl StreamOwner for ConnectionCore {
 }
 
 impl ConnectionCore {
+    /// Something of ours was acknowledged.
+    pub(super) fn peer_has_spoken(&self) {
+        if !self.peer_spoke.swap(true, Ordering::AcqRel) {
+            self.guard_socket(Stage::Established);
+            self.changed.notify_waiters();
+        }
+        self.sample();
+    }
+
     /// Adopts a stream that the peer opened.
     pub(super) fn accept_stream(self: &Arc<Self>, peer_stream: PeerStream<'_>) {
         // Not adopted, the library closes it itself.

@@ -1,50 +1,39 @@
-//! Admission: room that is reserved for frames before they are taken over, and given back behind them.
+//! Waiting for room.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, Weak};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 
 use super::SendLane;
-use super::room::{Admission, Cost, Room};
-use super::state::State;
 use crate::frame::HEADER_BYTES;
 use crate::lock::lock;
-
-/// Admission that is taken ahead for small frames.
-const POCKET_BYTES: usize = 8 * 1024;
-
-/// Frames that are admitted together: less than the least room of a lane.
-const GROUP_BYTES: usize = 64 * 1024;
-
-/// Whoever waits for admission, until it has it or gives up.
-struct Waits<'a, S>(&'a SendLane<S>);
-
-impl<S> Drop for Waits<'_, S> {
-    fn drop(&mut self) {
-        lock(&self.0.state).limit.waited();
-    }
-}
+use crate::transport::link::fair::{Ticket, Turn};
+use crate::transport::link::outgoing::{Admission, Group, Outgoing};
+use crate::transport::link::room::Cost;
+use crate::transport::node_room::WaitsForRoom;
 
 impl<S: Clone> SendLane<S> {
     /// Reserves admission for one frame of `length` bytes without waiting.
     pub(in crate::transport) fn try_admit(&self, length: usize) -> Admission {
         let bytes = HEADER_BYTES + length;
-        match self.room.try_take(bytes) {
-            Admission::Full => {}
-            admission => return admission,
-        }
         let mut state = lock(&self.state);
-        if state.limit.fits(bytes) {
-            match self.room.widen(&mut state.limit, bytes) {
-                true => self.room.try_take(bytes),
-                false => Admission::Full,
+        let admission = state.try_take(bytes);
+        if admission != Admission::Full || state.fits(bytes) {
+            return admission;
+        }
+        let turn = state.try_take_large_turn();
+        drop(state);
+        match turn {
+            Admission::Granted(_) if self.node.try_take(bytes) => self.has_large(bytes),
+            Admission::Granted(_) => {
+                let freed = lock(&self.state).leave_large_turn();
+                self.freed(freed);
+                Admission::Full
             }
-        } else {
-            let admission = self.room.try_take_large(bytes);
-            if let Admission::Granted(_) = admission {
-                state.limit.has_large(bytes);
-            }
-            admission
+            Admission::Full | Admission::Shut => turn,
         }
     }
 
@@ -56,86 +45,219 @@ impl<S: Clone> SendLane<S> {
         at_node: impl FnOnce(),
     ) -> Admission {
         let bytes = HEADER_BYTES + length;
-        let (pocket, fits) = {
-            let mut state = lock(&self.state);
-            let fits = state.limit.fits(bytes);
-            state.limit.wait(if fits { bytes } else { 0 });
-            if fits {
-                self.room.widen(&mut state.limit, bytes);
-            }
-            (std::mem::take(&mut state.pocket), fits)
-        };
-        let _waits = Waits(self);
-        self.room.give_back(pocket);
-        if fits {
-            return self.room.take(bytes).await;
+        if lock(&self.state).fits(bytes) {
+            let mut waits = Waits { lane: self, bytes, ticket: None };
+            return poll_fn(|context| waits.poll(context)).await;
         }
-        let admission = self.room.take_large(bytes, at_node).await;
-        if let Admission::Granted(_) = admission {
-            lock(&self.state).limit.has_large(bytes);
+        let mut turn = LargeTurn { lane: self, has: Has::Nothing };
+        if poll_fn(|context| turn.poll(context)).await == Turn::Shut {
+            return Admission::Shut;
         }
-        admission
+        at_node();
+        let mut waits = AtNode::ask(self, bytes);
+        if poll_fn(|context| waits.poll(context)).await == Turn::Shut {
+            return Admission::Shut;
+        }
+        // Both are the frame's from here on, which gives them back behind it.
+        waits.taken();
+        turn.has = Has::Nothing;
+        self.has_large(bytes)
+    }
+
+    /// The turn and so much of the node's room were taken.
+    fn has_large(&self, bytes: usize) -> Admission {
+        Admission::Granted(lock(&self.state).has_large(bytes))
     }
 
     /// Gives admission back that was not used.
     pub(in crate::transport) fn give_back(&self, cost: Cost) {
-        if !cost.is_large {
-            self.room.give_back(cost.bytes);
-        } else if cost.bytes > 0 {
-            let is_last = lock(&self.state).limit.give_back_large(cost.bytes);
-            self.room.give_back_large(cost.bytes, is_last);
+        if cost.bytes > 0 {
+            let freed = lock(&self.state).give_back(cost);
+            self.freed(freed);
         }
     }
 
     /// How many of the first frames may be admitted together, and what they cost.
-    pub(in crate::transport) fn group(
-        &self,
-        frames: &VecDeque<Bytes>,
-        length_max: usize,
-    ) -> (usize, usize) {
-        let (mut count, mut total) = (0, 0);
-        for frame in frames {
-            let cost = HEADER_BYTES + frame.len();
-            if frame.len() > length_max || total + cost > GROUP_BYTES.min(self.bytes_max) {
-                break;
-            }
-            count += 1;
-            total += cost;
-        }
-        (count, total)
+    pub(in crate::transport) fn group(&self, frames: &VecDeque<Bytes>, length_max: usize) -> Group {
+        Outgoing::<S, Waker>::group(frames, length_max, self.bytes_max)
     }
 
-    /// Reserves `cost` bytes without waiting.
+    /// Reserves `cost` bytes of the lane's own room without waiting.
     pub(in crate::transport) fn try_admit_group(&self, cost: usize) -> bool {
-        matches!(self.room.try_take(cost), Admission::Granted(_))
+        matches!(lock(&self.state).try_take(cost), Admission::Granted(_))
     }
 }
 
-impl<S> State<S> {
-    /// Takes `cost` out of the pocket or the room.
-    pub(super) fn pay(&mut self, cost: usize, room: &Room) -> bool {
-        if self.pocket < cost {
-            let ahead = cost <= POCKET_BYTES / 4
-                && matches!(room.try_take(POCKET_BYTES), Admission::Granted(_));
-            if !ahead {
-                return matches!(room.try_take(cost), Admission::Granted(_));
+/// Whoever waits for room of the lane, until it has it or gives up.
+struct Waits<'a, S: Clone> {
+    lane: &'a SendLane<S>,
+    bytes: usize,
+    ticket: Option<Ticket>,
+}
+
+impl<S: Clone> Waits<'_, S> {
+    fn poll(&mut self, context: &Context<'_>) -> Poll<Admission> {
+        let granted = Poll::Ready(Admission::Granted(Cost::usual(self.bytes)));
+        let mut state = lock(&self.lane.state);
+        let Some(ticket) = self.ticket else {
+            let (taken, freed) = state.take(self.bytes, context.waker().clone());
+            drop(state);
+            self.ticket = taken.err();
+            self.lane.freed(freed);
+            return if self.ticket.is_none() { granted } else { Poll::Pending };
+        };
+        match state.turn(ticket) {
+            Turn::Waiting => {
+                state.renew(ticket, context.waker().clone());
+                Poll::Pending
             }
-            self.pocket += POCKET_BYTES;
+            Turn::Granted => {
+                self.ticket = None;
+                granted
+            }
+            Turn::Shut => Poll::Ready(Admission::Shut),
         }
-        self.pocket -= cost;
-        true
+    }
+}
+
+impl<S: Clone> Drop for Waits<'_, S> {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket {
+            let freed = lock(&self.lane.state).forget(ticket, self.bytes);
+            self.lane.freed(freed);
+        }
+    }
+}
+
+/// Whoever waits to be the one whose frame goes beside the lane's room, or is.
+struct LargeTurn<'a, S: Clone> {
+    lane: &'a SendLane<S>,
+    has: Has,
+}
+
+enum Has {
+    Nothing,
+    Asked(Ticket),
+    Turn,
+}
+
+impl<S: Clone> LargeTurn<'_, S> {
+    fn poll(&mut self, context: &Context<'_>) -> Poll<Turn> {
+        let mut state = lock(&self.lane.state);
+        match self.has {
+            Has::Nothing => match state.take_large_turn(context.waker().clone()) {
+                Ok(()) => {
+                    self.has = Has::Turn;
+                    Poll::Ready(Turn::Granted)
+                }
+                Err(ticket) => {
+                    self.has = Has::Asked(ticket);
+                    Poll::Pending
+                }
+            },
+            Has::Asked(ticket) => match state.large_turn(ticket) {
+                Turn::Waiting => {
+                    state.renew_large_turn(ticket, context.waker().clone());
+                    Poll::Pending
+                }
+                Turn::Granted => {
+                    self.has = Has::Turn;
+                    Poll::Ready(Turn::Granted)
+                }
+                Turn::Shut => Poll::Ready(Turn::Shut),
+            },
+            Has::Turn => Poll::Ready(Turn::Granted),
+        }
+    }
+}
+
+impl<S: Clone> Drop for LargeTurn<'_, S> {
+    fn drop(&mut self) {
+        let mut state = lock(&self.lane.state);
+        let freed = match self.has {
+            Has::Nothing => return,
+            Has::Asked(ticket) => state.forget_large_turn(ticket),
+            Has::Turn => state.leave_large_turn(),
+        };
+        drop(state);
+        self.lane.freed(freed);
+    }
+}
+
+/// Whoever has the turn and waits for room of the node.
+struct AtNode<'a, S: Clone> {
+    lane: &'a SendLane<S>,
+    bytes: usize,
+    place: Arc<Place>,
+    ticket: Option<Ticket>,
+}
+
+/// Where the node's room puts what it grants.
+struct Place(Mutex<(Stands, Option<Waker>)>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stands {
+    Waiting,
+    Granted,
+    /// The one who asked has gone, or has used it.
+    Gone,
+}
+
+impl WaitsForRoom for Place {
+    fn granted(&self, bytes: usize) -> usize {
+        let mut place = lock(&self.0);
+        if place.0 == Stands::Gone {
+            return bytes;
+        }
+        place.0 = Stands::Granted;
+        let waker = place.1.take();
+        drop(place);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        0
+    }
+}
+
+impl<'a, S: Clone> AtNode<'a, S> {
+    fn ask(lane: &'a SendLane<S>, bytes: usize) -> Self {
+        let place = Arc::new(Place(Mutex::new((Stands::Waiting, None))));
+        let weak: Weak<Place> = Arc::downgrade(&place);
+        let ticket = lane.node.take(bytes, weak).err();
+        if ticket.is_none() {
+            lock(&place.0).0 = Stands::Granted;
+        }
+        Self { lane, bytes, place, ticket }
     }
 
-    /// Collects freed admission; returns what is to be given back by now.
-    pub(super) fn free(&mut self, cost: usize, room: &Room) -> usize {
-        self.freed += cost;
-        if self.in_flight == 0 && self.queue.is_empty() {
-            let freed = std::mem::take(&mut self.freed) + std::mem::take(&mut self.pocket);
-            room.rest(&mut self.limit, freed)
-        } else if self.freed >= self.limit.now() / 8 {
-            self.limit.settle(std::mem::take(&mut self.freed))
-        } else {
-            0
+    fn poll(&mut self, context: &Context<'_>) -> Poll<Turn> {
+        let mut state = lock(&self.lane.state);
+        if state.shut_reason().is_some() {
+            return Poll::Ready(Turn::Shut);
+        }
+        state.waits_at_node(context.waker().clone());
+        drop(state);
+        let mut place = lock(&self.place.0);
+        if place.0 == Stands::Granted {
+            return Poll::Ready(Turn::Granted);
+        }
+        place.1 = Some(context.waker().clone());
+        Poll::Pending
+    }
+
+    /// What was granted has an owner.
+    fn taken(&self) {
+        lock(&self.place.0).0 = Stands::Gone;
+    }
+}
+
+impl<S: Clone> Drop for AtNode<'_, S> {
+    fn drop(&mut self) {
+        let stood = std::mem::replace(&mut lock(&self.place.0).0, Stands::Gone);
+        match (stood, self.ticket) {
+            (Stands::Granted, _) => self.lane.node.give_back(self.bytes),
+            (Stands::Waiting, Some(ticket)) => self.lane.node.forget(ticket),
+            (Stands::Waiting, None) | (Stands::Gone, _) => {}
         }
     }
 }

@@ -32,9 +32,9 @@ use self::queue::{Item, Mark, PIECE_BYTES, Queue};
 use crate::config::Limits;
 use crate::error::RecvError;
 use crate::frame::{HEADER_BYTES, Piece, Position};
-use crate::transport::bounds::Share;
 use crate::transport::fault::{Fault, planted};
 use crate::transport::link::lanes::Lane;
+use crate::transport::link::share::Share;
 
 /// Names a stream, also when another one has taken its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,4 +1,6 @@
-//! The three lanes of a connection: what each is for, and which stream is whose.
+//! The three lanes of a connection: what each is for, which stream is whose, and which gives way.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Which lane a frame goes out on.
 ///
@@ -59,5 +61,53 @@ impl TryFrom<u8> for Lane {
 impl From<Lane> for u8 {
     fn from(lane: Lane) -> Self {
         lane as Self
+    }
+}
+
+/// For how long bulk gives way after a frame on another lane.
+const NARROW_MS: u64 = 1_000;
+
+/// While the other lanes are in use bulk keeps little on its way: what was handed over goes
+/// before anything that comes later, whatever its lane.
+#[derive(Debug, Default)]
+pub(in crate::transport) struct GivingWay {
+    bulk_used: AtomicBool,
+    /// Milliseconds of the connection's age.
+    narrow_until: AtomicU64,
+}
+
+impl GivingWay {
+    /// Something is to be handed over on `lane`, at `age_ms`: whether the lane gives way.
+    pub(in crate::transport) fn narrow(&self, lane: Lane, age_ms: impl FnOnce() -> u64) -> bool {
+        match lane {
+            Lane::Bulk => {
+                self.bulk_used.store(true, Ordering::Relaxed);
+                let until = self.narrow_until.load(Ordering::Relaxed);
+                until > 0 && age_ms() < until
+            }
+            Lane::Control | Lane::Data => {
+                if self.bulk_used.load(Ordering::Relaxed) {
+                    self.narrow_until.store(age_ms() + NARROW_MS, Ordering::Relaxed);
+                }
+                false
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bulk_gives_way_for_a_second_after_each_use_of_another_lane() {
+        let lanes = GivingWay::default();
+        assert!(!lanes.narrow(Lane::Data, || unreachable!("nobody has to give way")));
+        assert!(!lanes.narrow(Lane::Bulk, || 5));
+        assert!(!lanes.narrow(Lane::Control, || 10));
+        assert!(lanes.narrow(Lane::Bulk, || 1_009));
+        assert!(!lanes.narrow(Lane::Bulk, || 1_010));
+        assert!(!lanes.narrow(Lane::Data, || 2_000), "only bulk gives way");
+        assert!(lanes.narrow(Lane::Bulk, || 2_999));
     }
 }

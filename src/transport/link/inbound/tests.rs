@@ -7,8 +7,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::frame::{self, FrameDecoder};
-use crate::transport::bounds::Budget;
-use crate::transport::link::large::LargeRoom;
+use crate::transport::link::fair::FairRoom;
+use crate::transport::link::share::Budget;
 
 /// Bytes in front of a payload that tell which stream and frame it is.
 const MARK: usize = 8;
@@ -34,7 +34,7 @@ struct Model {
     streams: Vec<Stream>,
     window: usize,
     frame_bytes_max: usize,
-    room: LargeRoom<()>,
+    room: FairRoom<()>,
     share: usize,
     now: Instant,
     lent: Vec<Lent>,
@@ -51,7 +51,7 @@ impl Model {
             streams: Vec::new(),
             window,
             frame_bytes_max,
-            room: LargeRoom::new(usize::MAX),
+            room: FairRoom::new(usize::MAX),
             share,
             now: Instant::now(),
             lent: Vec::new(),

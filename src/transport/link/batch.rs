@@ -6,7 +6,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::outcome::OutcomeSink;
 use super::room::Cost;
 use crate::frame::{self, HEADER_BYTES};
-use crate::transport::ffi::{PARTS_MAX, SendRequest};
+
+/// Parts of a batch at most: as many as a submission has buffers.
+pub(in crate::transport) const PARTS_MAX: usize = 8;
 
 /// Payloads up to this size are copied behind each other; larger ones are worth a part of their
 /// own.
@@ -18,7 +20,7 @@ const MOVE_BYTES_MAX: usize = 16 * 1024;
 
 /// A batch is submitted on its own from this size on: enough to amortise a submission (2 to 3 µs),
 /// small enough to keep several on their way.
-pub(super) const BATCH_BYTES: usize = 128 * 1024;
+pub(in crate::transport) const BATCH_BYTES: usize = 128 * 1024;
 
 /// A batch with a payload that is not copied is submitted from this size on: behind it there is
 /// nothing to amortise, and a lane that gives way has one batch too many on its way.
@@ -26,7 +28,7 @@ const LARGE_BATCH_BYTES: usize = 64 * 1024;
 
 /// Larger payloads go out in pieces of this size: each is acknowledged by itself, so that a slow path
 /// shows that it moves (with 1 MiB, a path of 300 kbit/s within the default time for a stall).
-pub(super) const PIECE_BYTES_MAX: usize = 1024 * 1024;
+pub(in crate::transport) const PIECE_BYTES_MAX: usize = 1024 * 1024;
 
 /// The parts that one more frame may add: the small frames in front of it, its header (where it
 /// needs memory of its own) and itself.
@@ -40,15 +42,19 @@ pub(in crate::transport) struct Sent {
     pub(super) bytes: usize,
     /// Those of them that are payload.
     pub(super) payload: usize,
+    /// It goes on with a payload whose beginning is in the batch before it.
+    pub(super) continues: bool,
+    /// The payload at its end goes on in the next batch.
+    pub(super) splits: bool,
     /// Bytes of admission to give back.
     pub(super) cost: usize,
     /// The same, to the node's room for large frames.
     pub(super) large: usize,
-    pub(super) sinks: Vec<(Bytes, OutcomeSink)>,
+    pub(in crate::transport) sinks: Vec<(Bytes, OutcomeSink)>,
 }
 
 /// A payload that is handed over, or may only be looked at and cloned.
-pub(super) enum Payload<'a> {
+pub(in crate::transport) enum Payload<'a> {
     Given(Bytes),
     Lent(&'a Bytes),
     /// In two parts, of which the first is copied.
@@ -56,7 +62,7 @@ pub(super) enum Payload<'a> {
 }
 
 impl Payload<'_> {
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::transport) fn len(&self) -> usize {
         self.head().len() + self.body().len()
     }
 
@@ -67,7 +73,7 @@ impl Payload<'_> {
         }
     }
 
-    pub(super) fn body(&self) -> &Bytes {
+    pub(in crate::transport) fn body(&self) -> &Bytes {
         match self {
             Self::Given(body) | Self::Behind(_, body) => body,
             Self::Lent(body) => body,
@@ -91,17 +97,13 @@ impl Payload<'_> {
 }
 
 /// Frames that will be one submission.
-pub(super) struct Batch {
+pub(in crate::transport) struct Batch {
     parts: [Bytes; PARTS_MAX],
     count: usize,
     /// Small frames not closed into a part yet.
     tail: BytesMut,
     /// From this size on it is full.
     enough: usize,
-    /// It goes on with a payload whose beginning is in the batch before it.
-    pub(super) continues: bool,
-    /// The payload at its end goes on in the next batch.
-    pub(super) splits: bool,
     pub(super) sent: Sent,
 }
 
@@ -112,21 +114,19 @@ impl Default for Batch {
             count: 0,
             tail: BytesMut::new(),
             enough: BATCH_BYTES,
-            continues: false,
-            splits: false,
             sent: Sent::default(),
         }
     }
 }
 
 impl Batch {
-    pub(super) fn is_full(&self) -> bool {
+    pub(in crate::transport) fn is_full(&self) -> bool {
         self.sent.bytes >= self.enough || self.count + PARTS_OF_ONE > PARTS_MAX
     }
 
     /// Adds a frame whose body has up to [`PIECE_BYTES_MAX`] bytes. A body that was copied comes back:
     /// whoever holds a lock drops it behind that, for it is the caller's.
-    pub(super) fn push(
+    pub(in crate::transport) fn push(
         &mut self,
         frame: Payload<'_>,
         cost: Cost,
@@ -149,7 +149,7 @@ impl Batch {
     }
 
     /// Adds the beginning of a frame with a larger body; the batches that are returned go on with it.
-    pub(super) fn split(
+    pub(in crate::transport) fn split(
         &mut self,
         frame: Payload<'_>,
         cost: Cost,
@@ -163,12 +163,12 @@ impl Batch {
         self.add_part(rest.split_to(PIECE_BYTES_MAX));
         self.sent.bytes += HEADER_BYTES + head + PIECE_BYTES_MAX;
         self.sent.payload += head + PIECE_BYTES_MAX;
-        (self.enough, self.splits) = (0, true);
+        (self.enough, self.sent.splits) = (0, true);
         let mut pieces = Vec::with_capacity(rest.len().div_ceil(PIECE_BYTES_MAX));
         while !rest.is_empty() {
             let piece = rest.split_to(rest.len().min(PIECE_BYTES_MAX));
-            let mut batch = Self { enough: 0, continues: true, ..Self::default() };
-            batch.splits = !rest.is_empty();
+            let mut batch = Self { enough: 0, ..Self::default() };
+            (batch.sent.continues, batch.sent.splits) = (true, !rest.is_empty());
             (batch.sent.bytes, batch.sent.payload) = (piece.len(), piece.len());
             batch.add_part(piece);
             pieces.push(batch);
@@ -220,19 +220,22 @@ impl Batch {
         self.count += 1;
     }
 
-    pub(super) fn into_request(mut self) -> Box<SendRequest<Sent>> {
+    /// Nothing is added from here on.
+    pub(in crate::transport) fn close(&mut self) {
         self.close_tail();
-        SendRequest::new(self.parts, self.count, self.sent)
+        self.enough = 0;
     }
 
-    /// What came back, with what it was before.
-    pub(super) fn from_request(
-        request: SendRequest<Sent>,
-        (continues, splits): (bool, bool),
+    /// What goes out, one part behind the other, and what to remember of it.
+    pub(in crate::transport) fn into_parts(self) -> ([Bytes; PARTS_MAX], usize, Sent) {
+        (self.parts, self.count, self.sent)
+    }
+
+    /// What [`Batch::into_parts`] gave.
+    pub(in crate::transport) fn from_parts(
+        (parts, count, sent): ([Bytes; PARTS_MAX], usize, Sent),
     ) -> Self {
-        let (parts, count, sent) = request.into_parts();
-        // Closed: nothing is added behind a batch that went out once.
-        Self { parts, count, tail: BytesMut::new(), enough: 0, continues, splits, sent }
+        Self { parts, count, tail: BytesMut::new(), enough: 0, sent }
     }
 }
 
@@ -259,7 +262,10 @@ mod tests {
             }
         }
         gathered += batch.tail.capacity();
-        let (parts, count, sent) = batch.into_request().into_parts();
+        let (parts, count, sent) = {
+            batch.close();
+            batch.into_parts()
+        };
         assert_eq!(sent.bytes, expected.len());
         (parts[..count].concat(), expected, gathered)
     }
