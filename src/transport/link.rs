@@ -9,7 +9,8 @@
 //! outgoing.rs ........ frames out: one lane
 //! ├── outgoing/admission.rs .... room before a frame is taken over
 //! ├── outgoing/submitting.rs ... what goes out next
-//! └── outgoing/ending.rs ....... the end of the lane and of its stream
+//! ├── outgoing/ending.rs ....... the end of the lane and of its stream
+//! └── outgoing/effects.rs ...... what it answers, and what comes of a change
 //! batch.rs ........... frames that go out as one submission
 //! outcome.rs ......... how frames end
 //! lanes.rs ........... what each lane is for, and which gives way

@@ -15,6 +15,7 @@
 //! order of admission; the pieces of a large frame go out on one stream or not at all.
 
 mod admission;
+mod effects;
 mod ending;
 #[cfg(test)]
 mod model;
@@ -27,17 +28,15 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::batch::{Batch, PIECE_BYTES_MAX, Payload};
-use super::fair::{FairRoom, Granted};
+use super::fair::FairRoom;
 use super::outcome::{OutcomeCounts, OutcomeSink};
 use super::room::{Cost, Room};
 use super::share::Share;
 use super::stall::Progress;
 use crate::error::CloseReason;
 use crate::frame::HEADER_BYTES;
-pub(in crate::transport) use admission::{Admission, Group};
-pub(in crate::transport) use ending::Ended;
-pub(in crate::transport) use submitting::Step;
-use submitting::Submitting;
+use effects::Submitting;
+pub(in crate::transport) use effects::{Admission, Ended, Freed, Group, Step};
 
 /// The fastest path that is kept busy: 1 GiB/s. With a round trip of 50 ms that are 50 MiB in flight,
 /// so that the limits of the lane decide.
@@ -87,22 +86,6 @@ enum Finish {
     Wanted,
     Asked,
     Done,
-}
-
-/// What comes of room that is free again: done outside the lock.
-#[must_use = "they have been given what they waited for"]
-#[derive(Debug)]
-pub(in crate::transport) struct Freed<W> {
-    /// Their turn has come, or will never come.
-    pub(in crate::transport) wake: Vec<W>,
-    /// So many bytes go back to the node's room.
-    pub(in crate::transport) large: usize,
-}
-
-impl<W> Freed<W> {
-    fn wake(granted: Granted<W>) -> Self {
-        Self { wake: granted.into_iter().map(|it| it.waiter).collect(), large: 0 }
-    }
 }
 
 impl<S, W> Outgoing<S, W> {

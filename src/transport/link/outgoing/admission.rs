@@ -4,29 +4,14 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::{Freed, Outgoing};
+use super::Outgoing;
+use super::effects::{Admission, Freed, Group};
 use crate::frame::HEADER_BYTES;
 use crate::transport::link::fair::{Ticket, Turn};
 use crate::transport::link::room::Cost;
 
 /// Frames that are admitted together: less than the least room of a lane.
 const GROUP_BYTES: usize = 64 * 1024;
-
-/// The answer to a request for admission.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::transport) enum Admission {
-    /// So much is reserved.
-    Granted(Cost),
-    Full,
-    Shut,
-}
-
-/// The first frames of a queue, which are admitted together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::transport) struct Group {
-    pub(in crate::transport) frames: usize,
-    pub(in crate::transport) cost: usize,
-}
 
 impl<S, W> Outgoing<S, W> {
     /// Whether `bytes` are to be had in the lane's own room, and not beside it.

@@ -1,32 +1,10 @@
 //! The end of a lane, and of its stream.
 
-use super::{Finish, Freed, Outgoing};
-use crate::error::{CloseReason, Outcome};
+use super::effects::{Ended, Freed};
+use super::{Finish, Outgoing};
+use crate::error::CloseReason;
 use crate::transport::fault::{Fault, planted};
 use crate::transport::link::batch::Batch;
-
-/// What will not be sent: told, and dropped, outside the lock.
-#[must_use = "they are to be told"]
-pub(in crate::transport) struct Ended<W> {
-    pub(super) not_sent: Vec<Batch>,
-    pub(super) freed: Freed<W>,
-}
-
-impl<W> Default for Ended<W> {
-    fn default() -> Self {
-        Self { not_sent: Vec::new(), freed: Freed { wake: Vec::new(), large: 0 } }
-    }
-}
-
-impl<W> Ended<W> {
-    /// Tells those who wait for outcomes; what is left is for those who wait for room.
-    pub(in crate::transport) fn tell(self) -> Freed<W> {
-        for (frame, sink) in self.not_sent.into_iter().flat_map(|batch| batch.sent.sinks) {
-            sink(Outcome::NotSent(frame));
-        }
-        self.freed
-    }
-}
 
 impl<S, W> Outgoing<S, W> {
     /// Refuses frames from here on; those waiting for admission are to be told at once.

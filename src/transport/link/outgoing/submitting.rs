@@ -1,6 +1,7 @@
 //! What goes out next, and how it comes back.
 
-use super::{Ended, Finish, Freed, Outgoing};
+use super::effects::{Ended, Freed, Step, Submitting};
+use super::{Finish, Outgoing};
 use crate::transport::fault::{Fault, planted};
 use crate::transport::link::batch::{Batch, Sent};
 
@@ -16,27 +17,6 @@ const PROMPT_BYTES: usize = 3 * 1200;
 
 /// What a narrow lane keeps in flight besides one batch: 0.2 ms at 1 GiB/s.
 const NARROW_BYTES: usize = 64 * 1024;
-
-/// A batch between its taking and its handing over.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Submitting {
-    /// The number of the stream it is meant for.
-    stream: u64,
-    splits: bool,
-}
-
-/// What to do next.
-#[expect(clippy::large_enum_variant, reason = "moved once or twice a submission, never stored")]
-pub(in crate::transport) enum Step<S, W> {
-    Nothing,
-    /// Hand this over, on a new stream if there is none; [`Outgoing::submitted`] or
-    /// [`Outgoing::came_back`] must follow.
-    Submit(Batch, Option<S>),
-    /// The stream that had the beginning of a frame is lost: tell these that it was not sent.
-    Lost(Ended<W>),
-    /// Everything was handed over: end the stream.
-    Finish,
-}
 
 impl<S: Clone, W> Outgoing<S, W> {
     /// Whether whoever made a batch is to hand it over: nobody else is at it.
