@@ -431,13 +431,21 @@ async fn connections_have_smaller_windows_where_there_are_many_and_get_them_back
         within("the close", dialled.close(CloseCode::NORMAL)).await;
         within("the close", accepted.closed()).await;
     }
-    let dialled = within("connecting", pair.client.connect(target)).await.expect("one more");
-    let accepted = connected(&mut events).await;
-    for sender in [&dialled, &accepted] {
-        let unread = unread(sender).await;
-        assert!(unread > 4 * MIB, "{unread} bytes beside one other");
-    }
-    drop((dialled, accepted, all));
+    // A handshake that a packet began which came late has its part too, until it is given up.
+    let widened = async {
+        loop {
+            let dialled = pair.client.connect(target.clone()).await.expect("one more");
+            let accepted = connected(&mut events).await;
+            let both = [unread(&dialled).await, unread(&accepted).await];
+            dialled.close(CloseCode::NORMAL).await;
+            accepted.closed().await;
+            if both.iter().all(|unread| *unread > 4 * MIB) {
+                break;
+            }
+        }
+    };
+    within("windows beside one other", widened).await;
+    drop(all);
     pair.end().await;
 }
 

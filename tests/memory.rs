@@ -14,8 +14,8 @@ use common::memory::{MIB, peak, resident};
 use common::process::in_its_own_runtime;
 use common::{LIMIT, connected, friends, loopback, node_with, within};
 use moorline::{
-    CloseReason, ConnectError, ConnectionHandle, HEADER_BYTES, Limits, Node, Redial, SendError,
-    Target, WorstCaseMemory,
+    CloseCode, CloseReason, ConnectError, ConnectionHandle, HEADER_BYTES, Limits, Node, Redial,
+    SendError, Target, WorstCaseMemory,
 };
 use tokio::task::JoinSet;
 
@@ -94,15 +94,20 @@ impl Many {
     }
 }
 
-/// Dials until it is taken: the library turns handshakes away when its workers are late, and they
-/// are with thousands of connections on a busy machine.
+/// Dials until it is taken: handshakes are turned away or given up when workers are late, and they are
+/// with thousands of connections on a busy machine.
 async fn dial(node: Node, address: SocketAddr) -> ConnectionHandle {
     loop {
         match node.connect(Target::from(address).redial(Redial::Never)).await {
             Ok(handle) => return handle,
-            Err(ConnectError::Closed { reason: CloseReason::Refused, .. }) => {
-                tokio::task::yield_now().await;
-            }
+            Err(
+                ConnectError::TimedOut { .. }
+                | ConnectError::Closed {
+                    reason:
+                        CloseReason::Refused | CloseReason::Peer { code: CloseCode::HANDSHAKE_TIMEOUT },
+                    ..
+                },
+            ) => tokio::task::yield_now().await,
             Err(error) => panic!("{error:?}"),
         }
     }

@@ -4,10 +4,8 @@
 //! the [`MsQuicNetConnection`].
 //!
 //! ```text
-//!          Close                     both ends finished, or the limit
-//! Ready ──────────────> Draining ─────────────────────────────> Complete ─> stopped
-//!   └─> PeerFinished ──────┘ its frames were read                  ↑
-//!  any ──────────────── peer closed, cut, lost ────────────────────┘
+//! Closing (transport/link/closing.rs) ──cut──> Complete ─> stopped
+//!       any ─── peer closed, cut, lost ───────────┘
 //! ```
 //!
 //! Invariants: every request is answered once, or its port is dropped with the actor; `handle`
@@ -34,6 +32,7 @@ use crate::error::{CloseCode, CloseReason, Outcome, SendError};
 use crate::transport::MsQuicNetConnection;
 use crate::transport::clock::now;
 use crate::transport::core::{ConnectionCore, Notice};
+use crate::transport::link::closing::{Act, Closing, Directions};
 use crate::transport::link::outcome::OutcomeSink;
 
 /// How long the end of the peer's frames waits for somebody to take the next frame: a reader that
@@ -51,27 +50,13 @@ pub(crate) struct Arguments {
 /// The actor holds nothing itself; all that changes is in [`State`].
 pub(crate) struct ConnectionActor;
 
-enum Phase {
-    Ready,
-    /// The peer sends no more; its frames are being read. The timer ends the wait for readers.
-    PeerFinished {
-        taken: u64,
-        _patience: OwnedTask,
-    },
-    /// No new frames. Who began to close ends it when both have finished, the other one waits for
-    /// that; the timer ends both.
-    Draining {
-        code: CloseCode,
-        began_here: bool,
-        _deadline: OwnedTask,
-    },
-}
-
 pub(crate) struct State {
     connection: MsQuicNetConnection,
     myself: ActorRef<ConnectionMessage>,
     handle: ConnectionHandle,
-    phase: Phase,
+    closing: Closing,
+    /// Waits for readers, or for the limit of a close.
+    close_timer: Option<OwnedTask>,
     close_waiters: Waiting<RpcReplyPort<CloseReason>>,
     reservations: Reservations,
     /// The one timer of unfinished frames, while there is one.
@@ -114,7 +99,8 @@ impl Actor for ConnectionActor {
             connection,
             myself,
             handle,
-            phase: Phase::Ready,
+            closing: Closing::default(),
+            close_timer: None,
             close_waiters: Waiting::default(),
             reservations: Reservations::default(),
             frame_timer: None,
@@ -195,7 +181,8 @@ impl State {
         if let Some(reply) = reply {
             self.on_watch_close(reply);
         }
-        self.drain(code, true);
+        let act = self.closing.close(code, self.directions());
+        self.perform(act);
     }
 
     fn on_watch_close(&mut self, reply: RpcReplyPort<CloseReason>) {
@@ -208,91 +195,53 @@ impl State {
 
     fn on_event(&mut self, event: &Event) {
         match event {
-            Event::Transport(Notice::PeerFinished) => self.on_peer_finished(),
-            Event::Transport(Notice::EndTaken) => self.on_end_taken(),
-            Event::Transport(Notice::LanesFinished) => self.end_if_finished(),
+            Event::Transport(Notice::PeerFinished) => self.step(Closing::peer_finished),
+            Event::Transport(Notice::EndTaken) => self.step(Closing::end_taken),
+            Event::Transport(Notice::LanesFinished) => self.step(|closing, of| closing.look(of)),
+            Event::ReadersGone => self.step(Closing::readers_gone),
+            Event::CloseDeadline => {
+                info!("the limit of the close is reached; what is left is cut");
+                self.step(|closing, _| closing.too_late());
+            }
             Event::Transport(Notice::FrameBegan) | Event::FrameDeadline => self.watch_frames(),
             Event::Transport(Notice::LaneBusy) | Event::LaneDeadline => self.watch_lanes(),
             Event::Transport(Notice::Complete) => self.on_complete(),
-            Event::ReadersGone => self.on_readers_gone(),
-            Event::CloseDeadline => self.on_close_deadline(),
             #[cfg(test)]
             Event::Panic => panic!("asked to by a test"),
         }
     }
 
-    fn on_peer_finished(&mut self) {
-        if matches!(self.phase, Phase::Ready) {
-            self.wait_for_readers();
-            // The reader may have been faster than the notice.
-            self.on_end_taken();
-        }
-        self.end_if_finished();
-    }
-
-    /// A reader that takes the end has answered every frame it wanted to answer.
-    fn on_end_taken(&mut self) {
+    /// How far both directions are.
+    fn directions(&self) -> Directions {
         let core = self.core();
-        let both = core.has_peer_finished() && core.is_end_taken();
-        if both && !matches!(self.phase, Phase::Draining { .. }) {
-            self.drain(CloseCode::NORMAL, false);
+        Directions {
+            peer_finished: core.has_peer_finished(),
+            end_taken: core.is_end_taken(),
+            finished: core.is_finished(),
+            taken: core.inbound_counts().frames,
         }
     }
 
-    /// Nobody took the end of the peer's frames. If nobody took a frame either, nobody will.
-    fn on_readers_gone(&mut self) {
-        let Phase::PeerFinished { taken, .. } = self.phase else { return };
-        if !self.core().has_peer_finished() {
-            self.phase = Phase::Ready;
-        } else if taken == self.core().inbound_counts().frames {
-            self.drain(CloseCode::NORMAL, false);
-        } else {
-            self.wait_for_readers();
-        }
+    fn step(&mut self, step: impl FnOnce(&mut Closing, Directions) -> Act) {
+        let directions = self.directions();
+        let act = step(&mut self.closing, directions);
+        self.perform(act);
     }
 
-    fn wait_for_readers(&mut self) {
-        let taken = self.core().inbound_counts().frames;
-        let patience = self.after(READER_PATIENCE, Event::ReadersGone);
-        self.phase = Phase::PeerFinished { taken, _patience: patience };
-    }
-
-    fn drain(&mut self, code: CloseCode, began_here: bool) {
-        match &mut self.phase {
-            Phase::Draining { code: answer, began_here: began @ false, .. } if began_here => {
-                (*answer, *began) = (code, true);
+    fn perform(&mut self, act: Act) {
+        match act {
+            Act::Nothing => {}
+            Act::WaitForReaders => {
+                self.close_timer = Some(self.after(READER_PATIENCE, Event::ReadersGone));
             }
-            Phase::Draining { .. } => return,
-            Phase::Ready | Phase::PeerFinished { .. } => {
+            Act::StopWaiting => self.close_timer = None,
+            Act::Drain(reason) => {
                 let limit = self.core().limits().close_time_max;
-                let deadline = self.after(limit, Event::CloseDeadline);
-                self.phase = Phase::Draining { code, began_here, _deadline: deadline };
-                let reason = match began_here {
-                    true => CloseReason::Local { code },
-                    false => CloseReason::Peer { code },
-                };
+                self.close_timer = Some(self.after(limit, Event::CloseDeadline));
                 self.core().begin_close(&reason);
+                self.step(|closing, of| closing.look(of));
             }
-        }
-        self.end_if_finished();
-    }
-
-    /// Both directions ended behind everything that was accepted: who began to close closes.
-    fn end_if_finished(&self) {
-        let core = self.core();
-        if let Phase::Draining { code, began_here: true, .. } = self.phase
-            && core.has_peer_finished()
-            && core.is_finished()
-        {
-            core.cut(code);
-        }
-    }
-
-    fn on_close_deadline(&self) {
-        if let Phase::Draining { code, began_here, .. } = self.phase {
-            info!("the limit of the close is reached; what is left is cut");
-            // A peer that ended its frames and does not close: that is not our application's wish.
-            self.core().cut(if began_here { code } else { CloseCode::HALF_CLOSED });
+            Act::Cut(code) => self.core().cut(code),
         }
     }
 

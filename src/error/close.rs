@@ -58,6 +58,9 @@ close_codes! {
     TOO_MANY_OF_PEER = 0x0f, "the peer has as many connections as one may";
     /// Of a stream, never of a connection: it carries nothing, only its number was needed.
     UNUSED = 0x10, "a stream that carries nothing";
+    /// The handshake took longer than `Limits::handshake_time_max` or `Limits::handshake_answer_max` of
+    /// the side that closes.
+    HANDSHAKE_TIMEOUT = 0x11, "the handshake took too long";
 }
 
 impl CloseCode {

@@ -382,10 +382,15 @@ impl ConnectionCore {
         self.ask_shutdown(false, code);
     }
 
-    /// As [`ConnectionCore::cut`], for a handshake: nobody is told.
+    /// As [`ConnectionCore::cut`], for a handshake: the peer is told nothing, unless something of it
+    /// came meanwhile. That the library answers with the code, also of an end that is silent.
     pub(crate) fn cut_silently(&self, reason: CloseReason) {
+        let code = match &reason {
+            CloseReason::HandshakeTimedOut => CloseCode::HANDSHAKE_TIMEOUT,
+            reason => reason.code().unwrap_or(CloseCode::DROPPED),
+        };
         self.publish(reason);
-        self.ask_shutdown(true, CloseCode::NORMAL);
+        self.ask_shutdown(true, code);
     }
 
     /// Once: the library executes the latest shutdown first, so that a second one would change

@@ -84,6 +84,7 @@ mod tests {
     use crate::identity::NetCredential;
     use crate::transport::bounds::Bounds;
     use crate::transport::registration::{LiveHandle, RegistrationWrapper};
+    use crate::transport::simulator::joined::Joined;
 
     #[tokio::test]
     async fn the_deadline_of_an_inbound_handshake_begins_when_the_peer_asks() {
@@ -103,5 +104,15 @@ mod tests {
         let took = asked.elapsed();
         assert!((limit..limit * 4 / 3).contains(&took), "{took:?}");
         assert_eq!(handshake.core().close_reason(), Some(CloseReason::HandshakeTimedOut));
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_speaks_as_its_handshake_is_given_up_hears_why() {
+        let (world, [dialled, accepted]) = Joined::new(&Limits::default());
+        accepted.core().cut_silently(CloseReason::HandshakeTimedOut);
+        world.settle().await;
+        let code = CloseCode::HANDSHAKE_TIMEOUT;
+        assert_eq!(dialled.close_reason(), Some(CloseReason::Peer { code }));
+        assert_eq!(accepted.close_reason(), Some(CloseReason::HandshakeTimedOut));
     }
 }

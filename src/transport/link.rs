@@ -13,6 +13,7 @@
 //! └── outgoing/effects.rs ...... what it answers, and what comes of a change
 //! batch.rs ........... frames that go out as one submission
 //! outcome.rs ......... how frames end
+//! closing.rs ......... how a connection ends in order
 //! lanes.rs ........... what each lane is for, and which gives way
 //! stall.rs ........... whether the lanes move
 //! room.rs ............ room in a lane, which grows and shrinks
@@ -24,6 +25,7 @@
 //! whoever holds the lock does it after letting go.
 
 pub(in crate::transport) mod batch;
+pub(crate) mod closing;
 pub(in crate::transport) mod fair;
 pub(in crate::transport) mod inbound;
 pub(in crate::transport) mod lanes;

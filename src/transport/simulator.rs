@@ -27,10 +27,11 @@ use super::bounds::{Bounds, Windows};
 use super::core::{ConnectionCore, Direction};
 use super::fault::{Fault, plant};
 use super::ffi::scripted::{Action, Script};
+use super::link::closing::{Act, Closing, Directions};
 use super::link::lanes::Lane;
 use super::link::outcome::OutcomeCounts;
 use super::registration::{LiveHandle, RegistrationWrapper};
-use crate::error::{CloseCode, CloseReason};
+use crate::error::CloseCode;
 use crate::identity::NetCredential;
 
 /// Cases that are played with the other tests.
@@ -362,21 +363,25 @@ impl Player<'_> {
         *self.world.standing.borrow_mut() = false;
         let first = self.random.random_range(0..2);
         let (begins, answers) = (&self.world.ends[first].core, &self.world.ends[1 - first].core);
-        let code = CloseCode::NORMAL;
-        begins.begin_close(&CloseReason::Local { code });
+        let mut closings = [Closing::default(), Closing::default()];
+        let began = closings[0].close(CloseCode::NORMAL, directions(begins));
+        perform(&mut closings[0], begins, began);
         let limit = Instant::now() + STILL_MAX;
-        let mut answered = false;
         while !(begins.is_complete() && answers.is_complete()) {
             if Instant::now() > limit {
                 let left = self.script.actions();
-                return Err(format!("the end does not come: {left:?}, answered: {answered}"));
+                return Err(format!("the end does not come: {left:?}, {closings:?}"));
             }
-            if !answered && answers.has_peer_finished() {
-                answered = true;
-                answers.begin_close(&CloseReason::Peer { code });
-            }
-            if begins.is_finished() && begins.has_peer_finished() {
-                begins.cut(code);
+            for (closing, core) in closings.iter_mut().zip([begins, answers]) {
+                let of = directions(core);
+                let act = match (of.peer_finished, of.end_taken) {
+                    (true, true) => closing.end_taken(of),
+                    // The readers of a case read to the end.
+                    (_, _) => closing.look(of),
+                };
+                perform(closing, core, act);
+                let act = closing.look(directions(core));
+                perform(closing, core, act);
             }
             self.step().await;
         }
@@ -388,6 +393,28 @@ impl Player<'_> {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         Ok(())
+    }
+}
+
+/// As the actor of a connection does.
+fn directions(core: &ConnectionCore) -> Directions {
+    Directions {
+        peer_finished: core.has_peer_finished(),
+        end_taken: core.is_end_taken(),
+        finished: core.is_finished(),
+        taken: core.inbound_counts().frames,
+    }
+}
+
+fn perform(closing: &mut Closing, core: &Arc<ConnectionCore>, act: Act) {
+    match act {
+        Act::Nothing | Act::WaitForReaders | Act::StopWaiting => {}
+        Act::Drain(reason) => {
+            core.begin_close(&reason);
+            let act = closing.look(directions(core));
+            perform(closing, core, act);
+        }
+        Act::Cut(code) => core.cut(code),
     }
 }
 

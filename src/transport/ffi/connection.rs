@@ -171,7 +171,7 @@ impl ConnectionSlot {
             started.unwrap_or(Err(LibraryError { status: status::INVALID_STATE }))
         });
         if started.is_err() {
-            self.shutdown(true, 0);
+            self.shutdown(true, crate::error::CloseCode::DROPPED.value());
         }
         started
     }

@@ -262,7 +262,8 @@ fn silence_connections() {
             call!(ConnectionShutdown)(
                 handle,
                 msquic::ffi::QUIC_CONNECTION_SHUTDOWN_FLAGS_QUIC_CONNECTION_SHUTDOWN_FLAG_SILENT,
-                0,
+                // Whoever speaks meanwhile is answered with it.
+                crate::error::CloseCode::GOING_AWAY.value(),
             );
         }
     }

@@ -150,7 +150,7 @@ impl NewConnection<'_> {
         // SAFETY: the handle of this very event.
         if unsafe { ConnectionSlot::adopt(self.handle, context, configuration, windows) }.is_err() {
             // It is ours already: end it in the ordinary way.
-            context.slot().shutdown(true, 0);
+            context.slot().shutdown(true, crate::error::CloseCode::INTERNAL.value());
         }
     }
 }
