@@ -282,7 +282,7 @@ fn the_benchmark_by_message_compares_three_ways_with_a_line_each() {
 fn with_far_end() -> (std::process::Child, std::sync::mpsc::Receiver<String>, String) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_moorline"))
         .args(["bench", "--workload", "small", "--two-processes", "--seconds", "600"])
-        .env("MOORLINE_LOG", "moorline::bench=info")
+        .env("MOORLINE_LOG", "moorline::app::bench=info")
         .env_remove("SSL_CERT_FILE")
         .env("SSL_CERT_DIR", "/somewhere")
         .stdin(Stdio::null())

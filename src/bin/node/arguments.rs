@@ -9,8 +9,8 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use moorline::{CertHash, SignerKey};
 
-use crate::exit::{EXIT_CODES, Exit};
-use crate::output::remark;
+use crate::app::exit::{EXIT_CODES, Exit};
+use crate::app::output::remark;
 
 /// Supervised, mutually authenticated QUIC connections between peers.
 #[derive(Debug, Parser)]

@@ -13,8 +13,8 @@ use super::measure::{Processes, Started};
 use super::pair::{Link, Pair, check_length};
 use super::{BATCH, Report, WARM_UP};
 use crate::app::App;
-use crate::ping::Percentiles;
-use crate::wait::within;
+use crate::app::ping::Percentiles;
+use crate::app::wait::within;
 
 const BULK_BYTES: usize = 64 * 1024;
 
