@@ -188,7 +188,11 @@ impl State {
         let effects = self.step(Input::Failed { generation, outlook, stopping });
         let wait = |effect: &Effect| match effect {
             Effect::Wait { delay, .. } => Some(*delay),
-            _ => None,
+            Effect::Give
+            | Effect::PassOn
+            | Effect::Tell { .. }
+            | Effect::Dial { .. }
+            | Effect::Finish => None,
         };
         let mut retry_in = effects.iter().find_map(wait);
         self.apply(effects, Some(&error));

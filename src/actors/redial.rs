@@ -76,8 +76,10 @@ pub(super) enum Outlook {
 
 impl Outlook {
     pub(super) fn of(error: &ConnectError) -> Self {
+        if error.is_final() {
+            return Self::Final;
+        }
         match error.kind() {
-            _ if error.is_final() => Self::Final,
             ErrorKind::Never => Self::Never,
             ErrorKind::Retry | ErrorKind::Unknown => Self::Passes,
         }
@@ -97,16 +99,16 @@ pub(super) enum End {
 
 impl End {
     pub(super) fn of(reason: &CloseReason) -> Self {
-        match reason {
-            CloseReason::Local { code }
-                if [CloseCode::NORMAL, CloseCode::GOING_AWAY, CloseCode::FORBIDDEN]
-                    .contains(code)
-                    || *code >= CloseCode::APPLICATION =>
-            {
-                Self::Wanted
-            }
-            reason if reason.is_final() => Self::Final,
-            _ => Self::Lost,
+        let of_the_application = |code: &CloseCode| {
+            [CloseCode::NORMAL, CloseCode::GOING_AWAY, CloseCode::FORBIDDEN].contains(code)
+                || *code >= CloseCode::APPLICATION
+        };
+        if matches!(reason, CloseReason::Local { code } if of_the_application(code)) {
+            Self::Wanted
+        } else if reason.is_final() {
+            Self::Final
+        } else {
+            Self::Lost
         }
     }
 }

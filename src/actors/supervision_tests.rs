@@ -65,25 +65,23 @@ async fn event<R>(
 }
 
 async fn connected(events: &mut Events) -> ConnectionHandle {
-    event(events, "a connection", |event| match event {
-        NodeEvent::Connected(handle) => Some(handle.clone()),
-        _ => None,
+    event(events, "a connection", |event| {
+        let NodeEvent::Connected(handle) = event else { return None };
+        Some(handle.clone())
     })
     .await
 }
 
 async fn listening(events: &mut Events, at: SocketAddr) {
-    let bound = |event: &NodeEvent| match event {
-        NodeEvent::Listening { address } => (*address == at).then_some(()),
-        _ => None,
+    let bound = |event: &NodeEvent| {
+        matches!(event, NodeEvent::Listening { address } if *address == at).then_some(())
     };
     event(events, "the port is back", bound).await;
 }
 
 async fn listener_restarted(events: &mut Events, at: SocketAddr) {
-    let restarted = |event: &NodeEvent| match event {
-        NodeEvent::ListenerRestarted { address } => (*address == at).then_some(()),
-        _ => None,
+    let restarted = |event: &NodeEvent| {
+        matches!(event, NodeEvent::ListenerRestarted { address } if *address == at).then_some(())
     };
     event(events, "the listener's restart", restarted).await;
 }
@@ -199,9 +197,9 @@ async fn restarts_are_over(node: &Node, events: &mut Events, seen: &mut Vec<Node
     listener.retain(|listener| !before.contains(&listener.get_id()));
     for _ in 0..2 {
         panic_listener(&listener.pop().expect("the listener")).await;
-        let restarted = |event: &NodeEvent| match event {
-            NodeEvent::ListenerRestarted { address: at } => (*at == address).then_some(()),
-            _ => None,
+        let restarted = |event: &NodeEvent| {
+            matches!(event, NodeEvent::ListenerRestarted { address: at } if *at == address)
+                .then_some(())
         };
         event_after(events, "a restart", seen, restarted).await;
         listener = children::<ListenerMessage>(node);
@@ -295,9 +293,9 @@ async fn a_connector_that_panics_while_it_waits_dials_again() {
         let (node, target) = (node.clone(), target.clone());
         async move { node.connect(target).await.map(drop) }
     });
-    let failed = |event: &NodeEvent| match event {
-        NodeEvent::DialFailed { retry_in, .. } => Some(retry_in.is_some()),
-        _ => None,
+    let failed = |event: &NodeEvent| {
+        let NodeEvent::DialFailed { retry_in, .. } = event else { return None };
+        Some(retry_in.is_some())
     };
     assert!(event(&mut events, "the first dial", failed).await);
     panic_connector(&node).await;

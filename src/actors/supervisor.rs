@@ -239,7 +239,7 @@ impl State {
                 Err(ractor::MessagingErr::SendErr(unread)) => unread,
                 _ => return Ok(()),
             },
-            _ => message,
+            Some(Running::Listener(_)) | None => message,
         };
         // It has ended or waits for its restart: the next one answers.
         if let ConnectorMessage::Connect(caller) = unread {
@@ -357,7 +357,7 @@ impl State {
                 *address = bound.local_addr();
                 *listener = Some(bound);
             }
-            _ => bound.stop(),
+            Some(Kind::Connector { .. }) | None => bound.stop(),
         }
     }
 

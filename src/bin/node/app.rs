@@ -179,7 +179,13 @@ fn runtime_for(command: &Command) -> io::Result<Runtime> {
     let workers = match command {
         // The programs it is compared with have two, on every machine.
         Command::Bench(_) | Command::BenchFarEnd(_) => 2,
-        _ => std::thread::available_parallelism().map_or(1, usize::from),
+        Command::Run(_)
+        | Command::Send(_)
+        | Command::Ping(_)
+        | Command::Demo(_)
+        | Command::Keygen(_)
+        | Command::Id { .. }
+        | Command::Version => std::thread::available_parallelism().map_or(1, usize::from),
     };
     rehearse(workers)?;
     Builder::new_multi_thread().worker_threads(workers).enable_all().build()
@@ -201,6 +207,13 @@ fn rehearse(threads: usize) -> io::Result<()> {
 fn grace_of(command: &Command) -> Duration {
     match command {
         Command::Run(args) => args.grace,
-        _ => GRACE,
+        Command::Send(_)
+        | Command::Ping(_)
+        | Command::Bench(_)
+        | Command::BenchFarEnd(_)
+        | Command::Demo(_)
+        | Command::Keygen(_)
+        | Command::Id { .. }
+        | Command::Version => GRACE,
     }
 }
