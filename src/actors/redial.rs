@@ -46,6 +46,13 @@ pub(super) enum Answer {
     PassOn,
 }
 
+/// What becomes of a caller who asks, and what is to be done beside that.
+#[derive(Debug, PartialEq)]
+pub(super) struct Asked {
+    pub(super) answer: Answer,
+    pub(super) effects: Vec<Effect>,
+}
+
 /// What is to be done.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Effect {
@@ -188,19 +195,19 @@ impl Machine {
         }
     }
 
-    /// A caller wants the connection; `open` is whether the one that stands is. What is to be done
-    /// beside the answer: an explicit call does not wait for a backoff.
-    pub(super) fn asked(&mut self, redial: Redial, open: bool) -> (Answer, Vec<Effect>) {
+    /// A caller wants the connection; `open` is whether the one that stands is. An explicit call does not
+    /// wait for a backoff.
+    pub(super) fn asked(&mut self, redial: Redial, open: bool) -> Asked {
         if redial == Redial::Always && self.phase != Phase::Done {
             self.redial = Redial::Always;
         }
-        match self.phase {
-            Phase::Up { .. } if open => (Answer::Give, vec![]),
-            // Its end is on the way here.
-            Phase::Up { .. } | Phase::Dialling => (Answer::Queue, vec![]),
-            Phase::Waiting => (Answer::Queue, self.dial_if_waiting()),
-            Phase::Done => (Answer::PassOn, vec![]),
-        }
+        let answer = match self.phase {
+            Phase::Up { .. } if open => Answer::Give,
+            // Of one that is not open the end is on the way here.
+            Phase::Up { .. } | Phase::Dialling | Phase::Waiting => Answer::Queue,
+            Phase::Done => Answer::PassOn,
+        };
+        Asked { answer, effects: self.dial_if_waiting() }
     }
 
     fn on_stood(&mut self, epoch: u64, dialled: bool, now: Instant) -> Vec<Effect> {

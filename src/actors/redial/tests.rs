@@ -39,7 +39,7 @@ impl Script {
     }
 
     fn asked_where(&mut self, redial: Redial, open: bool) -> String {
-        let (answer, effects) = self.machine.asked(redial, open);
+        let Asked { answer, effects } = self.machine.asked(redial, open);
         let answer = match answer {
             Answer::Give => "give",
             Answer::Queue => "queue",
