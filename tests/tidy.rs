@@ -137,16 +137,35 @@ fn architecture_names_every_module_there_is() {
 }
 
 #[test]
-fn architecture_names_no_file_that_is_not_there() {
-    let document = read("ARCHITECTURE.md");
+fn documents_name_no_file_that_is_not_there() {
     let mut found = Vec::new();
-    for (number, line) in numbered(&document) {
-        for word in line.split(|c: char| !(c.is_alphanumeric() || "/_.-".contains(c))) {
-            let in_tree =
-                ["src/", "tests/", "examples/", "docs/"].iter().any(|d| word.starts_with(d));
-            let is_file = word.ends_with(".rs") || word.ends_with(".md");
-            if in_tree && is_file && !root().join(word).exists() {
-                found.push(format!("ARCHITECTURE.md:{number}: {word} does not exist"));
+    for document in documents() {
+        for (number, line) in numbered(&read(&document)) {
+            for word in line.split(|c: char| !(c.is_alphanumeric() || "/_.-".contains(c))) {
+                let in_tree =
+                    ["src/", "tests/", "examples/", "docs/"].iter().any(|d| word.starts_with(d));
+                let is_file = word.ends_with(".rs") || word.ends_with(".md");
+                if in_tree && is_file && !root().join(word).exists() {
+                    found.push(format!("{document}:{number}: {word} does not exist"));
+                }
+            }
+        }
+    }
+    expect_none(&found);
+}
+
+/// What is written as code has to be there, or the glossary explains another program.
+#[test]
+fn the_glossary_names_what_is_in_the_code() {
+    let code: String = sources("src").into_iter().map(|file| file.code).collect();
+    let mut found = Vec::new();
+    for (number, line) in numbered(&read("docs/glossary.md")) {
+        for span in line.split('`').skip(1).step_by(2) {
+            let file = span.ends_with(".rs");
+            for word in span.split("::").filter(|_| !file) {
+                if !has_word(&code, word) {
+                    found.push(format!("docs/glossary.md:{number}: {word} is nowhere in src"));
+                }
             }
         }
     }
