@@ -270,7 +270,9 @@ fn every_figure_with_a_unit_of_the_wire_format_is_held() {
             text = text.replace(&sentence, "");
         }
     }
-    let words: Vec<&str> = text.split(|c: char| c.is_whitespace() || "();:,".contains(c)).collect();
+    let words =
+        text.split_whitespace().map(|word| word.trim_matches(['(', ')', ';', ':', ',', '.']));
+    let words: Vec<&str> = words.collect();
     for pair in words.windows(2) {
         let counts = pair[0].starts_with(|c: char| c.is_ascii_digit());
         let unit = ["s", "ms", "bytes", "KiB", "MiB", "streams"].contains(&pair[1]);

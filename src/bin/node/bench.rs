@@ -116,7 +116,7 @@ async fn measure_one(app: &App, workload: Workload, args: &BenchArgs) -> Result<
         Workload::Small => streams::one_way(app, 1, SMALL_BYTES, counted).await,
         Workload::Fanin => streams::one_way(app, connections(64), 1024, counted).await,
         Workload::Control => actors::control(app, SMALL_BYTES).await,
-        Workload::Lanes => lanes::delay(app, SMALL_BYTES).await,
+        Workload::Lanes => lanes::delay(app, SMALL_BYTES, counted).await,
         Workload::Pingpong => pingpong::in_one_process(app, SMALL_BYTES).await,
         Workload::Connrate => {
             connections::rate(app, args.seconds.unwrap_or(Duration::from_secs(4))).await
