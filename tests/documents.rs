@@ -12,6 +12,7 @@
 
 mod command;
 mod figures;
+mod source;
 
 use std::fs;
 use std::os::unix::process::CommandExt;

@@ -9,6 +9,7 @@ use moorline::{
 };
 use serde_json::{Map, Value};
 
+use super::source::sources;
 use super::{documents, root};
 
 // ---- settings and their defaults ---------------------------------------------------------------
@@ -171,10 +172,10 @@ fn no_close_code_has_a_number_that_is_left_out() {
 fn sentences() -> Vec<(&'static str, String)> {
     let limits = Limits::default();
     let frame_time = time(limits.frame_time_max);
-    let oid = source_of("src/identity/certificate.rs", "SIGNATURES_OID");
+    let oid = source_of("SIGNATURES_OID");
     let oid = oid.trim_matches(['[', ']']).replace(", ", ".");
-    let key = bytes_in("src/identity/certificate.rs", "SIGNER_BYTES");
-    let signature = bytes_in("src/identity/certificate.rs", "SIGNATURE_BYTES");
+    let key = number_in("SIGNER_BYTES");
+    let signature = number_in("SIGNATURE_BYTES");
     let entries = format!(
         "entries of {} bytes: an Ed25519 public key ({key}) and its signature ({signature}) over",
         key + signature
@@ -206,15 +207,15 @@ fn sentences() -> Vec<(&'static str, String)> {
 
 fn sentences_of_decisions(limits: &Limits) -> Vec<(&'static str, String)> {
     let send_time = time(limits.stream_op_timeout);
-    let piece = bytes(bytes_in("src/transport/lane/batch.rs", "PIECE_BYTES_MAX"));
-    let copied = bytes(bytes_in("src/transport/lane/batch.rs", "COPY_BYTES_MAX"));
-    let batch = bytes(bytes_in("src/transport/lane/batch.rs", "BATCH_BYTES"));
-    let lane = bytes(bytes_in("src/transport/bounds.rs", "FLOOR"));
-    let window = bytes(bytes_in("src/transport/bounds.rs", "STREAM_WINDOW_MIN"));
-    let apart = source_of("src/transport/race.rs", "ATTEMPT_DELAY");
-    let patience = source_of("src/actors/connection.rs", "READER_PATIENCE");
-    let jitter = source_of("src/restart.rs", "LOSS_JITTER_MAX");
-    let ack_ms = bytes_in("src/transport/ffi/settings.rs", "ACK_DELAY_MS");
+    let piece = bytes(number_in("PIECE_BYTES_MAX"));
+    let copied = bytes(number_in("COPY_BYTES_MAX"));
+    let batch = bytes(number_in("BATCH_BYTES"));
+    let lane = bytes(number_in("FLOOR"));
+    let window = bytes(number_in("STREAM_WINDOW_MIN"));
+    let apart = source_of("ATTEMPT_DELAY");
+    let patience = source_of("READER_PATIENCE");
+    let jitter = source_of("LOSS_JITTER_MAX");
+    let ack_ms = number_in("ACK_DELAY_MS");
     let stands_still = "docs/decisions/a-lane-that-stands-still.md";
     let together = "docs/decisions/what-connections-hold-together.md";
     let of_acks = "docs/decisions/acknowledgements-late-by-1-ms.md";
@@ -317,21 +318,25 @@ fn time(time: Duration) -> String {
     }
 }
 
-/// What a constant is set to, as its source says.
-fn source_of(file: &str, name: &str) -> String {
-    let source = read(file);
-    let behind = source.split(&format!("const {name}: ")).nth(1);
-    let behind = behind.unwrap_or_else(|| panic!("{file} has no constant {name}"));
-    let value = behind.split_once(" = ").and_then(|(_, value)| value.split_once(';'));
-    value.unwrap_or_else(|| panic!("{file}: {name} is not set")).0.to_owned()
+/// What the one constant of this name is set to, as its source says; files may move.
+fn source_of(name: &str) -> String {
+    let (head, mut found) = (format!("const {name}: "), Vec::new());
+    for file in sources("src") {
+        for (at, _) in file.shipped.match_indices(&head) {
+            let value = file.text[at..].split_once(" = ").and_then(|(_, it)| it.split_once(';'));
+            found.extend(value.map(|(value, _)| value.to_owned()));
+        }
+    }
+    assert_eq!(found.len(), 1, "constants {name}: {found:?}");
+    found.remove(0)
 }
 
 /// The number that a private constant is: a product, or shifted.
-fn bytes_in(file: &str, name: &str) -> usize {
-    let source = source_of(file, name);
+fn number_in(name: &str) -> usize {
+    let source = source_of(name);
     let number = |text: &str| -> usize {
         let digits = text.trim().replace('_', "");
-        digits.parse().unwrap_or_else(|_| panic!("{file}: {name} = {source} is not understood"))
+        digits.parse().unwrap_or_else(|_| panic!("{name} = {source} is not understood"))
     };
     match source.split_once(" << ") {
         Some((base, shift)) => number(base) << number(shift),
