@@ -77,7 +77,8 @@ simulate: deps ## play CASES (1000000) cases of two connections, from SEED (1) o
 
 # What measures its own memory cannot run in it: it would measure the sanitizer's.
 ASAN_TESTS := cancelled credentials dial_sockets events faults handles lanes listen_ports loopback \
-	messages names progress redial shutdown streams strangers supervision
+	messages names outcomes progress redial refusals shutdown streams strangers subscribers \
+	supervision
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 
 asan: deps ## run the tests under AddressSanitizer, MsQuic built with it too: 12 minutes

@@ -102,24 +102,6 @@ impl CertHash {
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
-
-    /// The first 8 hex digits, for people to read. Two identities may share them.
-    #[must_use]
-    pub fn short(&self) -> String {
-        Hex(&self.0[..SHORT_BYTES]).to_string()
-    }
-}
-
-impl fmt::Display for CertHash {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Hex(&self.0).fmt(formatter)
-    }
-}
-
-impl fmt::Debug for CertHash {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "CertHash({})", Hex(&self.0[..SHORT_BYTES]))
-    }
 }
 
 impl FromStr for CertHash {
@@ -150,24 +132,6 @@ impl SignerKey {
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
-
-    /// The first 8 hex digits, for people to read.
-    #[must_use]
-    pub fn short(&self) -> String {
-        Hex(&self.0[..SHORT_BYTES]).to_string()
-    }
-}
-
-impl fmt::Display for SignerKey {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Hex(&self.0).fmt(formatter)
-    }
-}
-
-impl fmt::Debug for SignerKey {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "SignerKey({})", Hex(&self.0[..SHORT_BYTES]))
-    }
 }
 
 impl FromStr for SignerKey {
@@ -177,6 +141,33 @@ impl FromStr for SignerKey {
         parse_hex(text).map(Self)
     }
 }
+
+/// All of it as hex digits, or the first few of them.
+macro_rules! shown_as_hex {
+    ($($name:ident),+) => {$(
+        impl $name {
+            /// The first 8 hex digits, for people to read. Others may begin with the same.
+            #[must_use]
+            pub fn short(&self) -> String {
+                Hex(&self.0[..SHORT_BYTES]).to_string()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                Hex(&self.0).fmt(formatter)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(formatter, "{}({})", stringify!($name), Hex(&self.0[..SHORT_BYTES]))
+            }
+        }
+    )+};
+}
+
+shown_as_hex!(CertHash, SignerKey);
 
 /// Why a text is no hash or key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -44,12 +44,19 @@ pub(crate) enum RegistryFull {
     OfPeer { limit: usize },
 }
 
+/// One connection of a peer.
+#[derive(Debug)]
+struct Connection<H> {
+    epoch: u64,
+    handle: H,
+}
+
 /// Connections by peer. Every call locks a part of the map for a moment and waits for nothing
 /// else; a handle's `clone` must not call back into the registry.
 #[derive(Debug)]
 pub(crate) struct Registry<H> {
     /// By epoch, newest last; never empty.
-    peers: DashMap<CertHash, Vec<(u64, H)>>,
+    peers: DashMap<CertHash, Vec<Connection<H>>>,
     /// Counts a connection from before it enters the map until after it left.
     connections: AtomicUsize,
     limit: usize,
@@ -73,10 +80,10 @@ impl<H: Clone> Registry<H> {
         let replaced = {
             let mut connections = self.peers.entry(peer).or_default();
             // Almost always the newest, so the search is over at once.
-            let place = connections.iter().rposition(|(other, _)| *other <= epoch);
+            let place = connections.iter().rposition(|other| other.epoch <= epoch);
             match place {
-                Some(index) if connections[index].0 == epoch => {
-                    Some(std::mem::replace(&mut connections[index].1, handle))
+                Some(index) if connections[index].epoch == epoch => {
+                    Some(std::mem::replace(&mut connections[index].handle, handle))
                 }
                 // A peer that is there has one, so that no empty entry is left.
                 _ if connections.len() >= self.peer_limit.max(1) => {
@@ -85,11 +92,11 @@ impl<H: Clone> Registry<H> {
                     return Err(RegistryFull::OfPeer { limit: self.peer_limit });
                 }
                 Some(index) => {
-                    connections.insert(index + 1, (epoch, handle));
+                    connections.insert(index + 1, Connection { epoch, handle });
                     None
                 }
                 None => {
-                    connections.insert(0, (epoch, handle));
+                    connections.insert(0, Connection { epoch, handle });
                     None
                 }
             }
@@ -109,11 +116,11 @@ impl<H: Clone> Registry<H> {
     /// Removes the connection of this peer that has this epoch, and no other. If it was the active
     /// one, the next newest becomes active.
     pub(crate) fn remove(&self, peer: &CertHash, epoch: u64) -> Option<H> {
-        let (_, handle) = match self.peers.entry(*peer) {
+        let Connection { handle, .. } = match self.peers.entry(*peer) {
             Entry::Vacant(_) => None,
             Entry::Occupied(mut entry) => {
                 let connections = entry.get_mut();
-                let index = connections.iter().position(|(other, _)| *other == epoch)?;
+                let index = connections.iter().position(|other| other.epoch == epoch)?;
                 let removed = connections.remove(index);
                 if connections.is_empty() {
                     entry.remove();
@@ -127,21 +134,16 @@ impl<H: Clone> Registry<H> {
 
     /// The active connection of every peer, in no order. Peers that come or go meanwhile may be
     /// seen or not.
-    pub(crate) fn peers(&self) -> Vec<(CertHash, H)> {
-        self.peers
-            .iter()
-            .filter_map(|entry| active(entry.value()).map(|handle| (*entry.key(), handle)))
-            .collect()
+    pub(crate) fn peers(&self) -> Vec<H> {
+        self.peers.iter().filter_map(|entry| active(entry.value())).collect()
     }
 
-    /// Every connection with its peer and epoch, under the same conditions as
-    /// [`peers`](Self::peers). Those of one peer stand together, newest last.
-    pub(crate) fn connections(&self) -> Vec<(CertHash, u64, H)> {
+    /// Every connection, under the same conditions as [`peers`](Self::peers). Those of one peer stand
+    /// together, newest last.
+    pub(crate) fn connections(&self) -> Vec<H> {
         let mut connections = Vec::with_capacity(self.len());
         for entry in &self.peers {
-            let peer = *entry.key();
-            connections
-                .extend(entry.value().iter().map(|(epoch, handle)| (peer, *epoch, handle.clone())));
+            connections.extend(entry.value().iter().map(|connection| connection.handle.clone()));
         }
         connections
     }
@@ -176,8 +178,8 @@ impl<H: Clone> Registry<H> {
     }
 }
 
-fn active<H: Clone>(connections: &[(u64, H)]) -> Option<H> {
-    connections.last().map(|(_, handle)| handle.clone())
+fn active<H: Clone>(connections: &[Connection<H>]) -> Option<H> {
+    connections.last().map(|newest| newest.handle.clone())
 }
 
 #[cfg(test)]
@@ -213,9 +215,8 @@ mod tests {
             registry.insert(peer(1), epoch, epoch).unwrap();
         }
         assert_eq!(registry.get(&peer(1)), Some(9));
-        let expected = [5, 7, 9].map(|epoch| (peer(1), epoch, epoch));
-        assert_eq!(registry.connections(), expected);
-        assert_eq!(registry.peers(), [(peer(1), 9)]);
+        assert_eq!(registry.connections(), [5, 7, 9]);
+        assert_eq!(registry.peers(), [9]);
         assert_eq!((registry.len(), registry.peer_count()), (3, 1));
     }
 

@@ -1,5 +1,6 @@
 //! Every shell block of the documents, as a reader would run it: in an empty folder, with the command
-//! on the PATH. What cannot run here is marked, and looked up word by word.
+//! on the PATH. What cannot run here is marked, and looked up word by word. The figures that documents
+//! state are held in `figures`.
 //!
 //! | mark | what it says | what is done |
 //! |---|---|---|
@@ -10,6 +11,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall say where")]
 
 mod command;
+mod figures;
+mod source;
 
 use std::fs;
 use std::os::unix::process::CommandExt;

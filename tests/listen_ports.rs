@@ -7,11 +7,13 @@ use std::net::{SocketAddr, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use moorline::{ConnectError, Limits, ListenError, MsQuicListener, MsQuicTransport, NetCredential};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
+use moorline::{
+    ConnectError, ErrorKind, Limits, ListenError, MsQuicListener, MsQuicTransport, NetCredential,
+};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 
-use common::process::in_its_own_runtime;
-use common::{Pair, free_port, friends, loopback, node, stranger, until, within};
+use common::process::{in_its_own_runtime, is_the_other_process, the_other_process};
+use common::{LIMIT, Pair, end, free_port, friends, loopback, node, stranger, until, within};
 
 async fn listen(
     transport: &MsQuicTransport,
@@ -22,10 +24,117 @@ async fn listen(
     within("listening", listener).await
 }
 
-// ---- one process for a port --------------------------------------------------------------------
+// ---- ports that are taken ----------------------------------------------------------------------
 
-/// In the environment of a process that a test starts: it runs the same test, as one of the others.
-const OTHER_PROCESS: &str = "MOORLINE_TEST_OTHER_PROCESS";
+#[tokio::test]
+async fn a_port_with_a_listener_of_the_same_protocol_is_in_use() {
+    let (first, second) = (node(stranger()).await, node(stranger()).await);
+    let bound = within("listening", first.listen(loopback())).await.expect("a listener");
+    for node in [&second, &first] {
+        let error = within("listening", node.listen(bound)).await.expect_err("it is taken");
+        assert!(error.to_string().contains(&bound.to_string()), "{error}");
+        assert_eq!(error.kind(), ErrorKind::Retry);
+        assert!(matches!(error, ListenError::InUse { address } if address == bound), "{error:?}");
+    }
+    end([first, second]).await;
+}
+
+#[tokio::test]
+async fn a_port_with_a_foreign_udp_socket_is_in_use() {
+    let node = node(stranger()).await;
+    let socket = UdpSocket::bind(loopback()).expect("a socket");
+    let bound = socket.local_addr().expect("a bound socket");
+    let error = within("listening", node.listen(bound)).await.expect_err("it is taken");
+    assert!(error.to_string().contains(&bound.to_string()), "{error}");
+    assert!(matches!(error, ListenError::InUse { address } if address == bound), "{error:?}");
+    drop(socket);
+    within("listening", node.listen(bound)).await.expect("it is free again");
+    end([node]).await;
+}
+
+/// The first `count` addresses that another process says it listens on.
+async fn addresses_of(other: &mut tokio::process::Child, count: usize) -> Vec<SocketAddr> {
+    let mut told = tokio::io::BufReader::new(other.stderr.take().expect("piped")).lines();
+    let mut addresses = Vec::new();
+    while addresses.len() < count {
+        let line = within("the other process", told.next_line()).await.expect("readable");
+        let line = line.expect("it says where it listens");
+        if let Some(address) = line.strip_prefix("listening on ") {
+            addresses.push(address.parse().expect("an address"));
+        }
+    }
+    addresses
+}
+
+#[tokio::test]
+async fn a_port_with_a_listener_of_another_process_is_in_use() {
+    let node = node(stranger()).await;
+    if is_the_other_process() {
+        let bound = within("listening", node.listen(loopback())).await.expect("a listener");
+        eprintln!("listening on {bound}");
+        let mut until_closed = Vec::new();
+        tokio::io::stdin().read_to_end(&mut until_closed).await.expect("the end of the input");
+        return end([node]).await;
+    }
+    let mut other = the_other_process("a_port_with_a_listener_of_another_process_is_in_use");
+    let bound = addresses_of(&mut other, 1).await[0];
+    let error = within("listening", node.listen(bound)).await.expect_err("it is taken");
+    assert!(matches!(error, ListenError::InUse { address } if address == bound), "{error:?}");
+    drop(other.stdin.take());
+    assert!(within("its end", other.wait()).await.expect("a status").success());
+    within("listening", node.listen(bound)).await.expect("it is free again");
+    end([node]).await;
+}
+
+/// The library's sockets share their ports (`SO_REUSEPORT`), and the system gives a shared port
+/// to whoever asks for any: a part of the peers would come to the wrong process.
+#[tokio::test]
+async fn a_free_port_is_not_one_that_another_process_listens_on() {
+    /// Of some 28,000 ports: so many that chance would meet one of them five times over.
+    const THEIRS: usize = 100;
+    const OURS: usize = 1_500;
+    let transport = MsQuicTransport::new();
+    let credential = stranger();
+    let listen = async || {
+        let listener = transport.create_listener(loopback(), &["test"], credential.clone());
+        within("listening", listener).await.expect("a listener")
+    };
+    if is_the_other_process() {
+        let mut listeners = Vec::new();
+        for _ in 0..THEIRS {
+            listeners.push(listen().await);
+            eprintln!("listening on {}", listeners[listeners.len() - 1].local_addr());
+        }
+        let mut until_closed = Vec::new();
+        tokio::io::stdin().read_to_end(&mut until_closed).await.expect("the end of the input");
+    } else {
+        let mut other = the_other_process("a_free_port_is_not_one_that_another_process_listens_on");
+        let theirs = addresses_of(&mut other, THEIRS).await;
+        for number in 0..OURS {
+            let ours = listen().await.local_addr();
+            assert!(!theirs.contains(&ours), "{ours}, the {number}th, is taken");
+        }
+        drop(other.stdin.take());
+        assert!(within("its end", other.wait()).await.expect("a status").success());
+    }
+    assert!(transport.registration().expect("open").wait_idle(LIMIT).await);
+}
+
+#[tokio::test]
+async fn an_address_of_another_machine_cannot_be_listened_on() {
+    let node = node(stranger()).await;
+    // TEST-NET-1 (RFC 5737): nobody's.
+    let foreign = SocketAddr::from(([192, 0, 2, 1], 0));
+    let error = within("listening", node.listen(foreign)).await.expect_err("not ours");
+    assert!(error.to_string().contains("192.0.2.1"), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Never);
+    let ListenError::Address { address, problem } = error else { panic!("{error:?}") };
+    assert_eq!(address, foreign);
+    assert!(!problem.is_empty());
+    end([node]).await;
+}
+
+// ---- one process for a port --------------------------------------------------------------------
 
 /// Listens where it is told to, at once, and says whether it does.
 async fn listen_on_demand() {
@@ -56,15 +165,7 @@ struct Other {
 
 impl Other {
     fn start(test: &str) -> Self {
-        let mut child = tokio::process::Command::new(std::env::current_exe().expect("this file"))
-            .args(["--exact", test, "--nocapture"])
-            .env(OTHER_PROCESS, "1")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("another process");
+        let mut child = the_other_process(test);
         let told = tokio::io::BufReader::new(child.stderr.take().expect("piped")).lines();
         Self { child, told }
     }
@@ -88,7 +189,7 @@ impl Other {
 #[tokio::test]
 async fn of_processes_that_listen_on_one_port_at_once_one_listens() {
     const ROUNDS: usize = 150;
-    if std::env::var_os(OTHER_PROCESS).is_some() {
+    if is_the_other_process() {
         return listen_on_demand().await;
     }
     let test = "of_processes_that_listen_on_one_port_at_once_one_listens";

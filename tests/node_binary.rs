@@ -264,6 +264,19 @@ fn a_benchmark_answers_with_the_line_that_is_compared() {
     }
 }
 
+/// However slow the machine is: it measures for a time, and each round has its ratio.
+#[test]
+fn the_benchmark_of_lanes_tells_the_middle_of_its_rounds_with_the_least_and_the_most() {
+    let words = ["bench", "--workload", "lanes", "--seconds", "0.1", "--json"];
+    let figure = node(&words).expect_code(0).json();
+    let param = |name: &str| figure["params"][name].as_str().unwrap().parse::<f64>().unwrap();
+    let ratio = figure["value"].as_f64().unwrap();
+    assert!(param("min") > 0.0 && (param("min")..=param("max")).contains(&ratio), "{figure}");
+    for positive in ["quiet_p99", "bulk_p99", "one_lane_p99", "bulk_mib_s", "one_lane_mib_s"] {
+        assert!(param(positive) > 0.0, "{positive}: {figure}");
+    }
+}
+
 #[test]
 fn the_benchmark_by_message_compares_three_ways_with_a_line_each() {
     let words = ["bench", "--workload", "actor", "--seconds", "0.5", "--json"];
@@ -282,7 +295,7 @@ fn the_benchmark_by_message_compares_three_ways_with_a_line_each() {
 fn with_far_end() -> (std::process::Child, std::sync::mpsc::Receiver<String>, String) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_moorline"))
         .args(["bench", "--workload", "small", "--two-processes", "--seconds", "600"])
-        .env("MOORLINE_LOG", "moorline::bench=info")
+        .env("MOORLINE_LOG", "moorline::app::bench=info")
         .env_remove("SSL_CERT_FILE")
         .env("SSL_CERT_DIR", "/somewhere")
         .stdin(Stdio::null())

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tracing::{Span, info, warn};
 
-use super::credit::Credit;
+use super::credit::{Covered, Credit};
 use super::handle::{ConnectionHandle, Ends};
 use super::message::connection::{ConnectionMessage, Event, Internal};
 use super::readers::{read_later, subscribe};
@@ -150,7 +150,7 @@ impl State {
     ) {
         let core = self.core();
         let lane = credit.lane();
-        let (frame, cost) = match credit.spend(core, frame) {
+        let Covered { frame, cost } = match credit.spend(core, frame) {
             Ok(spent) => spent,
             Err(error) => {
                 return reply.into_iter().for_each(|reply| answer(reply, Err(error.clone())));

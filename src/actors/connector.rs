@@ -22,7 +22,7 @@ use super::events::NodeEvent;
 use super::handle::ConnectionHandle;
 use super::message::connector::ConnectorMessage;
 use super::message::supervisor::SupervisorMessage;
-use super::redial::{Answer, Effect, End, Input, Machine, Outlook};
+use super::redial::{Answer, Asked, Effect, End, Input, Machine, Outlook};
 use super::shared::NodeShared;
 use super::target::{Redial, Target};
 use super::tasks::{OwnedTask, finish};
@@ -115,7 +115,7 @@ impl State {
         let handle = handle.filter(|handle| handle.close_reason().is_none());
         let redial = caller.redial;
         self.arguments.target.redial = self.arguments.target.redial.or(redial);
-        let (answer, effects) = self.machine.asked(redial, handle.is_some());
+        let Asked { answer, effects } = self.machine.asked(redial, handle.is_some());
         match (answer, handle) {
             (Answer::Give, Some(handle)) => drop(caller.answer(Ok(handle))),
             (Answer::PassOn, _) => self.pass_on(caller),
@@ -188,7 +188,11 @@ impl State {
         let effects = self.step(Input::Failed { generation, outlook, stopping });
         let wait = |effect: &Effect| match effect {
             Effect::Wait { delay, .. } => Some(*delay),
-            _ => None,
+            Effect::Give
+            | Effect::PassOn
+            | Effect::Tell { .. }
+            | Effect::Dial { .. }
+            | Effect::Finish => None,
         };
         let mut retry_in = effects.iter().find_map(wait);
         self.apply(effects, Some(&error));

@@ -24,6 +24,12 @@ pub struct Credit {
     cost: Cost,
 }
 
+/// A frame that a credit covers, and the room that it takes.
+pub(super) struct Covered {
+    pub(super) frame: Bytes,
+    pub(super) cost: Cost,
+}
+
 impl Credit {
     /// Waits for the room.
     pub(super) async fn reserve(
@@ -72,12 +78,12 @@ impl Credit {
         self,
         core: &Arc<ConnectionCore>,
         frame: Bytes,
-    ) -> Result<(Bytes, Cost), SendError> {
+    ) -> Result<Covered, SendError> {
         if !self.covers(core, 1, frame.len()) {
             return Err(SendError::Credit { frame });
         }
         let frame = core.check_length(self.lane, frame)?;
-        Ok((frame, self.take()))
+        Ok(Covered { frame, cost: self.take() })
     }
 
     /// As [`Credit::spend`] for all of `frames` together, or for none.

@@ -211,7 +211,14 @@ const SUBSCRIBERS_MAX: usize = 64;
 
 /// The actors that are subscribed. What passes events on outlives this: it ends with the last event.
 #[derive(Debug, Default)]
-pub(super) struct Subscribers(Vec<(ActorCell, AbortHandle)>);
+pub(super) struct Subscribers(Vec<Subscription>);
+
+#[derive(Debug)]
+struct Subscription {
+    subscriber: ActorCell,
+    /// What passes events on to it.
+    passing: AbortHandle,
+}
 
 impl Subscribers {
     /// Gives `events` to `subscriber`; `false` if as many are subscribed as may.
@@ -223,12 +230,12 @@ impl Subscribers {
             return false;
         }
         let cell = subscriber.get_cell();
-        self.0.push((cell, pass_on(events, subscriber)));
+        self.0.push(Subscription { subscriber: cell, passing: pass_on(events, subscriber) });
         true
     }
 
     fn forget_the_gone(&mut self) {
-        self.0.retain(|(subscriber, passing)| {
+        self.0.retain(|Subscription { subscriber, passing }| {
             let gone =
                 matches!(subscriber.get_status(), ActorStatus::Stopping | ActorStatus::Stopped);
             if gone {

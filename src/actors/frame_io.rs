@@ -143,10 +143,11 @@ impl AsyncWrite for FrameIo {
             Box::pin(async move { connection.close(CloseCode::NORMAL).await })
         });
         let reason = ready!(closing.as_mut().poll(context));
-        Poll::Ready(match reason {
-            CloseReason::Local { .. } | CloseReason::Peer { code: CloseCode::NORMAL } => Ok(()),
-            reason => Err(read_error(RecvError::Closed { reason })),
-        })
+        let in_order = matches!(
+            reason,
+            CloseReason::Local { .. } | CloseReason::Peer { code: CloseCode::NORMAL }
+        );
+        Poll::Ready(if in_order { Ok(()) } else { Err(read_error(RecvError::Closed { reason })) })
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 use ractor::ActorCell;
 
-use super::credit::Credit;
+use super::credit::{Covered, Credit};
 use super::stats::{ConnectionStats, stats};
 use crate::error::{CloseReason, RecvError, SendError};
 use crate::identity::CertHash;
@@ -290,7 +290,7 @@ impl ConnectionHandle {
     /// Takes a frame over for which `credit` is.
     pub(super) fn send_with_credit(&self, frame: Bytes, credit: Credit) -> Result<(), SendError> {
         let lane = credit.lane();
-        let (frame, cost) = credit.spend(&self.core, frame)?;
+        let Covered { frame, cost } = credit.spend(&self.core, frame)?;
         self.core.send_admitted(lane, frame, cost, None)
     }
 

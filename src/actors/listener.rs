@@ -57,10 +57,10 @@ pub(crate) struct State {
     arguments: Arguments,
     myself: ActorRef<ListenerMessage>,
     listener: Option<Arc<MsQuicListener>>,
+    refusals: RefusalLog,
     /// Binds, then accepts.
     _task: OwnedTask,
     accepting: Option<OwnedTask>,
-    refusals: RefusalLog,
 }
 
 #[cfg_attr(feature = "async-trait", ractor::async_trait)]

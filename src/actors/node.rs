@@ -44,7 +44,7 @@ impl Drop for Inner {
     fn drop(&mut self) {
         // Before the supervisor's end kills the connections' actors: the peers learn the reason.
         self.shared.stopping.store(true, Ordering::Release);
-        for (_, _, handle) in self.shared.registry.connections() {
+        for handle in self.shared.registry.connections() {
             handle.core().cut(CloseCode::GOING_AWAY);
         }
         self.supervisor.stop(None);

@@ -67,12 +67,12 @@ impl NodeShared {
 
     /// The active connection of each peer.
     pub(crate) fn peers(&self) -> Vec<ConnectionHandle> {
-        self.registry.peers().into_iter().map(|(_, handle)| handle).collect()
+        self.registry.peers()
     }
 
     /// All open connections.
     pub(crate) fn connections(&self) -> Vec<ConnectionHandle> {
-        self.registry.connections().into_iter().map(|(_, _, handle)| handle).collect()
+        self.registry.connections()
     }
 
     pub(crate) fn is_stopping(&self) -> bool {

@@ -1,5 +1,8 @@
 //! Failures of actors, over real MsQuic on loopback.
 
+mod connections;
+mod node;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -62,25 +65,23 @@ async fn event<R>(
 }
 
 async fn connected(events: &mut Events) -> ConnectionHandle {
-    event(events, "a connection", |event| match event {
-        NodeEvent::Connected(handle) => Some(handle.clone()),
-        _ => None,
+    event(events, "a connection", |event| {
+        let NodeEvent::Connected(handle) = event else { return None };
+        Some(handle.clone())
     })
     .await
 }
 
 async fn listening(events: &mut Events, at: SocketAddr) {
-    let bound = |event: &NodeEvent| match event {
-        NodeEvent::Listening { address } => (*address == at).then_some(()),
-        _ => None,
+    let bound = |event: &NodeEvent| {
+        matches!(event, NodeEvent::Listening { address } if *address == at).then_some(())
     };
     event(events, "the port is back", bound).await;
 }
 
 async fn listener_restarted(events: &mut Events, at: SocketAddr) {
-    let restarted = |event: &NodeEvent| match event {
-        NodeEvent::ListenerRestarted { address } => (*address == at).then_some(()),
-        _ => None,
+    let restarted = |event: &NodeEvent| {
+        matches!(event, NodeEvent::ListenerRestarted { address } if *address == at).then_some(())
     };
     event(events, "the listener's restart", restarted).await;
 }
@@ -196,9 +197,9 @@ async fn restarts_are_over(node: &Node, events: &mut Events, seen: &mut Vec<Node
     listener.retain(|listener| !before.contains(&listener.get_id()));
     for _ in 0..2 {
         panic_listener(&listener.pop().expect("the listener")).await;
-        let restarted = |event: &NodeEvent| match event {
-            NodeEvent::ListenerRestarted { address: at } => (*at == address).then_some(()),
-            _ => None,
+        let restarted = |event: &NodeEvent| {
+            matches!(event, NodeEvent::ListenerRestarted { address: at } if *at == address)
+                .then_some(())
         };
         event_after(events, "a restart", seen, restarted).await;
         listener = children::<ListenerMessage>(node);
@@ -292,9 +293,9 @@ async fn a_connector_that_panics_while_it_waits_dials_again() {
         let (node, target) = (node.clone(), target.clone());
         async move { node.connect(target).await.map(drop) }
     });
-    let failed = |event: &NodeEvent| match event {
-        NodeEvent::DialFailed { retry_in, .. } => Some(retry_in.is_some()),
-        _ => None,
+    let failed = |event: &NodeEvent| {
+        let NodeEvent::DialFailed { retry_in, .. } = event else { return None };
+        Some(retry_in.is_some())
     };
     assert!(event(&mut events, "the first dial", failed).await);
     panic_connector(&node).await;
@@ -362,185 +363,4 @@ async fn a_target_that_is_disconnected_during_the_restart_of_its_connector_is_no
     assert!(children::<ConnectorMessage>(&pair.client).is_empty());
     exchange(&pair.at_client, &pair.at_server).await;
     pair.end().await;
-}
-
-// ---- connections -------------------------------------------------------------------------------
-
-/// The connection's actor fails at the client, which dials again.
-async fn a_connection_fails(fail: impl FnOnce(&ActorRef<ConnectionMessage>)) {
-    let pair = Pair::new(|_| ()).await;
-    let (mut events, mut at_server) = (pair.client.subscribe(), pair.server.subscribe());
-    let old = &pair.at_client;
-    let (asked, answer) = ractor::concurrency::oneshot();
-    old.actor().cast(ConnectionMessage::WatchClose { reply: asked.into() }).expect("it lives");
-    let (asked, frame) = ractor::concurrency::oneshot();
-    old.actor()
-        .cast(ConnectionMessage::Recv { lane: None, reply: asked.into() })
-        .expect("it lives");
-    let (reader, sender) = (old.clone(), old.clone());
-    let reading = tokio::spawn(async move { reader.recv().await });
-    let sending = tokio::spawn(async move {
-        loop {
-            if let Err(error) = sender.send(Bytes::from_static(&[7; 4096])).await {
-                return error;
-            }
-        }
-    });
-    fail(&old.actor());
-
-    let ended = CloseReason::Local { code: CloseCode::ACTOR_FAILED };
-    assert_eq!(within("the end here", old.closed()).await, ended);
-    let told = within("the end there", pair.at_server.closed()).await;
-    assert_eq!(told, CloseReason::Peer { code: CloseCode::ACTOR_FAILED });
-    let closed = RecvError::Closed { reason: ended.clone() };
-    assert_eq!(within("the reader", reading).await.expect("no panic"), Err(closed.clone()));
-    let error = within("the sender", sending).await.expect("no panic");
-    let SendError::Closed { reason, outcome: Outcome::NotSent(frame_back) } = error else {
-        panic!("{error:?}");
-    };
-    assert_eq!((reason, frame_back.len()), (ended.clone(), 4096));
-    let error = within("a late send", old.send("late")).await.expect_err("it is closed");
-    assert!(matches!(&error, SendError::Closed { reason, .. } if *reason == ended), "{error:?}");
-    assert_eq!(error.into_frame().expect("handed back"), "late");
-    assert_eq!(within("a late read", old.recv()).await, Err(closed.clone()));
-    // The port is dropped, or answered with the reason; it is never left open.
-    if let Ok(reason) = within("the watcher by message", answer).await {
-        assert_eq!(reason, ended);
-    }
-    if let Ok(result) = within("the reader by message", frame).await {
-        assert_eq!(result.err(), Some(closed));
-    }
-
-    let again = connected(&mut events).await;
-    assert!(again.epoch() > old.epoch());
-    exchange(&again, &connected(&mut at_server).await).await;
-    let sent = old.stats().sent;
-    assert_eq!(sent.accepted, sent.completed + sent.not_sent + sent.maybe_sent, "{sent:?}");
-    drop(again);
-    pair.end().await;
-}
-
-#[tokio::test]
-async fn a_connection_whose_actor_panics_is_closed_with_a_code_and_dialled_again() {
-    a_connection_fails(|actor| actor.cast(ConnectionMessage::panic()).expect("it lives")).await;
-}
-
-#[tokio::test]
-async fn a_connection_whose_actor_is_killed_is_closed_with_a_code_and_dialled_again() {
-    a_connection_fails(|actor| actor.kill()).await;
-}
-
-#[tokio::test]
-async fn a_connection_whose_actor_panics_at_the_listening_end_is_dialled_again() {
-    let pair = Pair::new(|_| ()).await;
-    let (mut events, mut at_server) = (pair.client.subscribe(), pair.server.subscribe());
-    pair.at_server.actor().cast(ConnectionMessage::panic()).expect("it lives");
-    let told = within("the end", pair.at_client.closed()).await;
-    assert_eq!(told, CloseReason::Peer { code: CloseCode::ACTOR_FAILED });
-    let again = connected(&mut events).await;
-    assert!(again.epoch() > pair.at_client.epoch());
-    exchange(&again, &connected(&mut at_server).await).await;
-    drop(again);
-    pair.end().await;
-}
-
-// ---- the node ----------------------------------------------------------------------------------
-
-/// After the server's supervisor ended by itself: nothing is left of it, and everybody was told.
-async fn is_over(pair: Pair) {
-    let Pair { server, client, address, target, at_server, at_client } = pair;
-    within("the node's end", server.stopped()).await;
-    let told = within("the client is told", at_client.closed()).await;
-    let codes = [CloseCode::GOING_AWAY, CloseCode::ACTOR_FAILED];
-    assert!(matches!(told, CloseReason::Peer { code } if codes.contains(&code)), "{told:?}");
-    within("the end here", at_server.closed()).await;
-    within("the connection's actor", at_server.actor().wait(None)).await.expect("no limit");
-    let registration = server.registration();
-    assert!(registration.wait_idle(LIMIT).await, "{} handles", registration.live_handles());
-    drop(registration);
-    assert!(server.connections().is_empty());
-    assert!(matches!(server.listen(address).await, Err(ListenError::Stopped)));
-    assert!(matches!(server.connect(target.clone()).await, Err(ConnectError::Stopped)));
-    assert!(matches!(server.shutdown(LIMIT).await, Err(NodeError::Stopped)));
-    server.disconnect(target);
-    drop(at_client);
-    within("the client's end", client.close(LIMIT)).await.expect("an orderly end");
-}
-
-#[tokio::test]
-async fn a_listener_that_keeps_panicking_ends_the_node() {
-    let quick = Duration::from_millis(1);
-    let pair = Pair::new(|config| {
-        config.restart.restarts_max = 2;
-        (config.restart.delay_initial, config.restart.delay_max) = (quick, quick);
-    })
-    .await;
-    let mut events = pair.server.subscribe();
-    for _ in 0..2 {
-        panic_listener(&child(&pair.server)).await;
-        listening(&mut events, pair.address).await;
-    }
-    panic_listener(&child(&pair.server)).await;
-    is_over(pair).await;
-}
-
-#[tokio::test]
-async fn a_connector_that_keeps_panicking_ends_the_node() {
-    let quick = Duration::from_millis(1);
-    let pair = Pair::new(|config| {
-        config.restart.restarts_max = 2;
-        (config.restart.delay_initial, config.restart.delay_max) = (quick, quick);
-    })
-    .await;
-    let mut events = pair.client.subscribe();
-    for _ in 0..2 {
-        panic_connector(&pair.client).await;
-        connector_restarted(&mut events).await;
-    }
-    panic_connector(&pair.client).await;
-    within("the node's end", pair.client.stopped()).await;
-    let told = within("the server is told", pair.at_server.closed()).await;
-    assert!(matches!(told, CloseReason::Peer { .. }), "{told:?}");
-    assert!(matches!(pair.client.connect(pair.target).await, Err(ConnectError::Stopped)));
-    drop(pair.at_server);
-    within("the server's end", pair.server.close(LIMIT)).await.expect("an orderly end");
-}
-
-#[tokio::test]
-async fn a_killed_supervisor_takes_its_children_along_and_its_peers_are_told() {
-    let pair = Pair::new(|_| ()).await;
-    let children = pair.server.supervisor().get_children();
-    assert_eq!(children.len(), 2, "a listener and a connection");
-    pair.server.supervisor().kill();
-    for child in children {
-        within("a child's end", child.wait(None)).await.expect("no limit");
-    }
-    is_over(pair).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_is_dropped_closes_its_registration() {
-    let Pair { server, client, at_server, at_client, .. } = Pair::new(|_| ()).await;
-    for node in [server, client] {
-        let mut closed = node.registration().watch_closed();
-        drop(node);
-        within("the registration's end", closed.wait_for(|closed| *closed)).await.expect("told");
-    }
-    within("the end there", at_server.closed()).await;
-    within("the end here", at_client.closed()).await;
-}
-
-/// A panic in a task of the node's own is told to whoever waits for what the task was to say.
-#[tokio::test]
-async fn a_task_that_panics_tells_who_waits_and_one_that_is_done_says_nothing_more() {
-    for panics in [true, false] {
-        let (told, mut hears) = tokio::sync::mpsc::unbounded_channel();
-        let task = tokio::spawn(async move {
-            let unfinished = Unfinished::then(move || told.send(()).expect("somebody waits"));
-            assert!(!panics, "asked to by a test");
-            unfinished.done();
-        });
-        assert_eq!(within("the task", task).await.is_err(), panics);
-        assert_eq!(within("what is told", hears.recv()).await.is_some(), panics);
-    }
 }

@@ -49,10 +49,18 @@ pub(crate) struct State {
     myself: ActorRef<SupervisorMessage>,
     children: HashMap<u64, Child>,
     next_key: u64,
-    draining: Option<(RpcReplyPort<usize>, OwnedTask)>,
+    draining: Option<Draining>,
     subscribers: Subscribers,
     /// It ends as it should.
     in_order: bool,
+}
+
+/// A shutdown that waits for the connections.
+struct Draining {
+    /// Of who asked for it first.
+    reply: RpcReplyPort<usize>,
+    /// What waits; given up with this.
+    _wait: OwnedTask,
 }
 
 /// How a child ended.
@@ -239,7 +247,7 @@ impl State {
                 Err(ractor::MessagingErr::SendErr(unread)) => unread,
                 _ => return Ok(()),
             },
-            _ => message,
+            Some(Running::Listener(_)) | None => message,
         };
         // It has ended or waits for its restart: the next one answers.
         if let ConnectorMessage::Connect(caller) = unread {
@@ -357,7 +365,7 @@ impl State {
                 *address = bound.local_addr();
                 *listener = Some(bound);
             }
-            _ => bound.stop(),
+            Some(Kind::Connector { .. }) | None => bound.stop(),
         }
     }
 
@@ -443,18 +451,18 @@ impl State {
         info!(?grace, connections = self.shared.registry.len(), "shutting down");
         self.shared.stopping.store(true, Ordering::Release);
         self.remove(|_| true);
-        for (_, _, handle) in self.shared.registry.connections() {
+        for handle in self.shared.registry.connections() {
             let close = ConnectionMessage::Close { code: CloseCode::GOING_AWAY, reply: None };
             if handle.actor().cast(close).is_err() {
                 handle.core().cut(CloseCode::GOING_AWAY);
             }
         }
         let wait = drain(Arc::clone(&self.shared), grace, self.myself.clone());
-        self.draining = Some((reply, wait));
+        self.draining = Some(Draining { reply, _wait: wait });
     }
 
     fn on_drained(&mut self, cut: usize) {
-        if let Some((reply, _)) = self.draining.take() {
+        if let Some(Draining { reply, .. }) = self.draining.take() {
             answer(reply, cut);
         }
         finish(&self.myself);
@@ -465,7 +473,7 @@ impl State {
     /// Repeating it changes nothing.
     fn end(&self) {
         self.shared.stopping.store(true, Ordering::Release);
-        for (_, _, handle) in self.shared.registry.connections() {
+        for handle in self.shared.registry.connections() {
             handle.core().cut(CloseCode::GOING_AWAY);
         }
         self.shared.stopped.send_replace(true);

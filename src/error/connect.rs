@@ -207,7 +207,14 @@ impl ConnectError {
             CloseReason::AlpnMismatch => Self::AlpnMismatch { peer, offered: alpns.to_vec() },
             CloseReason::Unreachable => Self::Unreachable { peer },
             CloseReason::HandshakeTimedOut => Self::TimedOut { peer, after },
-            reason => Self::Closed { peer, reason },
+            reason @ (CloseReason::Local { .. }
+            | CloseReason::Peer { .. }
+            | CloseReason::NoRoute
+            | CloseReason::NoIpv6
+            | CloseReason::Refused
+            | CloseReason::TimedOut
+            | CloseReason::Forgotten
+            | CloseReason::Transport { .. }) => Self::Closed { peer, reason },
         }
     }
 
@@ -255,7 +262,24 @@ impl ConnectError {
         match self {
             Self::Closed { reason, .. } => reason.is_final(),
             Self::Addresses { failures, .. } => failures.iter().any(Self::is_final),
-            _ => false,
+            // What the peer says of a certificate is no wish.
+            Self::CertificateRefused { .. }
+            | Self::Address { .. }
+            | Self::Resolve { .. }
+            | Self::Config { .. }
+            | Self::Credential { .. }
+            | Self::Library { .. }
+            | Self::NoThread { .. }
+            | Self::Overdue { .. }
+            | Self::AlpnMismatch { .. }
+            | Self::Unreachable { .. }
+            | Self::TimedOut { .. }
+            | Self::TooManyConnections { .. }
+            | Self::TooManyOfPeer { .. }
+            | Self::TooManyCallers { .. }
+            | Self::Disconnected
+            | Self::Internal
+            | Self::Stopped => false,
         }
     }
 }

@@ -63,11 +63,17 @@ impl From<IpAddr> for Neighbour {
     }
 }
 
+#[derive(Debug)]
+struct Seen {
+    at: Instant,
+    /// Its number in the order of all.
+    number: u64,
+}
+
 /// Addresses from which a peer was connected lately.
 #[derive(Debug, Default)]
 struct Known {
-    /// When, and its number in `order`.
-    seen: HashMap<Neighbour, (Instant, u64)>,
+    seen: HashMap<Neighbour, Seen>,
     /// Who was seen first, first.
     order: BTreeMap<u64, Neighbour>,
     next: u64,
@@ -75,8 +81,9 @@ struct Known {
 
 impl Known {
     fn saw(&mut self, neighbour: Neighbour, now: Instant) {
-        if let Some((_, before)) = self.seen.insert(neighbour, (now, self.next)) {
-            self.order.remove(&before);
+        let seen = Seen { at: now, number: self.next };
+        if let Some(before) = self.seen.insert(neighbour, seen) {
+            self.order.remove(&before.number);
         }
         self.order.insert(self.next, neighbour);
         self.next += 1;
@@ -89,7 +96,7 @@ impl Known {
 
     fn has(&self, neighbour: Neighbour, now: Instant) -> bool {
         let seen = self.seen.get(&neighbour);
-        seen.is_some_and(|(when, _)| now.saturating_duration_since(*when) < KNOWN_FOR)
+        seen.is_some_and(|seen| now.saturating_duration_since(seen.at) < KNOWN_FOR)
     }
 }
 
@@ -220,11 +227,7 @@ impl Admission {
 
     /// A place for a peer that asks from `address`: for its connection until that is accepted, and for
     /// its handshake.
-    pub(super) fn ask(
-        self: &Arc<Self>,
-        address: IpAddr,
-        now: Instant,
-    ) -> Result<(Place, HandshakePlace), NoPlace> {
+    pub(super) fn ask(self: &Arc<Self>, address: IpAddr, now: Instant) -> Result<Granted, NoPlace> {
         let (neighbour, arrivals) = (Neighbour::from(address), &self.arrivals);
         let known = lock(&arrivals.known).has(neighbour, now);
         let taken = lock(&self.places).take(neighbour, known);
@@ -236,9 +239,16 @@ impl Admission {
         counter.fetch_add(1, Ordering::Relaxed);
         taken.map(|()| {
             let handshake = HandshakePlace { admission: Arc::clone(self), neighbour };
-            (Place(Arc::clone(self)), handshake)
+            Granted { place: Place(Arc::clone(self)), handshake }
         })
     }
+}
+
+/// What a peer is given that asks.
+#[derive(Debug)]
+pub(super) struct Granted {
+    pub(super) place: Place,
+    pub(super) handshake: HandshakePlace,
 }
 
 /// The place of a connection that is not accepted yet; free when this is dropped.

@@ -47,6 +47,12 @@ pub(super) struct Dial {
     pub(super) until_accepted: bool,
 }
 
+/// What a dial needs of its own process.
+struct Loaded {
+    registration: Arc<RegistrationWrapper>,
+    configuration: Arc<ffi::Configuration>,
+}
+
 /// What all attempts of one dial share.
 struct Ready {
     inner: Arc<Shared>,
@@ -62,6 +68,18 @@ struct Attempt {
     begun: Instant,
     progress: Arc<Progress>,
     outcome: Pin<Box<dyn Future<Output = Result<MsQuicNetConnection, ConnectError>> + Send>>,
+}
+
+/// An attempt whose peer was asked.
+struct Begun {
+    handshake: Handshake,
+    socket: Arc<DialSocket>,
+}
+
+/// An attempt that has ended, by its place among those that ran.
+struct Ended {
+    index: usize,
+    outcome: Result<MsQuicNetConnection, ConnectError>,
 }
 
 /// How far an attempt is.
@@ -99,7 +117,7 @@ impl Dial {
         let limit = shared.limits().handshake_time_max;
         let deadline = begun + limit;
         let loaded = timeout_at(deadline.into(), self.load(shared)).await;
-        let (registration, configuration) = loaded.unwrap_or_else(|_| {
+        let Loaded { registration, configuration } = loaded.unwrap_or_else(|_| {
             let doing = "loading the own credential";
             Err(ConnectError::Overdue { remote: remote(), doing, after: limit })
         })?;
@@ -118,10 +136,7 @@ impl Dial {
         Arc::new(ready).race(&addresses).await
     }
 
-    async fn load(
-        &self,
-        shared: &Arc<Shared>,
-    ) -> Result<(Arc<RegistrationWrapper>, Arc<ffi::Configuration>), ConnectError> {
+    async fn load(&self, shared: &Arc<Shared>) -> Result<Loaded, ConnectError> {
         let library = |source| ConnectError::Library {
             remote: self.remote.to_string(),
             action: "open a registration",
@@ -130,7 +145,7 @@ impl Dial {
         let registration = shared.registration().map_err(library)?;
         let windows = Windows::largest(shared.limits());
         let configuration = self.configuration(shared, &registration, windows).await?;
-        Ok((registration, configuration))
+        Ok(Loaded { registration, configuration })
     }
 
     async fn configuration(
@@ -187,7 +202,7 @@ impl Ready {
             let due = race.due();
             tokio::select! {
                 biased;
-                (index, outcome) = first_of(&mut running) => {
+                Ended { index, outcome } = first_of(&mut running) => {
                     let attempt = running.swap_remove(index);
                     match outcome {
                         Ok(connection) => return Ok(connection),
@@ -252,7 +267,7 @@ impl Ready {
         let dial = &self.dial;
         let failed =
             |reason| ConnectError::from_close(peer, reason, &dial.alpns, self.waited(begun));
-        let (handshake, socket) = self.begin(peer).await?;
+        let Begun { handshake, socket } = self.begin(peer).await?;
         progress.asked.store(true, Ordering::Release);
         let done = async { handshake.done(self.deadline).await };
         beside(done, socket.look()).await.map_err(failed)?;
@@ -266,7 +281,7 @@ impl Ready {
         MsQuicNetConnection::new(handshake.keep()).map_err(failed)
     }
 
-    async fn begin(&self, peer: SocketAddr) -> Result<(Handshake, Arc<DialSocket>), ConnectError> {
+    async fn begin(&self, peer: SocketAddr) -> Result<Begun, ConnectError> {
         let library = |action| {
             move |source| ConnectError::Library { remote: peer.to_string(), action, source }
         };
@@ -303,7 +318,7 @@ impl Ready {
             .slot_for_streams()
             .start(&configuration, peer)
             .map_err(library("start a connection"))?;
-        Ok((handshake, socket))
+        Ok(Begun { handshake, socket })
     }
 }
 
@@ -335,11 +350,11 @@ async fn beside<R>(main: impl Future<Output = R>, other: impl Future<Output = ()
 }
 
 /// The first attempt that ends; never, while there is none.
-async fn first_of(running: &mut [Attempt]) -> (usize, Result<MsQuicNetConnection, ConnectError>) {
+async fn first_of(running: &mut [Attempt]) -> Ended {
     std::future::poll_fn(|context| {
         for (index, attempt) in running.iter_mut().enumerate() {
             if let Poll::Ready(outcome) = attempt.outcome.as_mut().poll(context) {
-                return Poll::Ready((index, outcome));
+                return Poll::Ready(Ended { index, outcome });
             }
         }
         Poll::Pending

@@ -179,9 +179,8 @@ impl ListenerCallbacks for ListenerCore {
 
     fn new_connection(&self, new: NewConnection<'_>) {
         let Some(remote_addr) = new.remote_addr() else { return };
-        let place = self.admission.ask(remote_addr.ip(), Instant::now());
-        let (place, handshake_place) = match place {
-            Ok(places) => places,
+        let granted = match self.admission.ask(remote_addr.ip(), Instant::now()) {
+            Ok(granted) => granted,
             Err(why) => return debug!(%remote_addr, ?why, "refused: no place for its handshake"),
         };
         let Some(incoming) = self.incoming.get() else { return };
@@ -194,13 +193,13 @@ impl ListenerCallbacks for ListenerCore {
             &self.bounds,
         );
         core.set_remote_addr(remote_addr);
-        core.set_handshake_place(handshake_place);
+        core.set_handshake_place(granted.handshake);
         new.accept(&core, &self.configuration, core.smaller_windows());
         // Dropped with the channel if the listener is gone: that refuses it.
         drop(incoming.send(MsQuicNetIncomingRequest {
             core: Some(core),
             remote_addr,
-            _place: place,
+            _place: granted.place,
         }));
     }
 

@@ -23,12 +23,8 @@ pub fn resolve_bad_certificate(
     peer: std::net::SocketAddr,
     reason: &CloseReason,
 ) -> Option<ConnectError> {
-    match reason {
-        CloseReason::Certificate(refused) => {
-            Some(ConnectError::CertificateRefused { peer, refused: refused.clone() })
-        }
-        _ => None,
-    }
+    let CloseReason::Certificate(refused) = reason else { return None };
+    Some(ConnectError::CertificateRefused { peer, refused: refused.clone() })
 }
 
 /// The keys of the certificate that we show.

@@ -203,7 +203,7 @@ impl World {
             // In its lane's order, and none left out.
             Trouble::None => (expected.front() == Some(frame)).then_some(0),
             // A stream was lost: what goes out on the next one may come first.
-            _ => expected.iter().position(|one| one == frame),
+            Trouble::Resets | Trouble::Refusals => expected.iter().position(|one| one == frame),
         };
         match place {
             Some(place) => drop(expected.remove(place)),

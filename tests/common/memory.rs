@@ -1,5 +1,18 @@
 //! How much memory this process has, as the kernel counts it.
 
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// Who measures the memory of the process is alone in it; the others share it.
+static PROCESS: RwLock<()> = RwLock::const_new(());
+
+pub(crate) async fn alone() -> RwLockWriteGuard<'static, ()> {
+    PROCESS.write().await
+}
+
+pub(crate) async fn together() -> RwLockReadGuard<'static, ()> {
+    PROCESS.read().await
+}
+
 /// One mebibyte.
 pub(crate) const MIB: usize = 1 << 20;
 

@@ -3,6 +3,7 @@
 
 pub(crate) mod certificates;
 pub(crate) mod memory;
+pub(crate) mod messages;
 pub(crate) mod process;
 pub(crate) mod relay;
 
@@ -12,8 +13,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use moorline::{
-    CloseReason, ConnectionHandle, Events, NetCredential, Node, NodeConfig, NodeEvent, Redial,
-    Target,
+    CloseReason, ConnectionHandle, Events, NetCredential, Node, NodeConfig, NodeEvent,
+    OutcomeCounts, Redial, Target,
 };
 
 /// Longer than anything takes on a loaded machine, shorter than a person's patience.
@@ -85,6 +86,31 @@ pub(crate) async fn connected(events: &mut Events) -> ConnectionHandle {
         }
     })
     .await
+}
+
+/// One more connection between two nodes, seen from both ends.
+pub(crate) async fn dial(
+    client: &Node,
+    target: &Target,
+    events: &mut Events,
+) -> (ConnectionHandle, ConnectionHandle) {
+    let at_client = within("connecting", client.connect(target.clone())).await.expect("accepted");
+    (at_client, connected(events).await)
+}
+
+/// Ends nodes one after the other.
+pub(crate) async fn end<const N: usize>(nodes: [Node; N]) {
+    for node in nodes {
+        within("the end of a node", node.close(LIMIT)).await.expect("an orderly end");
+    }
+}
+
+/// Each frame that was accepted has its one outcome.
+#[track_caller]
+pub(crate) fn assert_balanced(handle: &ConnectionHandle) -> OutcomeCounts {
+    let sent = handle.stats().sent;
+    assert_eq!(sent.accepted, sent.completed + sent.not_sent + sent.maybe_sent, "{sent:?}");
+    sent
 }
 
 /// A free port that the system gives to nobody else: below those it hands out itself.

@@ -1,6 +1,7 @@
-//! A process of its own for a test that looks at its process: whatever runs the tests puts others
-//! beside it.
+//! A process of its own for a test that looks at its process, because whatever runs the tests puts others
+//! beside it; and one more for a test that takes two.
 
+use std::process::Stdio;
 use std::time::Duration;
 
 use super::LIMIT;
@@ -80,4 +81,24 @@ fn for_at_most(
         eprint!("{told}");
         ran.into_owned()
     })
+}
+
+/// In the environment of a process that a test starts: it runs the same test, as the other side.
+const OTHER_SIDE: &str = "MOORLINE_TEST_OTHER_SIDE";
+
+pub(crate) fn is_the_other_process() -> bool {
+    std::env::var_os(OTHER_SIDE).is_some()
+}
+
+/// This test, once more, in a process of its own that can be written to and tells by standard error.
+pub(crate) fn the_other_process(test: &str) -> tokio::process::Child {
+    tokio::process::Command::new(std::env::current_exe().expect("this file"))
+        .args(["--exact", test, "--nocapture"])
+        .env(OTHER_SIDE, "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("another process")
 }

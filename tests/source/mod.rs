@@ -26,7 +26,7 @@ pub(crate) struct Source {
 impl Source {
     pub(crate) fn new(name: String, text: String) -> Self {
         let code = blank_prose(&text);
-        let is_test = name.ends_with("tests.rs") || name.contains("/tests/");
+        let is_test = name.ends_with("tests.rs") || name.contains("tests/");
         let tests =
             if is_test { std::iter::once(0..code.len()).collect() } else { test_items(&code) };
         let shipped = tests.iter().fold(code.clone(), |code, item| blank(&code, item.clone()));
@@ -41,12 +41,6 @@ impl Source {
     /// Whether a position is in what only tests compile.
     pub(crate) fn is_in_tests(&self, at: usize) -> bool {
         self.tests.iter().any(|item| item.contains(&at))
-    }
-
-    /// Lines of the file that are not part of an item only tests compile.
-    pub(crate) fn shipped_lines(&self) -> usize {
-        let lines = |item: &Range<usize>| self.text[item.clone()].matches('\n').count() + 1;
-        self.text.lines().count().saturating_sub(self.tests.iter().map(lines).sum::<usize>())
     }
 }
 

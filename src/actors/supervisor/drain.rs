@@ -55,7 +55,7 @@ async fn end_all(shared: &NodeShared, grace: Duration) -> usize {
     };
     let ended = tokio::time::timeout(grace, ended).await.is_ok();
     let left = if ended { Vec::new() } else { shared.registry.connections() };
-    for (_, _, handle) in &left {
+    for handle in &left {
         handle.core().cut(CloseCode::GOING_AWAY);
     }
     if !registration.wait_idle(PEERS_TOLD_MAX).await {

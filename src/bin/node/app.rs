@@ -1,6 +1,23 @@
 //! One command from its start to its exit code, and the nodes it started on the way.
 
+mod arguments;
+mod bench;
+mod demo;
+mod dial;
+mod exit;
+mod keys;
+mod line_queue;
+mod logging;
+mod output;
+mod ping;
+mod refusals;
+mod run;
+mod send;
+mod signals;
+mod wait;
+
 use std::io;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,11 +26,10 @@ use moorline::{Latency, Node, NodeConfig, NodeError};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Mutex;
 
-use crate::arguments::{Cli, Command};
-use crate::exit::Exit;
-use crate::output::{Output, remark};
-use crate::signals::{self, Stop};
-use crate::{bench, demo, keys, ping, run, send};
+use arguments::{Cli, Command};
+use exit::Exit;
+use output::{Output, remark};
+use signals::Stop;
 
 /// How long connections may drain when a command has ended, unless it says otherwise.
 const GRACE: Duration = Duration::from_secs(5);
@@ -27,6 +43,28 @@ const UNANSWERED_INTERVALS: u32 = 2;
 
 /// How long the runtime waits for threads of its own that are busy, such as a name lookup.
 const RUNTIME_GRACE: Duration = Duration::from_millis(500);
+
+/// The whole program.
+pub(crate) fn main() -> ExitCode {
+    // First of all, while there is one thread: it changes the environment.
+    let skipped = moorline::skip_system_certificates();
+    let cli = match arguments::parse() {
+        Ok(cli) => cli,
+        Err(exit) => return exit.into(),
+    };
+    if cli.command.is_service() {
+        if let Err(error) = output::serve(cli.json) {
+            remark(format_args!("error: cannot start the threads that write: {error}"));
+            return Exit::Failed.into();
+        }
+        std::panic::set_hook(Box::new(logging::log_panic));
+    }
+    logging::start(&cli);
+    tracing::debug!(skipped, "system certificates");
+    let exit = execute(cli);
+    output::flush();
+    exit.into()
+}
 
 /// What every command gets.
 #[derive(Clone)]
@@ -83,7 +121,7 @@ impl App {
 }
 
 /// Does what the command line asks for.
-pub(crate) fn execute(cli: Cli) -> Exit {
+fn execute(cli: Cli) -> Exit {
     let out = Output { json: cli.json };
     let done = match cli.command {
         Command::Keygen(args) => keys::keygen(out, &args),
@@ -141,7 +179,13 @@ fn runtime_for(command: &Command) -> io::Result<Runtime> {
     let workers = match command {
         // The programs it is compared with have two, on every machine.
         Command::Bench(_) | Command::BenchFarEnd(_) => 2,
-        _ => std::thread::available_parallelism().map_or(1, usize::from),
+        Command::Run(_)
+        | Command::Send(_)
+        | Command::Ping(_)
+        | Command::Demo(_)
+        | Command::Keygen(_)
+        | Command::Id { .. }
+        | Command::Version => std::thread::available_parallelism().map_or(1, usize::from),
     };
     rehearse(workers)?;
     Builder::new_multi_thread().worker_threads(workers).enable_all().build()
@@ -163,6 +207,13 @@ fn rehearse(threads: usize) -> io::Result<()> {
 fn grace_of(command: &Command) -> Duration {
     match command {
         Command::Run(args) => args.grace,
-        _ => GRACE,
+        Command::Send(_)
+        | Command::Ping(_)
+        | Command::Bench(_)
+        | Command::BenchFarEnd(_)
+        | Command::Demo(_)
+        | Command::Keygen(_)
+        | Command::Id { .. }
+        | Command::Version => GRACE,
     }
 }

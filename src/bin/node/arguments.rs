@@ -9,8 +9,8 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use moorline::{CertHash, SignerKey};
 
-use crate::exit::{EXIT_CODES, Exit};
-use crate::output::remark;
+use crate::app::exit::{EXIT_CODES, Exit};
+use crate::app::output::remark;
 
 /// Supervised, mutually authenticated QUIC connections between peers.
 #[derive(Debug, Parser)]
@@ -210,7 +210,8 @@ pub(crate) struct BenchArgs {
     /// Put the far end into a process of its own (throughput, small, pingpong)
     #[arg(long)]
     pub two_processes: bool,
-    /// Seconds that are counted, after one that is not [default: 5; connrate: 4; scale: 2]
+    /// Seconds that are counted, after one that is not; of lanes so many quiet and so many behind bulk
+    /// [default: 5; connrate: 4; scale: 2]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub seconds: Option<Duration>,
     /// Connections of memory [default: 1000], fanin [default: 64] and scale [default: 1, 64, 1000 and

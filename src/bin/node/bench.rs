@@ -4,25 +4,15 @@
 //! one for each number of connections). What is counted is counted where it arrives, after a time
 //! that is not counted.
 
-#[path = "bench/actors.rs"]
 mod actors;
-#[path = "bench/connections.rs"]
 mod connections;
-#[path = "bench/far_end.rs"]
 mod far_end;
-#[path = "bench/lanes.rs"]
 mod lanes;
-#[path = "bench/measure.rs"]
 mod measure;
-#[path = "bench/pair.rs"]
 mod pair;
-#[path = "bench/pingpong.rs"]
 mod pingpong;
-#[path = "bench/scale.rs"]
 mod scale;
-#[path = "bench/streams.rs"]
 mod streams;
-#[path = "bench/traffic.rs"]
 mod traffic;
 
 use std::collections::BTreeMap;
@@ -33,9 +23,9 @@ use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
 use crate::app::App;
-use crate::arguments::{BenchArgs, Workload};
-use crate::exit::Usage;
-use crate::ping::Percentiles;
+use crate::app::arguments::{BenchArgs, Workload};
+use crate::app::exit::Usage;
+use crate::app::ping::Percentiles;
 
 pub(crate) use far_end::far_end;
 
@@ -79,7 +69,7 @@ pub(crate) async fn bench(app: App, args: BenchArgs) -> Result<()> {
         return Err(Usage(hint.to_owned()).into());
     }
     if !app.out.json {
-        crate::output::heading(HEADING)?;
+        crate::app::output::heading(HEADING)?;
     }
     for workload in workloads {
         let reports = tokio::select! {
@@ -126,7 +116,7 @@ async fn measure_one(app: &App, workload: Workload, args: &BenchArgs) -> Result<
         Workload::Small => streams::one_way(app, 1, SMALL_BYTES, counted).await,
         Workload::Fanin => streams::one_way(app, connections(64), 1024, counted).await,
         Workload::Control => actors::control(app, SMALL_BYTES).await,
-        Workload::Lanes => lanes::delay(app, SMALL_BYTES).await,
+        Workload::Lanes => lanes::delay(app, SMALL_BYTES, counted).await,
         Workload::Pingpong => pingpong::in_one_process(app, SMALL_BYTES).await,
         Workload::Connrate => {
             connections::rate(app, args.seconds.unwrap_or(Duration::from_secs(4))).await

@@ -5,15 +5,10 @@
 //! 3. A stranger is refused, and both sides can say so.
 //! 4. The nodes stop in order, and every frame that was accepted has one known end.
 
-#[path = "demo/progress.rs"]
 mod progress;
-#[path = "demo/report.rs"]
 mod report;
-#[path = "demo/ring.rs"]
 mod ring;
-#[path = "demo/sink.rs"]
 mod sink;
-#[path = "demo/source.rs"]
 mod source;
 
 use std::time::{Duration, Instant};
@@ -27,8 +22,8 @@ use moorline::{
 use tokio::sync::watch;
 
 use crate::app::App;
-use crate::arguments::DemoArgs;
-use crate::wait::within;
+use crate::app::arguments::DemoArgs;
+use crate::app::wait::within;
 use progress::Progress;
 use report::{Checks, Paces, Remark};
 use ring::{Ring, STEP_TIME_MAX};
@@ -111,7 +106,7 @@ async fn show(app: &App, args: &DemoArgs) -> Result<()> {
     let rows = report::rows(&ring, &paces);
     checks.note("every accepted frame has one known end", balance(&rows))?;
     if !app.out.json {
-        crate::output::heading(report::HEADING)?;
+        crate::app::output::heading(report::HEADING)?;
     }
     rows.iter().try_for_each(|row| app.out.line(row))?;
     checks.finish(started.elapsed())

@@ -4,9 +4,9 @@ use anyhow::{Context, Result, bail};
 use moorline::{CertHash, ConnectionHandle, NetCredential, NodeConfig, Redial, Target};
 
 use crate::app::App;
-use crate::arguments::{DialArgs, TrustArgs};
-use crate::exit::Usage;
-use crate::output::remark;
+use crate::app::arguments::{DialArgs, TrustArgs};
+use crate::app::exit::Usage;
+use crate::app::output::remark;
 
 /// What an identity that is made up is called. Nobody checks it: peers are known by their hash.
 const EPHEMERAL_NAME: &str = "localhost";

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Error;
 use moorline::{CloseReason, ConnectError, RecvError, SendError};
 
-use crate::wait::Unanswered;
+use crate::app::wait::Unanswered;
 
 /// Shown by `--help`, and checked against [`Exit`] by a test.
 pub(crate) const EXIT_CODES: &str = "\

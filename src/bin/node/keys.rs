@@ -10,8 +10,8 @@ use anyhow::{Context, Result, bail};
 use moorline::{CertHash, NetCredential, SignerKey, SigningKey, key_prefixes};
 use serde::Serialize;
 
-use crate::arguments::KeygenArgs;
-use crate::output::Output;
+use crate::app::arguments::KeygenArgs;
+use crate::app::output::Output;
 
 #[derive(Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]

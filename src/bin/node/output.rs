@@ -12,7 +12,7 @@ use anyhow::Context;
 use serde::Serialize;
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::line_queue::LineQueue;
+use crate::app::line_queue::LineQueue;
 
 /// How long the end of a service waits for what is queued. Whoever reads takes it in no time.
 const FLUSH_TIME_MAX: Duration = Duration::from_millis(500);

@@ -9,9 +9,9 @@ use moorline::{CertHash, CloseCode, ConnectionHandle};
 use serde::Serialize;
 
 use crate::app::App;
-use crate::arguments::PingArgs;
-use crate::dial::dial;
-use crate::wait::within;
+use crate::app::arguments::PingArgs;
+use crate::app::dial::dial;
+use crate::app::wait::within;
 
 /// How long one answer may take.
 const REPLY_TIME_MAX: Duration = Duration::from_secs(5);

@@ -16,11 +16,11 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use crate::app::App;
-use crate::arguments::RunArgs;
-use crate::dial::trusting;
-use crate::exit::Usage;
-use crate::output::{Output, escaped};
-use crate::refusals::Refusals;
+use crate::app::arguments::RunArgs;
+use crate::app::dial::trusting;
+use crate::app::exit::Usage;
+use crate::app::output::{Output, escaped};
+use crate::app::refusals::Refusals;
 
 /// Frames taken from a connection at once: enough to share the cost of a wake-up.
 const BATCH: usize = 64;

@@ -15,10 +15,10 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 
 use crate::app::App;
-use crate::arguments::SendArgs;
-use crate::dial::dial;
-use crate::exit::Ended;
-use crate::signals::Stop;
+use crate::app::arguments::SendArgs;
+use crate::app::dial::dial;
+use crate::app::exit::Ended;
+use crate::app::signals::Stop;
 
 /// Frames read ahead of the connection.
 const READ_AHEAD: usize = 4;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::exit::Exit;
+use crate::app::exit::Exit;
 
 /// Tells that the process was asked to stop.
 #[derive(Debug, Clone)]
@@ -55,7 +55,7 @@ async fn serve(
     let again = either(&mut interrupt, &mut terminate);
     if tokio::time::timeout(limit, again).await.is_err() {
         tracing::warn!(?limit, "it does not stop in order");
-        crate::output::flush();
+        crate::app::output::flush();
     }
     // An orderly exit would wait for peers, and run the destructors of the C library while its
     // threads still work.

@@ -22,7 +22,7 @@ pub(super) fn begin(world: &Rc<World>, at: usize, how: Reading, seed: u64) {
     let mut random = StdRng::seed_from_u64(seed);
     let readers: Vec<From> = match how {
         Reading::Lanes => Lane::ALL.map(From::Lane).to_vec(),
-        _ => vec![From::All],
+        Reading::All | Reading::Many | Reading::Messages | Reading::Subscriber => vec![From::All],
     };
     for from in readers {
         *world.ends[at].readers.borrow_mut() += 1;

@@ -15,8 +15,8 @@ use super::streams::report;
 use super::traffic::flood;
 use super::{Report, WARM_UP};
 use crate::app::App;
-use crate::ping::Percentiles;
-use crate::wait::within;
+use crate::app::ping::Percentiles;
+use crate::app::wait::within;
 
 /// Frames in one `SendMany`.
 const BATCH_FRAMES: usize = 64;

@@ -11,9 +11,9 @@ use super::Report;
 use super::measure::{Processes, open_files_max, rss_kib};
 use super::pair::{Dialler, Pair, greet_from_far, greet_from_near};
 use crate::app::App;
-use crate::exit::CheckFailed;
-use crate::output::remark;
-use crate::wait::within;
+use crate::app::exit::CheckFailed;
+use crate::app::output::remark;
+use crate::app::wait::within;
 
 /// Connections that are being made at once.
 const WIDTH: usize = 16;

@@ -21,8 +21,8 @@ use super::streams::report;
 use super::traffic::{flood, send_back};
 use super::{BATCH, Report, WARM_UP};
 use crate::app::App;
-use crate::arguments::{FarEndArgs, FarEndRole};
-use crate::wait::within;
+use crate::app::arguments::{FarEndArgs, FarEndRole};
+use crate::app::wait::within;
 
 /// The other process, and where it listens.
 pub(super) struct FarEnd {
@@ -105,7 +105,7 @@ pub(crate) async fn far_end(app: App, args: FarEndArgs) -> Result<()> {
     let node = app.start(config(credential, args.trust)).await?;
     let mut arrivals = arrivals(&node);
     let address = node.listen(LOOPBACK).await?;
-    crate::output::heading(&format!("{address} {}", node.identity()))?;
+    crate::app::output::heading(&format!("{address} {}", node.identity()))?;
     let orphaned = orphaned()?;
     let payload = Bytes::from(vec![0x5a; args.size as usize]);
     let serving = async {

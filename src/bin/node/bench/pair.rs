@@ -11,7 +11,7 @@ use moorline::{
 use tokio::sync::mpsc;
 
 use crate::app::App;
-use crate::wait::within;
+use crate::app::wait::within;
 
 /// How long anything between two nodes on loopback may take before the figure is worthless.
 pub(super) const STEP_TIME_MAX: Duration = Duration::from_secs(10);

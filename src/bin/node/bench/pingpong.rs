@@ -12,9 +12,9 @@ use super::measure::{Processes, rss_kib};
 use super::pair::{Pair, check_length, new_credential};
 use super::traffic::send_back;
 use crate::app::App;
-use crate::arguments::FarEndRole;
-use crate::ping::Percentiles;
-use crate::wait::within;
+use crate::app::arguments::FarEndRole;
+use crate::app::ping::Percentiles;
+use crate::app::wait::within;
 
 const ROUNDS: usize = 30_000;
 const ROUNDS_NOT_COUNTED: usize = 2_000;

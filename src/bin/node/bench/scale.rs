@@ -19,9 +19,9 @@ use super::pingpong::round;
 use super::traffic::send_back;
 use super::{BATCH, GRACE, Report};
 use crate::app::App;
-use crate::exit::CheckFailed;
-use crate::ping::Percentiles;
-use crate::wait::within;
+use crate::app::exit::CheckFailed;
+use crate::app::ping::Percentiles;
+use crate::app::wait::within;
 
 /// Connections of which each has its figures.
 pub(super) const COUNTS: [usize; 4] = [1, 64, 1_000, 5_000];

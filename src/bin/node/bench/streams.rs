@@ -14,7 +14,7 @@ use super::pair::{Pair, check_length};
 use super::traffic::flood;
 use super::{BATCH, LARGE_BYTES, Report, WARM_UP};
 use crate::app::App;
-use crate::exit::CheckFailed;
+use crate::app::exit::CheckFailed;
 
 /// `connections` senders in one process with their receivers, one call of `send` a frame.
 pub(super) async fn one_way(

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::output::remark;
+use crate::app::output::remark;
 
 /// Plain lines come in steps of this many percent.
 const STEP_PERCENT: u64 = 10;

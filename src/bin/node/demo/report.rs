@@ -9,8 +9,8 @@ use moorline::{ConnectionHandle, OutcomeCounts};
 use serde::Serialize;
 
 use super::ring::{Member, Ring};
-use crate::exit::CheckFailed;
-use crate::output::Output;
+use crate::app::exit::CheckFailed;
+use crate::app::output::Output;
 
 /// Prints each check, and remembers whether all held.
 pub(super) struct Checks {

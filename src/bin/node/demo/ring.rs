@@ -19,7 +19,7 @@ use moorline::{
 
 use super::sink::Sink;
 use crate::app::App;
-use crate::wait::within;
+use crate::app::wait::within;
 
 /// How long a node may take for anything but the data.
 pub(super) const STEP_TIME_MAX: Duration = Duration::from_secs(10);
