@@ -10,6 +10,8 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
+use moorline::{CloseCode, NetCredential, Node, NodeConfig, NodeEvent};
+
 use command::{LIMIT, Running, Scratch, closed_port, lines, node, node_with, rest};
 
 #[test]
@@ -212,6 +214,34 @@ fn a_second_signal_leaves_at_once() {
     dialling.event("stopping");
     dialling.signal("-INT");
     dialling.finish().expect_code(130);
+}
+
+#[test]
+fn a_kept_peer_that_does_not_want_us_is_told_as_abandoned() {
+    let scratch = Scratch::new();
+    let (server, client) = (scratch.keygen("server", &[]), scratch.keygen("client", &[]));
+    let file = |name: &str| scratch.0.join("server").join(name);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let credential = NetCredential::from_files(&file("cert.pem"), &file("key.pem")).unwrap();
+        let credential = credential.trust_hash(client.parse().unwrap());
+        let node = Node::spawn(NodeConfig::new(credential)).await.unwrap();
+        let address = node.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let mut events = node.subscribe();
+        let dialling = scratch.run("client", &["--connect", &format!("{address}={server}")]);
+        dialling.event("connected");
+        let forbid = async {
+            loop {
+                if let Some(NodeEvent::Connected(connection)) = events.next().await {
+                    return connection.close(CloseCode::FORBIDDEN).await;
+                }
+            }
+        };
+        tokio::time::timeout(LIMIT, forbid).await.unwrap();
+        let abandoned = dialling.event("abandoned");
+        assert!(abandoned["reason"].as_str().unwrap().contains("FORBIDDEN"), "{abandoned}");
+        tokio::time::timeout(LIMIT, node.shutdown(LIMIT)).await.unwrap().unwrap();
+    });
 }
 
 #[test]

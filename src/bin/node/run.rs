@@ -196,6 +196,7 @@ enum Line {
     Connected { peer: CertHash, epoch: u64, direction: &'static str, remote: SocketAddr },
     Disconnected { peer: CertHash, epoch: u64, remote: SocketAddr, reason: String },
     DialFailed { target: String, error: String, retry_in_ms: Option<u128> },
+    Abandoned { target: String, reason: String },
     Refused { remote: SocketAddr, error: String },
     MoreRefused { refusals: u64 },
     ListenerRestarted { address: SocketAddr },
@@ -228,6 +229,9 @@ impl Line {
                 error: error.to_string(),
                 retry_in_ms: retry_in.map(|wait| wait.as_millis()),
             },
+            NodeEvent::Abandoned { target, reason } => {
+                Self::Abandoned { target: target.to_string(), reason: reason.to_string() }
+            }
             NodeEvent::Refused { remote, error } => {
                 Self::Refused { remote: *remote, error: error.to_string() }
             }
@@ -260,6 +264,9 @@ impl fmt::Display for Line {
             }
             Self::DialFailed { target, error, retry_in_ms: None } => {
                 write!(f, "dial failed {target}: {error}; not tried again")
+            }
+            Self::Abandoned { target, reason } => {
+                write!(f, "abandoned {target}: {reason}; not dialled again")
             }
             Self::Refused { remote, error } => write!(f, "refused {remote}: {error}"),
             Self::MoreRefused { refusals } => write!(f, "refused {refusals} more, not shown"),
