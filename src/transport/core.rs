@@ -6,6 +6,7 @@
 
 mod arriving;
 mod callbacks;
+mod carrying;
 mod delivery;
 mod measured;
 mod readers;
@@ -41,6 +42,7 @@ use super::link::lanes::{GivingWay, Lane};
 use super::link::share::Share;
 use super::link::stall::Still;
 use super::registration::LiveHandle;
+use super::session_streams::PeerStreams;
 use super::stream::{InStream, OutStream};
 use crate::config::Limits;
 use crate::error::{CloseCode, CloseReason};
@@ -99,6 +101,8 @@ pub(crate) struct ConnectionCore {
     lanes: Lanes<Arc<OutStream<Self>>>,
     still: Mutex<Still>,
     receiving: Mutex<Frames<Arc<InStream<Self>>>>,
+    /// Of a connection that carries a session.
+    session_streams: PeerStreams<Self>,
     waiting: Waiting,
     certificate: OnceLock<PeerCertificate>,
     refused: OnceLock<(Refusal, Option<KeyPrefixes>)>,
@@ -159,6 +163,7 @@ impl ConnectionCore {
             lanes: Lanes::new(bounds),
             still: Mutex::default(),
             receiving: Mutex::new(receiving),
+            session_streams: PeerStreams::default(),
             waiting: Waiting::default(),
             bounds: Arc::clone(bounds),
             certificate: OnceLock::new(),

@@ -56,6 +56,7 @@ mod refusal;
 mod registration;
 mod remote_addr;
 mod resolve;
+pub(crate) mod session_streams;
 mod settings;
 mod shared;
 #[cfg(test)]

@@ -135,6 +135,7 @@ impl ConnectionCore {
         if let Some(reason) = self.over.get() {
             callbacks.into_iter().for_each(|callback| callback(reason));
         }
+        self.session_streams.over();
         self.changed.notify_waiters();
         self.notify(Notice::Complete);
     }

@@ -106,7 +106,7 @@ impl StreamOwner for ConnectionCore {
 
 impl ConnectionCore {
     /// Something of ours was acknowledged.
-    pub(super) fn peer_has_spoken(&self) {
+    pub(in crate::transport) fn peer_has_spoken(&self) {
         if !self.peer_spoke.swap(true, Ordering::AcqRel) {
             self.guard_socket(Stage::Established);
             self.changed.notify_waiters();
@@ -118,6 +118,9 @@ impl ConnectionCore {
     pub(super) fn accept_stream(self: &Arc<Self>, peer_stream: PeerStream<'_>) {
         // Not adopted, the library closes it itself.
         let Some(live) = self.live_handle() else { return };
+        if self.carries_session() {
+            return self.adopt_stream(live, peer_stream);
+        }
         let lane = peer_stream.ordinal().map_or(Lane::Data, Lane::of_ordinal);
         let id = lock(&self.receiving).inbound.add(lane);
         let frame_bytes_max = self.limits().frame_bytes_max;
