@@ -184,7 +184,8 @@ impl FrameHead {
 
     /// The length and the head of a frame with this payload; none if it is too long.
     pub(crate) fn encode(self, payload: usize) -> Option<Encoded> {
-        let length = payload.checked_add(self.bytes()).filter(|length| *length <= FRAME_BYTES_MAX)?;
+        let length =
+            payload.checked_add(self.bytes()).filter(|length| *length <= FRAME_BYTES_MAX)?;
         let mut bytes = [0; FRAME_HEAD_BYTES_MAX];
         let word = u32::from(self.kind()) << 30 | u32::try_from(length).ok()?;
         bytes[..LENGTH_BYTES].copy_from_slice(&word.to_be_bytes());

@@ -298,8 +298,9 @@ impl Message {
                 yours: session(1)?,
                 reason: EndedReason::from_wire(fields.number(2)),
                 code: code(3),
-                flows: (fields.number(4) == 1)
-                    .then(|| PerFlow::of(|flow| fields.flows[flow].map_or_else(FlowState::default, state))),
+                flows: (fields.number(4) == 1).then(|| {
+                    PerFlow::of(|flow| fields.flows[flow].map_or_else(FlowState::default, state))
+                }),
             })),
             7 => Self::GoAway(GoAway { delay_ms: fields.number(0), last: single() }),
             8 => Self::Refused(Refused {

@@ -20,7 +20,18 @@
 //! A session's flows are with whoever moves frames, under locks of their own: the table asks for
 //! their counters ([`table::Counters`]) where a message carries them.
 
-pub(crate) mod flow;
-pub(crate) mod frame_head;
+mod election;
 mod fields;
+pub(crate) mod flow;
+pub(crate) mod flow_in;
+pub(crate) mod flow_out;
+pub(crate) mod frame_head;
+pub(crate) mod handling;
+mod incarnations;
+pub(crate) mod limits;
 pub(crate) mod message;
+pub(crate) mod requests;
+pub(crate) mod table;
+#[cfg(test)]
+mod tests;
+mod tombstones;
