@@ -15,11 +15,13 @@
 //! | `election.rs` | which link a session has |
 //! | `tombstones.rs`, `incarnations.rs` | what is remembered of sessions and incarnations that ended |
 //! | `limits.rs` | every bound |
+//! | `effect.rs` | what the table is told, and what it wants to be done |
 //! | `table.rs` | all sessions of a node: links, Hello, ends |
 //!
 //! A session's flows are with whoever moves frames, under locks of their own: the table asks for
-//! their counters ([`table::Counters`]) where a message carries them.
+//! their counters ([`effect::Counters`]) where a message carries them.
 
+pub(crate) mod effect;
 mod election;
 mod fields;
 pub(crate) mod flow;

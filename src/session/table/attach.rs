@@ -1,8 +1,11 @@
 //! A session gets a link, and what comes over it.
 
-use super::{At, Draining, Effect, EndReason, LinkId, Stage, Table};
+use super::Table;
+use super::state::{Draining, Stage};
 use crate::error::CloseCode;
+use crate::session::effect::{At, Effect, EndReason, LinkId};
 use crate::session::election;
+use crate::session::flow::PerFlow;
 use crate::session::message::{Attach, Close, Closed, Message, Refused, SessionId};
 
 impl Table {
@@ -78,7 +81,7 @@ impl Table {
 
     pub(super) fn say_closed(&mut self, at: At<'_>, id: LinkId, session: SessionId) {
         let inbound = at.counters.inbound(session);
-        let taken = crate::session::flow::PerFlow::of(|flow| inbound[flow].taken);
+        let taken = PerFlow::of(|flow| inbound[flow].taken);
         self.send(id, Message::Closed(Closed { taken }));
     }
 

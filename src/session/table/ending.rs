@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use super::{At, Closing, Draining, Due, Effect, EndReason, LinkId, Stage, Table};
+use super::Table;
+use super::state::{Closing, Draining, Due, Stage};
 use crate::error::CloseCode;
+use crate::session::effect::{At, Effect, EndReason, LinkId};
 use crate::session::flow::{FlowState, PerFlow};
 use crate::session::message::{Close, Closed, Ended, EndedReason, GoAway, Message, SessionId};
 use crate::session::tombstones::Tombstone;

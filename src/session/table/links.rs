@@ -5,9 +5,11 @@ use std::time::Instant;
 
 use rand::RngCore;
 
-use super::{Admit, At, Due, Effect, Link, LinkId, Origin, Said, Session, Stage, Table};
+use super::Table;
+use super::state::{Admit, Due, Link, Said, Session, Stage};
 use crate::error::CloseCode;
 use crate::identity::CertHash;
+use crate::session::effect::{At, Effect, LinkId, Origin};
 use crate::session::flow::PerFlow;
 use crate::session::message::{Ended, Hello, Message, PeerLimits, Refused, SessionId};
 

@@ -1,9 +1,11 @@
 //! What a Hello leads to: proof, a new session, an old one that is over, or Attach.
 
+use super::Table;
 use super::links::VERSION;
-use super::{Admission, Admit, At, Effect, EndReason, LinkId, Session, Stage, Table};
+use super::state::{Admit, Session, Stage};
 use crate::error::CloseCode;
 use crate::identity::CertHash;
+use crate::session::effect::{Admission, At, Effect, EndReason, LinkId};
 use crate::session::election::{self, Candidate, Current, Dial, Verdict};
 use crate::session::message::{Attach, Hello, Incarnation, Message, Refused, SessionId};
 
