@@ -167,6 +167,9 @@ pub(crate) enum OpenError {
     /// The node has as many sessions as it may.
     #[error("the node has {0} sessions, as many as it may")]
     Full(usize),
+    /// The node stops.
+    #[error("the node is shutting down")]
+    GoingAway,
     /// No protocol has this name.
     #[error("a protocol's name has 1 to 64 bytes, this one has {0}")]
     Name(usize),

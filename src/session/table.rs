@@ -113,6 +113,7 @@ impl Table {
         }
         let id = match self.by_key.get(&(peer, protocol.to_owned())) {
             Some(id) => *id,
+            None if self.going_away.is_some() => return Err(OpenError::GoingAway),
             None if self.sessions.len() >= self.limits.sessions_max => {
                 return Err(OpenError::Full(self.limits.sessions_max));
             }

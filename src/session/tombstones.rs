@@ -27,16 +27,27 @@ pub(super) struct Tombstones {
     time_max: Duration,
     /// By this side's id.
     all: BTreeMap<SessionId, Tombstone>,
+    /// This side's id by the peer's.
+    by_theirs: BTreeMap<(CertHash, SessionId), SessionId>,
     /// Until when, the oldest first: all stay for the same time.
     until: VecDeque<(Instant, SessionId)>,
 }
 
 impl Tombstones {
     pub(super) fn new(max: usize, time_max: Duration) -> Self {
-        Self { max, time_max, all: BTreeMap::new(), until: VecDeque::new() }
+        Self {
+            max,
+            time_max,
+            all: BTreeMap::new(),
+            by_theirs: BTreeMap::new(),
+            until: VecDeque::new(),
+        }
     }
 
     pub(super) fn bury(&mut self, now: Instant, session: SessionId, tombstone: Tombstone) {
+        if let Some(theirs) = tombstone.theirs {
+            self.by_theirs.insert((tombstone.peer, theirs), session);
+        }
         self.all.insert(session, tombstone);
         self.until.push_back((now + self.time_max, session));
         while self.until.len() > self.max {
@@ -52,8 +63,10 @@ impl Tombstones {
     }
 
     fn forget_oldest(&mut self) {
-        if let Some((_, session)) = self.until.pop_front() {
-            self.all.remove(&session);
+        let Some((_, session)) = self.until.pop_front() else { return };
+        let Some(tombstone) = self.all.remove(&session) else { return };
+        if let Some(theirs) = tombstone.theirs {
+            self.by_theirs.remove(&(tombstone.peer, theirs));
         }
     }
 
@@ -70,6 +83,11 @@ impl Tombstones {
         if let Some(tombstone) = self.all.get_mut(&session) {
             tombstone.flows = flows;
         }
+    }
+
+    /// This side's id of a session that the peer names by its own.
+    pub(super) fn named(&self, peer: CertHash, theirs: SessionId) -> Option<SessionId> {
+        self.by_theirs.get(&(peer, theirs)).copied()
     }
 
     /// What a peer is told that names a session which is not there.

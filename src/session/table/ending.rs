@@ -74,9 +74,9 @@ impl Table {
         // An incarnation speaks for its own sessions alone.
         let speaker = link.hello.as_ref().map(|hello| hello.incarnation);
         let meant = self.sessions.get(&ended.yours).filter(|session| {
-            session.peer == peer
-                && session.theirs == Some(ended.mine)
-                && session.incarnation == speaker
+            let is_other = session.theirs.is_none_or(|theirs| theirs == ended.mine);
+            let is_speaker = session.incarnation.is_none() || session.incarnation == speaker;
+            session.peer == peer && is_other && is_speaker
         });
         let was_its_own = link.stage != Stage::Meeting;
         if meant.is_some() {

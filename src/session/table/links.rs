@@ -134,7 +134,7 @@ impl Table {
     /// Tells the peer, once, that what it means by `mine` is over here.
     pub(super) fn tell_ended(&mut self, id: LinkId, mine: SessionId, yours: SessionId) {
         let Some(link) = self.links.get_mut(&id) else { return };
-        if link.told.replace(mine) == Some(mine) {
+        if link.told.replace((mine, yours)) == Some((mine, yours)) {
             return;
         }
         let ended: Ended = self.tombstones.tell(link.peer, mine, yours);

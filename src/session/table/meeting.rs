@@ -60,7 +60,14 @@ impl Table {
         match (session, hello.mine) {
             (None, None) => {}
             (Some(_), None) => self.say(at, id),
-            (None, Some(_)) => self.consider_beginning(at, id, peer, &hello),
+            (None, Some(theirs)) => match self.tombstones.named(peer, theirs) {
+                // The peer does not know that its session had another side, which is over.
+                Some(mine) => {
+                    self.say(at, id);
+                    self.tell_ended(id, mine, theirs);
+                }
+                None => self.consider_beginning(at, id, peer, &hello),
+            },
             (Some(session), Some(theirs)) => self.match_up(at, id, session, theirs, &hello),
         }
     }

@@ -70,8 +70,8 @@ pub(super) struct Link {
     /// What this side said last.
     pub(super) said: Option<Said>,
     pub(super) admit: Admit,
-    /// The session that the peer was told to be over.
-    pub(super) told: Option<SessionId>,
+    /// What the peer was told to be over: by this side's id, and by its own.
+    pub(super) told: Option<(SessionId, SessionId)>,
     pub(super) deadline: Option<Instant>,
 }
 
