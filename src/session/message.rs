@@ -10,7 +10,7 @@
 //! | 5 | [`Closed`] | 17 flows: taken |
 //! | 6 | [`Ended`] | 0 mine, 1 yours, 2 reason, 3 code, 4 whether the flows are known (1), 17 flows: received, taken |
 //! | 7 | [`GoAway`] | 0 delay in ms, 17 flows: last number that is taken over |
-//! | 8 | [`Refused`] | 0 code, 1 final (1) or not, 2 generation, 16 text |
+//! | 8 | [`Refused`] | 0 code, 1 final (1) or not, 2 generation, 3 yours, 16 text |
 //!
 //! Other kinds are skipped. "Mine" and "yours" are those of the sender. Every message says a state and
 //! may come again.
@@ -166,6 +166,8 @@ pub(crate) struct Refused {
     pub(crate) code: CloseCode,
     /// The receiver is not to come back.
     pub(crate) is_final: bool,
+    /// The receiver's id of the session that it is about, if the sender had heard of one.
+    pub(crate) yours: Option<SessionId>,
     /// The generation that is kept, of a duplicate; else 0.
     pub(crate) generation: u64,
     /// For people.
@@ -259,8 +261,9 @@ impl Message {
             Self::GoAway(GoAway { delay_ms, last }) => {
                 (7, Fields { flows: single(last), ..Fields::numbered(&[*delay_ms]) })
             }
-            Self::Refused(Refused { code, is_final, generation, text }) => {
-                let numbers = [code.value(), u64::from(*is_final), *generation];
+            Self::Refused(Refused { code, is_final, yours, generation, text }) => {
+                let yours = yours.map_or(0, |yours| yours.0.get());
+                let numbers = [code.value(), u64::from(*is_final), *generation, yours];
                 let text = Some(shortened(text).to_owned());
                 (8, Fields { text, ..Fields::numbered(&numbers) })
             }
@@ -306,6 +309,7 @@ impl Message {
             8 => Self::Refused(Refused {
                 code: code(0),
                 is_final: fields.number(1) == 1,
+                yours: id(&fields, 3).map(SessionId),
                 generation: fields.number(2),
                 text: fields.text.unwrap_or_default(),
             }),

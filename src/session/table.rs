@@ -148,7 +148,8 @@ impl Table {
         code: Option<CloseCode>,
     ) -> Vec<Effect> {
         if let Some(code) = code.filter(|code| code.is_final()) {
-            let refused = Refused { code, is_final: true, generation: 0, text: String::new() };
+            let text = String::new();
+            let refused = Refused { code, is_final: true, yours: None, generation: 0, text };
             self.refused_for_good(at, link, refused);
         }
         self.forget_link(at, link);

@@ -104,9 +104,11 @@ impl Table {
     }
 
     pub(super) fn heard_refused(&mut self, at: At<'_>, id: LinkId, refused: Refused) {
-        let session = self.session_of(id);
+        // It may be about a session that ended here while this was under way.
+        let is_meant = |session: &SessionId| refused.yours.is_none_or(|yours| yours == *session);
+        let session = self.session_of(id).filter(is_meant);
         let code = refused.code;
-        if refused.is_final {
+        if refused.is_final && (session.is_some() || refused.yours.is_none()) {
             self.refused_for_good(at, id, refused);
         } else if let Some(session) = session
             && let Some(of) = self.sessions.get_mut(&session)

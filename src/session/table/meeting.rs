@@ -44,7 +44,8 @@ impl Table {
         let peer = link.peer;
         if let Some((code, text)) = self.reason_to_refuse(peer, &hello) {
             let text = text.to_owned();
-            let refused = Refused { code, is_final: code.is_final(), generation: 0, text };
+            let yours = hello.mine;
+            let refused = Refused { code, is_final: code.is_final(), yours, generation: 0, text };
             return self.refuse(at, id, refused);
         }
         if !self.is_current(at, id, peer, &hello) {
@@ -131,7 +132,9 @@ impl Table {
         };
         if let Some((code, text)) = refusal {
             let text = text.to_owned();
-            return self.refuse(at, id, Refused { code, is_final: false, generation: 0, text });
+            let yours = hello.mine;
+            let refused = Refused { code, is_final: false, yours, generation: 0, text };
+            return self.refuse(at, id, refused);
         }
         let Some(link) = self.links.get_mut(&id) else { return };
         match link.admit {
@@ -171,7 +174,8 @@ impl Table {
             }
             Admission::Refuse { code, is_final, text } if link.stage == Stage::Meeting => {
                 link.admit = Admit::No;
-                self.refuse(at, id, Refused { code, is_final, generation: 0, text });
+                let yours = link.hello.as_ref().and_then(|hello| hello.mine);
+                self.refuse(at, id, Refused { code, is_final, yours, generation: 0, text });
             }
             Admission::Refuse { .. } => link.admit = Admit::No,
         }
@@ -233,7 +237,8 @@ impl Table {
             Verdict::Duplicate => {
                 let code = CloseCode::DUPLICATE;
                 let text = String::new();
-                self.refuse(at, id, Refused { code, is_final: false, generation, text });
+                let yours = Some(theirs);
+                self.refuse(at, id, Refused { code, is_final: false, yours, generation, text });
             }
             Verdict::Impossible => self.broken(at, id),
         }
