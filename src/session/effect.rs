@@ -103,6 +103,8 @@ pub(crate) enum Effect {
     Attach {
         /// The session.
         session: SessionId,
+        /// The peer's id of it.
+        theirs: SessionId,
         /// The link.
         link: LinkId,
         /// Stands in the heads of the streams.

@@ -65,7 +65,9 @@ impl Table {
         link.stage = Stage::Attached(session);
         let Some(hello) = &link.hello else { return };
         let (limits, flows) = (hello.limits, hello.flows);
-        self.effects.push(Effect::Attach { session, link: id, generation, limits, flows });
+        let Some(theirs) = hello.mine else { return };
+        let link = id;
+        self.effects.push(Effect::Attach { session, theirs, link, generation, limits, flows });
         // What the peer was told on an earlier link may not have come.
         if let Some(closing) = closing {
             let finals = at.counters.accepted(session);

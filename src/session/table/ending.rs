@@ -71,21 +71,21 @@ impl Table {
     pub(super) fn heard_ended(&mut self, at: At<'_>, id: LinkId, ended: &Ended) {
         let Some(link) = self.links.get(&id) else { return };
         let peer = link.peer;
-        // An incarnation speaks for its own sessions alone.
+        // An incarnation speaks for its own sessions alone. Which of them it means does not matter: a
+        // session has one other side ever, so that this one's is over, known here or not.
         let speaker = link.hello.as_ref().map(|hello| hello.incarnation);
         let meant = self.sessions.get(&ended.yours).filter(|session| {
-            let is_other = session.theirs.is_none_or(|theirs| theirs == ended.mine);
             let is_speaker = session.incarnation.is_none() || session.incarnation == speaker;
-            session.peer == peer && is_other && is_speaker
+            session.peer == peer && is_speaker
         });
-        let was_its_own = link.stage != Stage::Meeting;
+        let is_left = matches!(link.stage, Stage::Leaving(_));
         if meant.is_some() {
             let reason = EndReason::Peer(ended.reason, ended.code);
             if let Some((Some(link), _)) = self.bury(at, ended.yours, reason, ended.flows) {
                 self.close_link(at, link, CloseCode::NORMAL);
             }
         }
-        if was_its_own {
+        if is_left {
             self.close_link(at, id, CloseCode::NORMAL);
         }
     }

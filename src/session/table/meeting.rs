@@ -58,19 +58,29 @@ impl Table {
             self.say(at, id);
             return self.tell_ended(id, yours, mine);
         }
+        if let Some((mine, theirs)) = self.over(peer, session, hello.mine) {
+            self.say(at, id);
+            return self.tell_ended(id, mine, theirs);
+        }
         match (session, hello.mine) {
             (None, None) => {}
             (Some(_), None) => self.say(at, id),
-            (None, Some(theirs)) => match self.tombstones.named(peer, theirs) {
-                // The peer does not know that its session had another side, which is over.
-                Some(mine) => {
-                    self.say(at, id);
-                    self.tell_ended(id, mine, theirs);
-                }
-                None => self.consider_beginning(at, id, peer, &hello),
-            },
+            (None, Some(_)) => self.consider_beginning(at, id, peer, &hello),
             (Some(session), Some(theirs)) => self.match_up(at, id, session, theirs, &hello),
         }
+    }
+
+    /// What the peer means, if that is over here: it may not know that it had another side, or not have
+    /// known when its Hello left.
+    fn over(
+        &self,
+        peer: CertHash,
+        session: Option<SessionId>,
+        theirs: Option<SessionId>,
+    ) -> Option<(SessionId, SessionId)> {
+        let known = session.and_then(|session| self.sessions[&session].theirs);
+        let theirs = theirs.filter(|theirs| known != Some(*theirs))?;
+        Some((self.tombstones.named(peer, theirs)?, theirs))
     }
 
     fn reason_to_refuse(&self, peer: CertHash, hello: &Hello) -> Option<(CloseCode, &'static str)> {

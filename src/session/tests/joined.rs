@@ -69,6 +69,7 @@ fn settle(world: &mut World) -> Result<(), String> {
         act(world, turn);
     }
     world.come_back();
+    world.corpses = true;
     let dialled = world.dialled;
     for second in 0..200 {
         for turn in 0.. {
@@ -83,7 +84,10 @@ fn settle(world: &mut World) -> Result<(), String> {
             }
         }
         world.check_taken()?;
-        if !world.is_waiting() {
+        if world.corpses && second >= 12 {
+            world.check_corpses()?;
+            world.corpses = false;
+        } else if !world.is_waiting() {
             return Ok(());
         }
         world.pass(Duration::from_secs(1));

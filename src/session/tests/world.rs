@@ -66,6 +66,8 @@ pub(super) struct Node {
     is_away: bool,
     peers: BTreeMap<SessionId, usize>,
     asked: Vec<LinkId>,
+    /// What the application opened.
+    opened: BTreeSet<SessionId>,
     /// Whom the application wants a session with.
     pub(super) wants: BTreeSet<usize>,
 }
@@ -80,6 +82,8 @@ pub(super) struct World {
     /// What nodes took that are no more.
     buried: Vec<(usize, BTreeMap<SessionId, Data>)>,
     pub(super) trouble: Option<String>,
+    /// Who has a dead link that the other end has given up does not notice.
+    pub(super) corpses: bool,
     /// Tells what happens, to find out why a case fails.
     pub(super) traced: bool,
 }
@@ -99,6 +103,7 @@ impl World {
             dialled: 0,
             buried: Vec::new(),
             trouble: None,
+            corpses: false,
             traced: std::env::var_os("SESSION_TRACE").is_some(),
         };
         for node in 0..nodes {
@@ -127,6 +132,7 @@ impl World {
             is_away: false,
             peers: BTreeMap::new(),
             asked: Vec::new(),
+            opened: BTreeSet::new(),
             wants: BTreeSet::new(),
         }
     }
@@ -163,10 +169,11 @@ impl World {
             }
             Effect::AskAdmit { link, .. } => of.asked.push(link),
             Effect::Began { session, peer, .. } => self.began(node, session, peer),
-            Effect::Attach { session, link, generation, flows, .. } => {
+            Effect::Attach { session, theirs, link, generation, flows, .. } => {
                 of.dials.remove(&session);
                 of.later.remove(&session);
                 let data = of.data.get_mut(&session).expect("a session that began");
+                data.theirs = Some(theirs);
                 if let Err(violation) = data.attach(link, generation, flows) {
                     self.failed(format!("node {node} resumes: {violation}"));
                 }
@@ -274,7 +281,8 @@ impl World {
         let mut all = Vec::new();
         for (id, link) in &self.links {
             for (index, end) in link.ends.iter().enumerate() {
-                let up = end.believes == Believes::Up;
+                let corpse = self.corpses && link.ends[1 - index].believes == Believes::Gone;
+                let up = end.believes == Believes::Up && !corpse;
                 if link.dead && up || !link.dead && end.believes == Believes::Coming {
                     all.push((*id, index));
                 }
@@ -368,22 +376,6 @@ impl World {
             return self.failed(format!("{bytes:?} is no message"));
         }
         for message in messages {
-            let hello = match &message {
-                Message::Hello(hello) => hello.mine.zip(hello.yours),
-                Message::Attach(_)
-                | Message::Taken(_)
-                | Message::Cancel(_)
-                | Message::Close(_)
-                | Message::Closed(_)
-                | Message::Ended(_)
-                | Message::GoAway(_)
-                | Message::Refused(_) => None,
-            };
-            if let Some((theirs, mine)) = hello
-                && let Some(data) = self.nodes[node].data.get_mut(&mine)
-            {
-                data.theirs.get_or_insert(theirs);
-            }
             self.with(node, |table, at| table.message(at, link, message));
         }
     }
@@ -427,6 +419,7 @@ impl World {
             assert!(self.nodes[node].is_away, "{opened:?}");
             return;
         };
+        self.nodes[node].opened.insert(session);
         if !self.nodes[node].data.contains_key(&session) {
             self.began(node, session, identity(peer));
         }
@@ -583,11 +576,11 @@ impl World {
             .flat_map(|(node, data)| data.iter().map(move |(id, of)| (node, *id, of)))
     }
 
-    /// The other side of a session.
+    /// The other side of a session: the one that it was attached with, or the one that was with it.
     fn other(&self, session: SessionId, data: &Data) -> Option<&Data> {
-        let mut all = self.all();
-        let names = |other: &Data, id| data.theirs == Some(id) || other.theirs == Some(session);
-        all.find(|(_, id, other)| *id != session && names(other, *id)).map(|(.., other)| other)
+        let named = self.all().find(|(_, id, _)| data.theirs == Some(*id));
+        let names = || self.all().find(|(.., other)| other.theirs == Some(session));
+        named.or_else(names).map(|(.., other)| other)
     }
 
     /// Frames are taken once, in order, and no other than were sent.
@@ -602,6 +595,17 @@ impl World {
             }
         }
         self.trouble.clone().map_or(Ok(()), Err)
+    }
+
+    /// A side that lost its link has another one, whatever its peer believes: who dials comes through.
+    pub(super) fn check_corpses(&self) -> Result<(), String> {
+        for (node, session) in self.living() {
+            let of = &self.nodes[node];
+            if of.opened.contains(&session) && of.data[&session].attached.is_none() {
+                return Err(format!("node {node} {session:?} cannot get past a dead link"));
+            }
+        }
+        Ok(())
     }
 
     /// Sessions are up on both sides over the same link, each with everything delivered, or over with
@@ -634,7 +638,8 @@ impl World {
     }
 
     /// A node waits for something that only time brings.
-    pub(super) fn is_waiting(&self) -> bool {
+    pub(super) fn is_waiting(&mut self) -> bool {
+        self.forget_gone();
         let believed = |link: &Link| link.ends.iter().any(|end| end.believes == Believes::Up);
         let ends = self.links.values().filter(|link| believed(link)).count() * 2;
         ends != self.living().len()
