@@ -302,7 +302,10 @@ impl Message {
                 reason: EndedReason::from_wire(fields.number(2)),
                 code: code(3),
                 flows: (fields.number(4) == 1).then(|| {
-                    PerFlow::of(|flow| fields.flows[flow].map_or_else(FlowState::default, state))
+                    PerFlow::of(|flow| {
+                        let [received, taken, _] = fields.flows[flow].unwrap_or_default();
+                        FlowState { received, taken, credit: 0 }
+                    })
                 }),
             })),
             7 => Self::GoAway(GoAway { delay_ms: fields.number(0), last: single() }),

@@ -640,9 +640,14 @@ impl World {
     /// A node waits for something that only time brings.
     pub(super) fn is_waiting(&mut self) -> bool {
         self.forget_gone();
-        let believed = |link: &Link| link.ends.iter().any(|end| end.believes == Believes::Up);
-        let ends = self.links.values().filter(|link| believed(link)).count() * 2;
-        ends != self.living().len()
+        let is_up = |data: &Data| {
+            data.attached
+                .is_some_and(|(link, _)| self.links.get(&link).is_some_and(|link| !link.dead))
+        };
+        let living = self.living();
+        self.links.values().any(|link| link.dead)
+            || 2 * self.links.len() != living.len()
+            || !living.iter().all(|(node, session)| is_up(&self.nodes[*node].data[session]))
             || self.nodes.iter().any(|node| !node.dials.is_empty() || !node.later.is_empty())
     }
 }
