@@ -242,7 +242,7 @@ impl FrameLength {
     /// [`HeadError::Length`] if no frame of the kind has that length.
     pub(crate) fn decode(bytes: [u8; LENGTH_BYTES]) -> Result<Self, HeadError> {
         let word = u32::from_be_bytes(bytes);
-        let (kind, length) = ((word >> 30) as u8, (word & (1 << 30) - 1) as usize);
+        let (kind, length) = ((word >> 30) as u8, (word & ((1 << 30) - 1)) as usize);
         let fits = match kind {
             0 => true,
             1 => length >= 4,

@@ -254,6 +254,11 @@ impl Table {
         self.sessions.len()
     }
 
+    /// Sessions that ended and are remembered.
+    pub(crate) fn remembered(&self) -> usize {
+        self.tombstones.len()
+    }
+
     /// The link that a session has, and its generation.
     pub(crate) fn attached(&self, session: SessionId) -> Option<(LinkId, u64)> {
         let session = self.sessions.get(&session)?;

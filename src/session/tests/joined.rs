@@ -27,13 +27,27 @@ fn play(world: &mut World, (what, choice): Step) {
     let (node, peer) = (usize::from(choice) % nodes, usize::from(choice / 8) % nodes);
     match what {
         0..20 => world.send_one(choice),
-        20..35 => drop(world.submit_one(choice)),
-        35..60 => drop(world.deliver_one(choice)),
-        60..70 => drop(world.take_one(choice)),
-        70..75 => drop(world.tell_one(choice)),
-        75..80 => drop(world.dial_one(choice)),
-        80..85 => drop(world.notice_one(choice)),
-        85..88 => drop(world.admit_one(choice)),
+        20..35 => {
+            world.submit_one(choice);
+        }
+        35..60 => {
+            world.deliver_one(choice);
+        }
+        60..70 => {
+            world.take_one(choice);
+        }
+        70..75 => {
+            world.tell_one(choice);
+        }
+        75..80 => {
+            world.dial_one(choice);
+        }
+        80..85 => {
+            world.notice_one(choice);
+        }
+        85..88 => {
+            world.admit_one(choice);
+        }
         88..92 => world.cut_one(choice),
         92..94 if node != peer => world.open(node, peer),
         94..96 => world.pass(Duration::from_millis(u64::from(choice % 64) * 50)),
@@ -45,7 +59,11 @@ fn play(world: &mut World, (what, choice): Step) {
             _ => world.go_away(node),
         },
         // Much at once, so that most of what is under way has arrived.
-        _ => (0..choice % 32).for_each(|turn| drop(act(world, turn.wrapping_mul(choice)))),
+        _ => {
+            for turn in 0..choice % 32 {
+                act(world, turn.wrapping_mul(choice));
+            }
+        }
     }
 }
 

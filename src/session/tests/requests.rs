@@ -137,13 +137,13 @@ proptest! {
                         there.push(There::Request(number));
                     }
                 },
-                2 => if issued > 0 {
+                2 if issued > 0 => {
                     let number = u64::from(choice) % issued + 1;
                     if let Some(cancelled) = requests.cancel((0, number), submitted) {
                         prop_assert!(end(number, cancelled));
                         there.extend((number <= submitted).then_some(There::Cancel(number)));
                     }
-                },
+                }
                 3 if !there.is_empty() => {
                     // The first request, or any cancel.
                     let index = usize::from(choice) % there.len();

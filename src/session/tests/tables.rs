@@ -184,9 +184,9 @@ fn who_redials_comes_through_to_a_peer_that_believes_in_the_dead_link() {
 
 #[test]
 fn the_side_that_decides_goes_by_what_the_other_one_holds() {
-    let current = Some(Current { generation: 5, dial: Dial::Theirs(3) });
-    let candidate = |dial, known, held| judge(current, 5, Candidate { dial, known, held });
     use Dial::{Mine, Theirs};
+    let current = Some(Current { generation: 5, dial: Theirs(3) });
+    let candidate = |dial, known, held| judge(current, 5, Candidate { dial, known, held });
     assert_eq!(candidate(Mine(9), 5, 5), Verdict::Duplicate, "it holds the same");
     assert_eq!(candidate(Mine(1), 5, 0), Verdict::Attach, "it has lost that");
     assert_eq!(candidate(Mine(9), 4, 0), Verdict::Duplicate, "it may not have heard of it yet");
@@ -244,7 +244,7 @@ fn last_hello(pair: &mut Pair, session: SessionId) -> Message {
 
 #[test]
 fn an_ended_session_settles_its_other_side() {
-    let (mut pair, session, link) = joined();
+    let (mut pair, _, link) = joined();
     let other = other_side(&mut pair, 1);
     // Here the link is lost at once, there much later: so time is over here first.
     pair.lost(0, link);
@@ -457,7 +457,7 @@ fn what_is_remembered_is_bounded() {
         let link = pair.dial(0, session, [LOW, HIGH]);
         assert_eq!(pair.nodes[0].attached(session), Some((link, 1)));
     }
-    assert_eq!(pair.nodes[1].sessions(), 1);
+    assert_eq!((pair.nodes[1].sessions(), pair.nodes[1].remembered()), (1, 2));
     // Five were replaced; the last two of them are refused, an earlier one is not known any more.
     for (incarnation, known) in [(34, true), (33, true), (31, false)] {
         pair.nodes[0] = node(LOW, incarnation);

@@ -1,8 +1,11 @@
 //! Nodes, and links between them that break at any moment: noticed by one side earlier than by the other.
 
+mod applications;
+mod checks;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::num::NonZeroU64;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -10,10 +13,10 @@ use rand::rngs::StdRng;
 use super::data::Data;
 use crate::error::CloseCode;
 use crate::identity::CertHash;
-use crate::session::effect::{Admission, At, Effect, LinkId, Origin};
+use crate::session::effect::{At, Effect, LinkId, Origin};
 use crate::session::flow::{FlowId, PerFlow};
 use crate::session::limits::SessionLimits;
-use crate::session::message::{Incarnation, Message, SessionId};
+use crate::session::message::{Incarnation, SessionId};
 use crate::session::table::Table;
 
 pub(super) const PROTOCOL: &str = "test/1";
@@ -398,257 +401,6 @@ impl World {
         if let Err(violation) = result {
             self.failed(format!("node {node} receives: {violation}"));
         }
-    }
-
-    // ---- applications ----------------------------------------------------------------------------
-
-    /// Sessions that are not over, with their nodes.
-    fn living(&self) -> Vec<(usize, SessionId)> {
-        let of =
-            |node: usize| self.nodes[node].data.iter().map(move |(id, data)| (node, *id, data));
-        let all = (0..self.nodes.len()).flat_map(of);
-        all.filter(|(.., data)| data.ended.is_none()).map(|(node, id, _)| (node, id)).collect()
-    }
-
-    pub(super) fn open(&mut self, node: usize, peer: usize) {
-        self.nodes[node].wants.insert(peer);
-        let Node { table, data, .. } = &mut self.nodes[node];
-        let at = At { now: self.now, counters: data };
-        let opened = table.open(at, identity(peer), PROTOCOL);
-        let Ok((session, effects)) = opened else {
-            assert!(self.nodes[node].is_away, "{opened:?}");
-            return;
-        };
-        self.nodes[node].opened.insert(session);
-        if !self.nodes[node].data.contains_key(&session) {
-            self.began(node, session, identity(peer));
-        }
-        for effect in effects {
-            self.apply(node, effect);
-        }
-    }
-
-    pub(super) fn send_one(&mut self, choice: u16) {
-        let Some((node, session)) = pick(&self.living(), choice / 64) else { return };
-        let count = u64::from(choice % 3) + 1;
-        // Now and then one that is over all that is granted.
-        let bytes = if choice % 7 == 0 && count == 1 { 900 } else { 10 + u64::from(choice % 90) };
-        let frames: Vec<(u64, u64)> =
-            (0..count).map(|index| (self.frames + index + 1, bytes)).collect();
-        self.frames += count;
-        let data = self.nodes[node].data.get_mut(&session).expect("one of the living");
-        data.send(flow(choice), &frames, choice % 5 < 2);
-    }
-
-    pub(super) fn submit_one(&mut self, choice: u16) -> bool {
-        for (node, session) in rotated(&self.living(), choice) {
-            let data = self.nodes[node].data.get_mut(&session).expect("one of the living");
-            for flow in [flow(choice), flow(choice ^ 8)] {
-                let Some((begins, first, batch)) = data.submit(flow) else { continue };
-                let (link, generation) = data.attached.expect("it submits");
-                if begins {
-                    self.put(node, link, Some(flow), Packet::Head { generation, first });
-                }
-                for (frame, bytes) in batch.0 {
-                    self.put(node, link, Some(flow), Packet::Frame { frame, bytes });
-                }
-                return true;
-            }
-        }
-        false
-    }
-
-    pub(super) fn take_one(&mut self, choice: u16) -> bool {
-        let of = |node: usize| self.nodes[node].data.keys().map(move |id| (node, *id));
-        let all: Vec<_> = (0..self.nodes.len()).flat_map(of).collect();
-        for (node, session) in rotated(&all, choice) {
-            let Node { table, data, .. } = &mut self.nodes[node];
-            let of = data.get_mut(&session).expect("one of all");
-            let taken = of.take(flow(choice), choice % 5 == 0) || of.take(flow(choice ^ 8), false);
-            if taken {
-                if of.ended.is_some() {
-                    table.taken_late(session, of.inbound());
-                }
-                self.drain(node, session);
-                return true;
-            }
-        }
-        false
-    }
-
-    fn drain(&mut self, node: usize, session: SessionId) {
-        let data = &self.nodes[node].data[&session];
-        if data.peer_finals.is_some_and(|finals| data.has_taken_to(finals)) {
-            self.with(node, |table, at| table.drained(at, session));
-        }
-    }
-
-    /// A word of what was taken goes, or arrived.
-    pub(super) fn tell_one(&mut self, choice: u16) -> bool {
-        for (node, session) in rotated(&self.living(), choice) {
-            let data = self.nodes[node].data.get_mut(&session).expect("one of the living");
-            if let Some(taken) = data.due() {
-                let (link, _) = data.attached.expect("it is due");
-                let mut bytes = Vec::new();
-                Message::Taken(taken).encode(&mut bytes);
-                self.put(node, link, None, Packet::Message(bytes));
-                return true;
-            }
-            if std::mem::take(&mut data.taken_on_its_way) {
-                return true;
-            }
-        }
-        false
-    }
-
-    pub(super) fn admit_one(&mut self, choice: u16) -> bool {
-        let all: Vec<usize> =
-            (0..self.nodes.len()).filter(|node| !self.nodes[*node].asked.is_empty()).collect();
-        let Some(node) = pick(&all, choice) else { return false };
-        let link = self.nodes[node].asked.remove(0);
-        self.with(node, |table, at| table.admitted(at, link, Admission::Accept));
-        true
-    }
-
-    pub(super) fn close_one(&mut self, choice: u16) {
-        let Some((node, session)) = pick(&self.living(), choice) else { return };
-        self.nodes[node].data.get_mut(&session).expect("one of the living").closing = true;
-        self.with(node, |table, at| table.close(at, session, CloseCode::NORMAL));
-    }
-
-    pub(super) fn give_up_one(&mut self, choice: u16) {
-        let Some((node, session)) = pick(&self.living(), choice) else { return };
-        self.with(node, |table, at| table.give_up(at, session));
-    }
-
-    pub(super) fn go_away(&mut self, node: usize) {
-        for data in self.nodes[node].data.values_mut() {
-            FlowId::all().for_each(|flow| data.inn[flow].freeze());
-        }
-        self.nodes[node].is_away = true;
-        self.with(node, |table, at| table.go_away(at, Duration::from_secs(1)));
-    }
-
-    /// Nodes that stop are gone, and come again.
-    pub(super) fn come_back(&mut self) {
-        for node in 0..self.nodes.len() {
-            if self.nodes[node].is_away {
-                self.restart(node);
-            }
-        }
-    }
-
-    /// The process dies, and another one takes its place: the others notice when they do.
-    pub(super) fn restart(&mut self, node: usize) {
-        let fresh = self.start(node);
-        let wants = self.nodes[node].wants.clone();
-        let old = std::mem::replace(&mut self.nodes[node], fresh);
-        self.buried.push((node, old.data));
-        let has = |link: &Link| link.ends.iter().any(|end| end.node == node);
-        let links: Vec<LinkId> =
-            self.links.iter().filter(|(_, link)| has(link)).map(|(id, _)| *id).collect();
-        for id in links {
-            self.cut(id);
-            let link = self.links.get_mut(&id).expect("it was just there");
-            let mut ends = link.ends.iter_mut();
-            ends.find(|end| end.node == node).expect("it has it").believes = Believes::Gone;
-        }
-        wants.into_iter().for_each(|peer| self.open(node, peer));
-    }
-
-    pub(super) fn pass(&mut self, time: Duration) {
-        self.now += time;
-        for node in 0..self.nodes.len() {
-            self.with(node, Table::time);
-            let of = &mut self.nodes[node];
-            of.dials.append(&mut of.later);
-        }
-    }
-
-    // ---- what must hold --------------------------------------------------------------------------
-
-    /// Every session there ever was at a node, with its data.
-    fn all(&self) -> impl Iterator<Item = (usize, SessionId, &Data)> {
-        let living = self.nodes.iter().enumerate().map(|(node, of)| (node, &of.data));
-        let buried = self.buried.iter().map(|(node, data)| (*node, data));
-        living
-            .chain(buried)
-            .flat_map(|(node, data)| data.iter().map(move |(id, of)| (node, *id, of)))
-    }
-
-    /// The other side of a session: the one that it was attached with, or the one that was with it.
-    fn other(&self, session: SessionId, data: &Data) -> Option<&Data> {
-        let named = self.all().find(|(_, id, _)| data.theirs == Some(*id));
-        let names = || self.all().find(|(.., other)| other.theirs == Some(session));
-        named.or_else(names).map(|(.., other)| other)
-    }
-
-    /// Frames are taken once, in order, and no other than were sent.
-    pub(super) fn check_taken(&self) -> Result<(), String> {
-        for (node, session, data) in self.all() {
-            let other = self.other(session, data);
-            for (flow, taken) in data.taken.iter() {
-                let sent = other.map_or(&[][..], |other| &other.sent[flow]);
-                if !sent.starts_with(taken) {
-                    return Err(format!("node {node} took {taken:?} of {sent:?}"));
-                }
-            }
-        }
-        self.trouble.clone().map_or(Ok(()), Err)
-    }
-
-    /// A side that lost its link has another one, whatever its peer believes: who dials comes through.
-    pub(super) fn check_corpses(&self) -> Result<(), String> {
-        for (node, session) in self.living() {
-            let of = &self.nodes[node];
-            if of.opened.contains(&session) && of.data[&session].attached.is_none() {
-                return Err(format!("node {node} {session:?} cannot get past a dead link"));
-            }
-        }
-        Ok(())
-    }
-
-    /// Sessions are up on both sides over the same link, each with everything delivered, or over with
-    /// true outcomes.
-    pub(super) fn check_quiet(&self) -> Result<(), String> {
-        let nothing = PerFlow::of(|_| Vec::new());
-        for (node, session, data) in self.all() {
-            let other = self.other(session, data);
-            let died = !self.nodes[node].data.contains_key(&session);
-            if data.ended.is_some() {
-                let taken = other.map_or(&nothing, |other| &other.taken);
-                data.check_outcomes(taken).map_err(|e| format!("node {node} {session:?}: {e}"))?;
-            } else if !died {
-                let other = other.filter(|other| other.ended.is_none());
-                let same = other.is_some_and(|other| other.attached == data.attached);
-                if data.attached.is_none() || !same {
-                    return Err(format!("node {node} {session:?} stays alone"));
-                }
-                for (flow, sent) in data.sent.iter() {
-                    let outcomes = data.out[flow].outcomes();
-                    if outcomes.delivered + outcomes.not_sent != sent.len() as u64 {
-                        return Err(format!("node {node} {flow:?}: {outcomes:?}"));
-                    }
-                }
-            }
-        }
-        let up = self.links.values().filter(|link| !link.dead).count();
-        let sessions = self.living().len();
-        if 2 * up == sessions { Ok(()) } else { Err(format!("{up} links, {sessions} ends")) }
-    }
-
-    /// A node waits for something that only time brings.
-    pub(super) fn is_waiting(&mut self) -> bool {
-        self.forget_gone();
-        let is_up = |data: &Data| {
-            data.attached
-                .is_some_and(|(link, _)| self.links.get(&link).is_some_and(|link| !link.dead))
-        };
-        let living = self.living();
-        self.links.values().any(|link| link.dead)
-            || 2 * self.links.len() != living.len()
-            || !living.iter().all(|(node, session)| is_up(&self.nodes[*node].data[session]))
-            || self.nodes.iter().any(|node| !node.dials.is_empty() || !node.later.is_empty())
     }
 }
 
