@@ -27,6 +27,11 @@ pub(crate) struct SessionLimits {
     pub(crate) frame_bytes_max: u64,
     /// Requests of one session in flight at most, each way.
     pub(crate) requests_max: usize,
+    /// Messages of one session stream a second: the word of what was taken goes at most once a round trip,
+    /// and at quarters of a grant.
+    pub(crate) control_messages_max: u32,
+    /// Bytes of one session stream a second: that many of the usual length.
+    pub(crate) control_bytes_max: u32,
     /// Cancels of one session that came before their requests. More forget the oldest, whose request is
     /// then handled for nothing.
     pub(crate) early_cancels_max: usize,
@@ -44,6 +49,8 @@ impl Default for SessionLimits {
             close_time_max: Duration::from_secs(10),
             frame_bytes_max: 16 << 20,
             requests_max: 1_024,
+            control_messages_max: 50_000,
+            control_bytes_max: 8 << 20,
             early_cancels_max: 64,
         }
     }

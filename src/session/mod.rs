@@ -14,9 +14,14 @@
 //! | `handling.rs` | requests of the peer, until their one reply |
 //! | `election.rs` | which link a session has |
 //! | `tombstones.rs`, `incarnations.rs` | what is remembered of sessions and incarnations that ended |
+//! | `rate.rs` | what a session stream may bring in a second |
 //! | `limits.rs` | every bound |
 //! | `effect.rs` | what the table is told, and what it wants to be done |
 //! | `table.rs` | all sessions of a node: links, Hello, ends |
+//!
+//! A flow's stream may come before the Attach of its connection, since streams overtake each other: it
+//! waits, unread, until the session has that connection with that generation; of a connection that a
+//! session has left nothing is taken.
 //!
 //! A session's flows are with whoever moves frames, under locks of their own: the table asks for
 //! their counters ([`effect::Counters`]) where a message carries them.
@@ -32,6 +37,7 @@ pub(crate) mod handling;
 mod incarnations;
 pub(crate) mod limits;
 pub(crate) mod message;
+pub(crate) mod rate;
 pub(crate) mod requests;
 pub(crate) mod table;
 #[cfg(test)]

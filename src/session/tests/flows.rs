@@ -6,6 +6,7 @@ use super::data::Batch;
 use crate::session::flow::FlowState;
 use crate::session::flow_in::{Arrival, FlowIn};
 use crate::session::flow_out::{Entry, Fate, FlowOut, FlowViolation, Outcomes};
+use crate::session::rate::Rate;
 
 fn batch(frames: u64, bytes: u64) -> Batch {
     Batch((0..frames).map(|frame| (frame, bytes)).collect())
@@ -237,4 +238,17 @@ proptest! {
         prop_assert_eq!((delivered, accepted), (taken, delivered + not_sent + maybe_sent));
         prop_assert_eq!(maybe_sent, queue.len() as u64);
     }
+}
+
+#[test]
+fn a_second_brings_so_many_messages_and_bytes() {
+    let start = std::time::Instant::now();
+    let at = |ms| start + std::time::Duration::from_millis(ms);
+    let mut rate = Rate::new(start, 4, 1_000);
+    assert!((0..4).all(|_| rate.allows(at(0), 10)));
+    assert!(!rate.allows(at(0), 10), "the fifth at once");
+    assert!(!rate.allows(at(250), 10), "what was too much is paid for as well");
+    assert!(rate.allows(at(1_000), 10));
+    let mut rate = Rate::new(start, 100, 1_000);
+    assert!(rate.allows(at(0), 1_000) && !rate.allows(at(0), 1));
 }
