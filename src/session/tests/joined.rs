@@ -83,11 +83,12 @@ fn act(world: &mut World, turn: u16) -> bool {
 
 /// Nothing breaks any more: everything goes on until nothing is left to do.
 fn settle(world: &mut World) -> Result<(), String> {
+    // At first nobody notices a dead link that its other end has given up.
+    world.corpses = true;
     for turn in 0..500 {
         act(world, turn);
     }
     world.come_back();
-    world.corpses = true;
     let dialled = world.dialled;
     for second in 0..200 {
         for turn in 0.. {
