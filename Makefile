@@ -15,7 +15,7 @@ TARGET_DIR := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 MOORLINE := $(TARGET_DIR)/release/moorline
 COMPARE := $(TARGET_DIR)/release/compare
 
-.PHONY: help deps release install demo test bench bench-node bench-micro simulate asan fuzz clean
+.PHONY: help deps release install demo test bench bench-node bench-micro simulate sessions asan fuzz clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -74,6 +74,10 @@ simulate: deps ## play CASES (1000000) cases of two connections, from SEED (1) o
 	@echo "==> simulating $(CASES) cases from $(SEED) on, release build"
 	@SIMULATE_SEED=$(SEED) SIMULATE_CASES=$(CASES) $(CARGO) test --release --locked --lib \
 		whatever_happens_between -- --nocapture
+
+sessions: deps ## play CASES (1000000) cases of sessions over links that break, of each kind
+	@echo "==> playing $(CASES) cases of two nodes and of three, release build"
+	@PROPTEST_CASES=$(CASES) $(CARGO) test --release --locked --lib session::tests::joined
 
 # What measures its own memory cannot run in it: it would measure the sanitizer's.
 ASAN_TESTS := cancelled credentials dial_sockets events faults handles lanes listen_ports loopback \

@@ -50,6 +50,14 @@ fn the_registry_knows_no_actor_and_no_transport() {
 }
 
 #[test]
+fn sessions_know_no_actor_no_transport_and_no_runtime() {
+    let session = |file: &Source| file.is_module("src/session");
+    let mut found = modules_named(session, &["actors", "transport", "registry", "lock"]);
+    found.extend(words_named(session, &["ractor", "tokio", "msquic", "Mutex", "SystemTime"]));
+    expect_none(&found);
+}
+
+#[test]
 fn certificates_are_parsed_in_identity_alone() {
     expect_none(&words_named(|file| !file.is_module("src/identity"), &["x509_parser"]));
 }

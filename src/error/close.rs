@@ -61,6 +61,22 @@ close_codes! {
     /// The handshake took longer than `Limits::handshake_time_max` or `Limits::handshake_answer_max` of
     /// the side that closes.
     HANDSHAKE_TIMEOUT = 0x11, "the handshake took too long";
+    /// The session has another connection.
+    DUPLICATE = 0x20, "the session has another connection";
+    /// A later start of the same node has taken its place: this one is not to come back.
+    STALE_INCARNATION = 0x21, "a later start of this node has taken its place";
+    /// A node dialled itself.
+    SELF_DIALLED = 0x22, "the node dialled itself";
+    /// The peer said what the protocol does not allow.
+    PROTOCOL_ERROR = 0x23, "the peer broke the protocol";
+    /// Nobody here speaks the application's protocol that was asked for.
+    UNKNOWN_PROTOCOL = 0x24, "nobody here speaks this protocol";
+    /// The two speak no version of sessions in common.
+    VERSION = 0x25, "no version in common";
+    /// What begins a session did not come in time.
+    HELLO_TIMEOUT = 0x26, "the beginning of a session took too long";
+    /// The node has as many sessions as it may.
+    NODE_FULL = 0x27, "the node has as many sessions as it may";
 }
 
 impl CloseCode {
@@ -81,12 +97,14 @@ impl CloseCode {
     }
 
     /// Whether a peer that is closed with this code is not to come back: its connector dials no more.
-    /// [`FORBIDDEN`](Self::FORBIDDEN) is, and of the application's codes those from
+    /// [`FORBIDDEN`](Self::FORBIDDEN), [`STALE_INCARNATION`](Self::STALE_INCARNATION) and
+    /// [`SELF_DIALLED`](Self::SELF_DIALLED) are, and of the application's codes those from
     /// [`APPLICATION_FINAL`](Self::APPLICATION_FINAL) on. After any other code a connector that
     /// keeps the target dials again.
     #[must_use]
     pub const fn is_final(self) -> bool {
-        self.0 == Self::FORBIDDEN.0 || self.0 >= Self::APPLICATION_FINAL.0
+        matches!(self, Self::FORBIDDEN | Self::STALE_INCARNATION | Self::SELF_DIALLED)
+            || self.0 >= Self::APPLICATION_FINAL.0
     }
 
     /// As it came over the wire.

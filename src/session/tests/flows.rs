@@ -1,0 +1,254 @@
+//! A flow's two ends, alone.
+
+use proptest::prelude::*;
+
+use super::data::Batch;
+use crate::session::flow::FlowState;
+use crate::session::flow_in::{Arrival, FlowIn};
+use crate::session::flow_out::{Entry, Fate, FlowOut, FlowViolation, Outcomes};
+use crate::session::rate::Rate;
+
+fn batch(frames: u64, bytes: u64) -> Batch {
+    Batch((0..frames).map(|frame| (frame, bytes)).collect())
+}
+
+fn state(received: u64, taken: u64) -> FlowState {
+    FlowState { received, taken, credit: 100 }
+}
+
+/// With these batches accepted and, as far as credit goes, submitted.
+fn sent(batches: &[(u64, u64)]) -> FlowOut<Batch> {
+    let mut flow = FlowOut::default();
+    flow.resume(state(0, 0), |_, _| {}).expect("nothing was received");
+    for (frames, bytes) in batches {
+        flow.push(batch(*frames, *bytes)).expect("it is not over");
+    }
+    submit_all(&mut flow);
+    flow
+}
+
+fn submit_all(flow: &mut FlowOut<Batch>) -> Vec<u64> {
+    let mut firsts = Vec::new();
+    while let Some((first, _)) = flow.next_to_submit() {
+        firsts.push(first);
+        flow.submitted();
+    }
+    firsts
+}
+
+#[test]
+fn a_batch_that_was_partly_received_goes_again_as_a_whole() {
+    let mut flow = sent(&[(2, 10), (3, 10), (1, 10)]);
+    assert_eq!(flow.last_submitted(), 6);
+    flow.link_lost();
+    assert!(flow.next_to_submit().is_none());
+    flow.resume(state(4, 2), |_, _| {}).expect("it was sent");
+    assert_eq!(submit_all(&mut flow), [3, 6]);
+}
+
+#[test]
+fn a_flow_waits_for_credit_and_lets_one_larger_entry_through_alone() {
+    let mut flow = sent(&[(1, 60), (1, 60), (1, 500)]);
+    assert_eq!((flow.last_submitted(), flow.is_waiting()), (1, true));
+    flow.taken(state(1, 1), |_, _| {}).expect("it was sent");
+    assert_eq!(submit_all(&mut flow), [2]);
+    flow.taken(state(2, 2), |_, _| {}).expect("it was sent");
+    assert_eq!((submit_all(&mut flow), flow.is_waiting()), (vec![3], false));
+    flow.link_lost();
+    flow.resume(FlowState { credit: 0, ..state(2, 2) }, |_, _| {}).expect("it was sent");
+    assert!(flow.next_to_submit().is_none(), "nothing is granted");
+}
+
+#[test]
+fn what_no_connection_had_can_be_extended() {
+    let mut flow = sent(&[(1, 90)]);
+    let more = |flow: &mut FlowOut<Batch>| {
+        flow.extend_last(|first, last| {
+            last.0.push((first, 1));
+            first
+        })
+    };
+    assert_eq!(more(&mut flow), None);
+    assert_eq!(flow.push(batch(1, 90)).ok(), Some(2));
+    assert_eq!((more(&mut flow), flow.last_accepted()), (Some(3), 3));
+    flow.link_lost();
+    flow.resume(state(0, 0), |_, _| {}).expect("nothing was received");
+    // The first was on a connection that is gone.
+    flow.taken(state(1, 1), |_, _| {}).expect("it was sent");
+    assert_eq!(more(&mut flow), Some(4));
+}
+
+#[test]
+fn what_cannot_be_is_a_violation() {
+    let mut flow = sent(&[(3, 10)]);
+    let never_sent = |received, taken| FlowViolation::NeverSent { received, taken, submitted: 3 };
+    assert_eq!(flow.taken(state(4, 0), |_, _| {}), Err(never_sent(4, 0)));
+    assert_eq!(flow.taken(state(1, 2), |_, _| {}), Err(never_sent(1, 2)));
+    flow.taken(state(2, 1), |_, _| {}).expect("it was sent");
+    let back = FlowViolation::WentBack { before: state(2, 1), after: state(1, 1) };
+    assert_eq!(flow.taken(state(1, 1), |_, _| {}), Err(back));
+    // A Hello may be older than what came over the connection that it follows.
+    flow.link_lost();
+    assert_eq!(flow.resume(state(0, 0), |_, _| {}), Ok(()));
+    assert_eq!(flow.last_taken(), 1);
+    // So may what came over an earlier connection be newer than what this one has.
+    assert_eq!(flow.taken(state(3, 3), |_, _| {}), Ok(()));
+    assert!(!flow.is_waiting());
+    assert!(flow.cut(2, |_, _| {}).is_err());
+}
+
+#[test]
+fn the_end_tells_of_each_frame_what_became_of_it() {
+    use Fate::{Delivered, MaybeSent, NotSent};
+    let end = |known: Option<FlowState>| {
+        let mut flow = sent(&[(2, 10), (2, 10), (1, 900)]);
+        flow.taken(state(1, 1), |_, _| {}).expect("it was sent");
+        let mut left = Vec::new();
+        flow.end(known, |first, _| left.push(first));
+        assert_eq!(left, [1, 3, 5]);
+        assert!(flow.push(batch(1, 1)).is_err());
+        let outcomes = flow.outcomes();
+        let Outcomes { accepted, delivered, not_sent, maybe_sent } = outcomes;
+        assert_eq!((accepted, delivered + not_sent + maybe_sent), (5, 5));
+        [1, 2, 3, 4, 5].map(|number| flow.fate(number).expect("it is over"))
+    };
+    assert_eq!(end(None), [Delivered, MaybeSent, MaybeSent, MaybeSent, NotSent]);
+    assert_eq!(end(Some(state(3, 2))), [Delivered, Delivered, MaybeSent, NotSent, NotSent]);
+    // A peer that took what was never sent tells nothing.
+    assert_eq!(end(Some(state(9, 9))), [Delivered, MaybeSent, MaybeSent, MaybeSent, NotSent]);
+}
+
+#[test]
+fn what_a_peer_that_stops_does_not_take_over_was_not_sent() {
+    let mut flow = sent(&[(2, 10), (2, 10), (1, 900)]);
+    flow.taken(state(3, 1), |_, _| {}).expect("it was sent");
+    let mut unsent = Vec::new();
+    flow.cut(3, |first, _| unsent.push(first)).expect("it has no more");
+    assert_eq!((unsent, flow.fate(4), flow.fate(3)), (vec![5], Some(Fate::NotSent), None));
+    assert!(flow.push(batch(1, 1)).is_err());
+    flow.taken(state(3, 3), |_, _| {}).expect("it was sent");
+    let outcomes = Outcomes { accepted: 5, delivered: 3, not_sent: 2, maybe_sent: 0 };
+    assert_eq!(flow.outcomes(), outcomes);
+    assert_eq!(flow.last_received(), 3);
+}
+
+#[test]
+fn frames_that_came_are_skipped_and_gaps_are_violations() {
+    let mut flow = FlowIn::new(100);
+    let gap = |number, expected| Err(FlowViolation::Gap { number, expected });
+    assert_eq!(flow.arrived(1), gap(0, 1).map(|()| Arrival::Skip));
+    assert_eq!(flow.begin_stream(2), gap(2, 1));
+    flow.begin_stream(1).expect("the first");
+    assert_eq!(flow.arrived(10), Ok(Arrival::Accept(1)));
+    assert_eq!(flow.arrived(10), Ok(Arrival::Accept(2)));
+    flow.attached();
+    flow.begin_stream(2).expect("a batch that was partly received");
+    assert_eq!(flow.arrived(10), Ok(Arrival::Skip));
+    assert_eq!(flow.arrived(10), Ok(Arrival::Accept(3)));
+    flow.freeze();
+    assert_eq!(flow.arrived(10), Ok(Arrival::Skip));
+    assert_eq!(flow.state(), FlowState { received: 3, taken: 0, credit: 100 });
+}
+
+#[test]
+fn a_peer_that_passes_its_credit_is_found() {
+    let mut flow = FlowIn::new(100);
+    flow.begin_stream(1).expect("the first");
+    assert_eq!(flow.arrived(500), Ok(Arrival::Accept(1)), "alone it may be larger");
+    assert_eq!(flow.arrived(1), Err(FlowViolation::OverCredit { untaken: 501, granted: 100 }));
+    flow.take(1, 1, 500);
+    flow.grant(50);
+    assert_eq!((flow.untaken_bytes(), flow.state().credit), (0, 100));
+}
+
+#[test]
+fn taken_counts_without_holes_and_is_told_by_quarters() {
+    let mut flow = FlowIn::new(100);
+    flow.begin_stream(1).expect("the first");
+    for _ in 0..5 {
+        flow.arrived(10).expect("there is room");
+    }
+    flow.take(2, 2, 20);
+    assert_eq!((flow.state().taken, flow.is_due(false)), (0, false));
+    flow.take(1, 1, 10);
+    assert_eq!((flow.state().taken, flow.is_due(true)), (3, true), "a quarter was taken");
+    assert_eq!(flow.tell().taken, 3);
+    flow.take(4, 1, 10);
+    assert_eq!((flow.is_due(true), flow.is_due(false)), (false, true));
+    flow.tell();
+    assert!(!flow.is_due(false));
+    flow.attached();
+    assert!(flow.is_due(false), "what was told may not have come");
+}
+
+proptest! {
+    /// Whatever is sent, lost, taken and told: at each moment the ledger agrees with a plain list.
+    #[test]
+    fn the_ledger_agrees_with_a_list(
+        steps in proptest::collection::vec((0_u8..6, 1_u64..5, 1_u64..60), 0..120),
+    ) {
+        let mut out = sent(&[]);
+        let mut inn = FlowIn::new(100);
+        inn.begin_stream(1).expect("the first");
+        // What is under way, in frames' bytes; what came and was not taken.
+        let (mut way, mut queue) = (Vec::new(), std::collections::VecDeque::new());
+        let (mut released, mut taken, mut begun) = (0, 0, true);
+        for (what, count, bytes) in steps {
+            match what {
+                0 | 1 => drop(out.push(batch(if count * bytes > 100 { 1 } else { count }, bytes))),
+                2 => {
+                    while let Some((first, entry)) = out.next_to_submit() {
+                        if !std::mem::replace(&mut begun, true) {
+                            inn.begin_stream(first).expect("no gap");
+                        }
+                        prop_assert!(first <= out.last_received().max(out.last_submitted()) + 1);
+                        way.extend(entry.0.iter().map(|(_, bytes)| *bytes));
+                        out.submitted();
+                    }
+                }
+                3 => for bytes in way.drain(..way.len().min(count as usize)) {
+                    match inn.arrived(bytes) {
+                        Ok(Arrival::Accept(number)) => queue.push_back((number, bytes)),
+                        Ok(Arrival::Skip) => {}
+                        Err(violation) => prop_assert!(false, "{}", violation),
+                    }
+                },
+                4 => for (number, bytes) in queue.drain(..queue.len().min(count as usize)) {
+                    taken += 1;
+                    prop_assert_eq!(number, taken);
+                    inn.take(number, 1, bytes);
+                },
+                _ if count == 1 => {
+                    out.link_lost();
+                    way.clear();
+                    inn.attached();
+                    out.resume(inn.state(), |_, entry| released += entry.frames())
+                        .expect("it is true");
+                    begun = false;
+                }
+                _ => out.taken(inn.tell(), |_, entry| released += entry.frames())
+                    .expect("it is true"),
+            }
+            prop_assert!(released <= out.last_taken() && out.last_taken() <= taken);
+            prop_assert!(inn.state().received <= out.last_submitted());
+            prop_assert!(out.last_submitted() <= out.last_accepted());
+        }
+        out.end(Some(inn.state()), |_, _| {});
+        let Outcomes { accepted, delivered, not_sent, maybe_sent } = out.outcomes();
+        prop_assert_eq!((delivered, accepted), (taken, delivered + not_sent + maybe_sent));
+        prop_assert_eq!(maybe_sent, queue.len() as u64);
+    }
+}
+
+#[test]
+fn a_second_brings_so_many_messages_and_bytes() {
+    let start = std::time::Instant::now();
+    let at = |ms| start + std::time::Duration::from_millis(ms);
+    let mut rate = Rate::new(start, 4, 1_000);
+    assert!((0..4).all(|_| rate.allows(at(0), 10)));
+    assert!(!rate.allows(at(0), 10), "the fifth at once");
+    assert!(!rate.allows(at(250), 10), "what was too much is paid for as well");
+    assert!(rate.allows(at(1_000), 10));
+    let mut rate = Rate::new(start, 100, 1_000);
+    assert!(rate.allows(at(0), 1_000) && !rate.allows(at(0), 1));
+}

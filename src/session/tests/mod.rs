@@ -1,0 +1,9 @@
+//! The parts alone, and nodes over links that break at any moment.
+
+mod data;
+mod flows;
+mod joined;
+mod messages;
+mod requests;
+mod tables;
+mod world;
