@@ -13,7 +13,7 @@ pub const HEADER_BYTES: usize = 4;
 
 /// Whole frames that arrived together share one allocation of at most this many bytes, so that a
 /// receiver who keeps one small frame keeps at most this much alive.
-const RUN_BYTES_MAX: usize = 64 * 1024;
+pub(crate) const RUN_BYTES_MAX: usize = 64 * 1024;
 
 /// A body that is not whole yet starts with at most this much memory and then grows as it arrives.
 const BODY_BYTES_INITIAL: usize = 64 * 1024;
@@ -86,6 +86,11 @@ pub struct Run {
 }
 
 impl Run {
+    /// Of whole frames, whose lengths have nothing but a length in their lower thirty bits.
+    pub(crate) fn of(encoded: Bytes) -> Self {
+        Self { encoded }
+    }
+
     /// Bytes not taken yet, headers included.
     #[must_use]
     pub fn encoded_bytes(&self) -> usize {

@@ -102,6 +102,7 @@ mod registry;
 mod restart;
 // The table is ahead of the actors that will drive it.
 #[cfg_attr(not(test), expect(dead_code, reason = "nothing drives it yet"))]
+mod peers;
 mod session;
 mod transport;
 

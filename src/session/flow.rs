@@ -13,6 +13,9 @@ pub(crate) const FLOWS_MAX: usize = 2 * LANES;
 pub(crate) struct FlowId(u8);
 
 impl FlowId {
+    /// Messages of the first lane.
+    pub(crate) const FIRST: Self = Self(0);
+
     /// Messages and requests of a lane, or its replies; none of a lane that does not exist.
     pub(crate) const fn new(lane: u8, replies: bool) -> Option<Self> {
         if (lane as usize) < LANES { Some(Self(2 * lane + replies as u8)) } else { None }

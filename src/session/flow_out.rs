@@ -166,6 +166,13 @@ impl<E: Entry> FlowOut<E> {
         (fits || self.outstanding == 0 && credit > 0).then_some((slot.first, &slot.entry))
     }
 
+    /// As [`next_to_submit`](Self::next_to_submit), to make it ready for that.
+    pub(crate) fn next_to_submit_mut(&mut self) -> Option<(u64, &mut E)> {
+        self.next_to_submit()?;
+        let slot = self.slots.get_mut(self.next)?;
+        Some((slot.first, &mut slot.entry))
+    }
+
     fn is_wanted(&self, slot: &Slot<E>) -> bool {
         self.cut.is_none_or(|cut| slot.first <= cut)
     }

@@ -29,7 +29,7 @@ pub(crate) const FLOW_STREAM_HEAD_BYTES: usize = 19;
 pub(crate) const FRAME_HEAD_BYTES_MAX: usize = 14;
 
 /// Bytes of the length in front of every frame.
-const LENGTH_BYTES: usize = 4;
+pub(crate) const LENGTH_BYTES: usize = 4;
 
 /// Why bytes are no head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -250,6 +250,20 @@ impl FrameLength {
             _ => length == 0,
         };
         if fits { Ok(Self { kind, length }) } else { Err(HeadError::Length { kind, length }) }
+    }
+
+    /// Whether nothing but a payload follows.
+    pub(crate) fn is_message(self) -> bool {
+        self.kind == 0
+    }
+
+    /// Bytes of its head, behind the length.
+    pub(crate) fn head_bytes(self) -> usize {
+        match self.kind {
+            1 => 4,
+            2 => 10,
+            _ => 0,
+        }
     }
 
     /// Cuts what follows the four bytes into its head and how many bytes that has.

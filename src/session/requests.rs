@@ -106,6 +106,11 @@ impl Requests {
         self.max = usize::try_from(requests).unwrap_or(usize::MAX).min(self.own_max);
     }
 
+    /// How many may be in flight.
+    pub(crate) fn max(&self) -> usize {
+        self.max
+    }
+
     /// Whether another one may be issued: to be asked before its frame is accepted, under the same lock.
     ///
     /// # Errors

@@ -24,13 +24,13 @@
 //! Time is an argument, a stream is a generic handle, and what is to be done comes back as values:
 //! whoever holds the lock does it after letting go.
 
-pub(in crate::transport) mod batch;
+pub(crate) mod batch;
 pub(crate) mod closing;
-pub(in crate::transport) mod fair;
+pub(crate) mod fair;
 pub(in crate::transport) mod inbound;
 pub(in crate::transport) mod lanes;
 pub(crate) mod outcome;
 pub(in crate::transport) mod outgoing;
 pub(crate) mod room;
-pub(in crate::transport) mod share;
+pub(crate) mod share;
 pub(in crate::transport) mod stall;

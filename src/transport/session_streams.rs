@@ -26,14 +26,21 @@ pub(crate) const SESSION_ALPN: &str = "moorline/1";
 
 /// Who reads what the peer's streams bring.
 pub(crate) trait Carrier: Send + Sync {
-    /// The peer opened a stream.
-    fn stream_came(&self) -> Box<dyn Inlet>;
+    /// The peer opened a stream: `stream` lets it go on when what it brought was not taken over.
+    fn stream_came(&self, stream: Arc<dyn Paused>) -> Box<dyn Inlet>;
+}
+
+/// A stream of the peer's that may have to wait.
+pub(crate) trait Paused: Send + Sync {
+    /// What was not taken over is told again.
+    fn resume(&self);
 }
 
 /// Takes what one stream of the peer's brings. Called from MsQuic's threads: it must not block.
 pub(crate) trait Inlet: Send {
-    /// The next bytes.
-    fn received(&mut self, part: &[u8]);
+    /// The next bytes; returns how many of them were taken over. If not all were, the stream waits until
+    /// it is resumed.
+    fn received(&mut self, part: &[u8]) -> usize;
     /// All parts of what arrived together were told.
     fn rest(&mut self);
     /// Nothing more comes.
@@ -86,7 +93,7 @@ impl<O> Default for PeerStreams<O> {
     }
 }
 
-impl<O> PeerStreams<O> {
+impl<O: StreamOwner> PeerStreams<O> {
     /// From here on `carrier` reads, also what came before.
     pub(super) fn carry(&self, carrier: &Arc<dyn Carrier>) {
         let waiting = {
@@ -101,7 +108,7 @@ impl<O> PeerStreams<O> {
             }
         };
         for stream in waiting {
-            stream.read_by(carrier.stream_came());
+            stream.read_by(|stream| carrier.stream_came(stream));
         }
     }
 
@@ -120,7 +127,7 @@ impl<O> PeerStreams<O> {
             State::Carried(carrier) => Arc::clone(carrier),
             State::Over => return,
         };
-        stream.read_by(carrier.stream_came());
+        stream.read_by(|stream| carrier.stream_came(stream));
     }
 }
 
@@ -270,8 +277,16 @@ enum Reading {
     Gone,
 }
 
-impl<O> InStream<O> {
-    fn read_by(&self, mut inlet: Box<dyn Inlet>) {
+impl<O: StreamOwner> Paused for InStream<O> {
+    fn resume(&self) {
+        self.slot.resume_receive();
+    }
+}
+
+impl<O: StreamOwner> InStream<O> {
+    fn read_by(self: &Arc<Self>, reader: impl FnOnce(Arc<dyn Paused>) -> Box<dyn Inlet>) {
+        let stream: Arc<dyn Paused> = Arc::<Self>::clone(self);
+        let mut inlet = reader(stream);
         {
             let mut reading = lock(&self.reading);
             let Reading::Unread(ended) = &*reading else { return };
@@ -307,8 +322,16 @@ impl<O: StreamOwner> ffi::StreamCallbacks for InStream<O> {
             Reading::Unread(_) => return 0,
             Reading::By(inlet) => {
                 self.owner.look_at_path();
-                received.parts().for_each(|part| inlet.received(part));
+                let mut taken = 0;
+                for part in received.parts() {
+                    let of_part = inlet.received(part).min(part.len());
+                    taken += of_part;
+                    if of_part < part.len() {
+                        break;
+                    }
+                }
                 inlet.rest();
+                return taken as u64;
             }
             Reading::Gone => {}
         }

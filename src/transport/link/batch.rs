@@ -8,7 +8,7 @@ use super::room::Cost;
 use crate::frame::{self, HEADER_BYTES};
 
 /// Parts of a batch at most: as many as a submission has buffers.
-pub(in crate::transport) const PARTS_MAX: usize = 8;
+pub(crate) const PARTS_MAX: usize = 8;
 
 /// Payloads up to this size are copied behind each other; larger ones are worth a part of their
 /// own.
@@ -20,7 +20,7 @@ const MOVE_BYTES_MAX: usize = 16 * 1024;
 
 /// A batch is submitted on its own from this size on: enough to amortise a submission (2 to 3 µs),
 /// small enough to keep several on their way.
-pub(in crate::transport) const BATCH_BYTES: usize = 128 * 1024;
+pub(crate) const BATCH_BYTES: usize = 128 * 1024;
 
 /// A batch with a payload that is not copied is submitted from this size on: behind it there is
 /// nothing to amortise, and a lane that gives way has one batch too many on its way.
@@ -28,7 +28,7 @@ const LARGE_BATCH_BYTES: usize = 64 * 1024;
 
 /// Larger payloads go out in pieces of this size: each is acknowledged by itself, so that a slow path
 /// shows that it moves (with 1 MiB, a path of 300 kbit/s within the default time for a stall).
-pub(in crate::transport) const PIECE_BYTES_MAX: usize = 1024 * 1024;
+pub(crate) const PIECE_BYTES_MAX: usize = 1024 * 1024;
 
 /// The parts that one more frame may add: the small frames in front of it, its header (where it
 /// needs memory of its own) and itself.
@@ -36,7 +36,7 @@ const PARTS_OF_ONE: usize = 3;
 
 /// What a submission carries until it is acknowledged.
 #[derive(Default)]
-pub(in crate::transport) struct Sent {
+pub(crate) struct Sent {
     pub(super) frames: u64,
     /// Bytes on the wire.
     pub(super) bytes: usize,
@@ -50,11 +50,18 @@ pub(in crate::transport) struct Sent {
     pub(super) cost: usize,
     /// The same, to the node's room for large frames.
     pub(super) large: usize,
-    pub(in crate::transport) sinks: Vec<(Bytes, OutcomeSink)>,
+    pub(crate) sinks: Vec<(Bytes, OutcomeSink)>,
+}
+
+/// Where something is in a batch that is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) part: usize,
+    pub(crate) offset: usize,
 }
 
 /// A payload that is handed over, or may only be looked at and cloned.
-pub(in crate::transport) enum Payload<'a> {
+pub(crate) enum Payload<'a> {
     Given(Bytes),
     Lent(&'a Bytes),
     /// In two parts, of which the first is copied.
@@ -62,7 +69,7 @@ pub(in crate::transport) enum Payload<'a> {
 }
 
 impl Payload<'_> {
-    pub(in crate::transport) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.head().len() + self.body().len()
     }
 
@@ -73,7 +80,7 @@ impl Payload<'_> {
         }
     }
 
-    pub(in crate::transport) fn body(&self) -> &Bytes {
+    pub(crate) fn body(&self) -> &Bytes {
         match self {
             Self::Given(body) | Self::Behind(_, body) => body,
             Self::Lent(body) => body,
@@ -97,7 +104,7 @@ impl Payload<'_> {
 }
 
 /// Frames that will be one submission.
-pub(in crate::transport) struct Batch {
+pub(crate) struct Batch {
     parts: [Bytes; PARTS_MAX],
     count: usize,
     /// Small frames not closed into a part yet.
@@ -120,22 +127,34 @@ impl Default for Batch {
 }
 
 impl Batch {
-    pub(in crate::transport) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.sent.bytes >= self.enough || self.count + PARTS_OF_ONE > PARTS_MAX
     }
 
     /// Adds a frame whose body has up to [`PIECE_BYTES_MAX`] bytes. A body that was copied comes back:
     /// whoever holds a lock drops it behind that, for it is the caller's.
-    pub(in crate::transport) fn push(
+    pub(crate) fn push(
         &mut self,
+        frame: Payload<'_>,
+        cost: Cost,
+        sink: Option<OutcomeSink>,
+    ) -> Option<Bytes> {
+        let header = frame::header(frame.len());
+        self.push_headed(&header, frame, cost, sink)
+    }
+
+    /// As [`Batch::push`], with `header` in front of the payload as it is; the body may be of any size.
+    pub(crate) fn push_headed(
+        &mut self,
+        header: &[u8],
         frame: Payload<'_>,
         cost: Cost,
         sink: Option<OutcomeSink>,
     ) -> Option<Bytes> {
         let small = frame.body().len() <= COPY_BYTES_MAX;
         let copied = if small { frame.len() } else { frame.head().len() };
-        self.begin_frame(&frame, copied);
-        self.sent.bytes += HEADER_BYTES + frame.len();
+        self.begin_frame(header, &frame, copied);
+        self.sent.bytes += header.len() + frame.len();
         self.sent.payload += frame.len();
         self.finish_frame(frame.body(), cost, sink);
         if small {
@@ -149,14 +168,14 @@ impl Batch {
     }
 
     /// Adds the beginning of a frame with a larger body; the batches that are returned go on with it.
-    pub(in crate::transport) fn split(
+    pub(crate) fn split(
         &mut self,
         frame: Payload<'_>,
         cost: Cost,
         sink: Option<OutcomeSink>,
     ) -> Vec<Self> {
         let head = frame.head().len();
-        self.begin_frame(&frame, head);
+        self.begin_frame(&frame::header(frame.len()), &frame, head);
         let body = frame.into_body();
         let mut rest = body.clone();
         self.close_tail();
@@ -179,10 +198,10 @@ impl Batch {
         pieces
     }
 
-    /// The length of the frame and its head, with room behind them for what else is `copied`.
-    fn begin_frame(&mut self, frame: &Payload<'_>, copied: usize) {
-        self.make_room(HEADER_BYTES + copied);
-        self.tail.put_slice(&frame::header(frame.len()));
+    /// What stands in front of the payload, with room behind it for what else is `copied`.
+    fn begin_frame(&mut self, header: &[u8], frame: &Payload<'_>, copied: usize) {
+        self.make_room(header.len() + copied);
+        self.tail.put_slice(header);
         self.tail.put_slice(frame.head());
     }
 
@@ -220,21 +239,36 @@ impl Batch {
         self.count += 1;
     }
 
+    /// Where the frame begins that was added last, with `bytes` altogether.
+    pub(crate) fn place_of_last(&self, bytes: usize) -> Place {
+        // It is in the tail, or its payload is the last part and the rest ends the part before that.
+        if self.tail.is_empty() {
+            let large = self.parts[self.count - 1].len();
+            let part = self.count - 2;
+            Place { part, offset: self.parts[part].len() - (bytes - large) }
+        } else {
+            Place { part: self.count, offset: self.tail.len() - bytes }
+        }
+    }
+
+    /// What goes out, once it is closed.
+    pub(crate) fn parts(&self) -> ([Bytes; PARTS_MAX], usize) {
+        (self.parts.clone(), self.count)
+    }
+
     /// Nothing is added from here on.
-    pub(in crate::transport) fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         self.close_tail();
         self.enough = 0;
     }
 
     /// What goes out, one part behind the other, and what to remember of it.
-    pub(in crate::transport) fn into_parts(self) -> ([Bytes; PARTS_MAX], usize, Sent) {
+    pub(crate) fn into_parts(self) -> ([Bytes; PARTS_MAX], usize, Sent) {
         (self.parts, self.count, self.sent)
     }
 
     /// What [`Batch::into_parts`] gave.
-    pub(in crate::transport) fn from_parts(
-        (parts, count, sent): ([Bytes; PARTS_MAX], usize, Sent),
-    ) -> Self {
+    pub(crate) fn from_parts((parts, count, sent): ([Bytes; PARTS_MAX], usize, Sent)) -> Self {
         Self { parts, count, tail: BytesMut::new(), enough: 0, sent }
     }
 }

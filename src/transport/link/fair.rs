@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 
 /// See the module.
 #[derive(Debug)]
-pub(in crate::transport) struct FairRoom<W> {
+pub(crate) struct FairRoom<W> {
     size: usize,
     used: usize,
     waiting: VecDeque<Request<W>>,
@@ -28,11 +28,11 @@ struct Request<W> {
 
 /// Names a request that waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::transport) struct Ticket(u64);
+pub(crate) struct Ticket(u64);
 
 /// What has become of a request that had to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::transport) enum Turn {
+pub(crate) enum Turn {
     Waiting,
     /// The bytes are the asker's.
     Granted,
@@ -42,33 +42,33 @@ pub(in crate::transport) enum Turn {
 
 /// Who waited and whose turn has come: the bytes are its own from here on.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::transport) struct Grant<W> {
-    pub(in crate::transport) bytes: usize,
-    pub(in crate::transport) waiter: W,
+pub(crate) struct Grant<W> {
+    pub(crate) bytes: usize,
+    pub(crate) waiter: W,
 }
 
 /// In the order of asking.
-pub(in crate::transport) type Granted<W> = Vec<Grant<W>>;
+pub(crate) type Granted<W> = Vec<Grant<W>>;
 
 impl<W> FairRoom<W> {
-    pub(in crate::transport) fn new(size: usize) -> Self {
+    pub(crate) fn new(size: usize) -> Self {
         Self { size, used: 0, waiting: VecDeque::new(), next_ticket: 0, shut_from: None }
     }
 
-    pub(in crate::transport) fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         self.size
     }
 
-    pub(in crate::transport) fn used(&self) -> usize {
+    pub(crate) fn used(&self) -> usize {
         self.used
     }
 
-    pub(in crate::transport) fn is_waited_for(&self) -> bool {
+    pub(crate) fn is_waited_for(&self) -> bool {
         !self.waiting.is_empty()
     }
 
     /// Takes `bytes`, if there are so many and nobody waits.
-    pub(in crate::transport) fn try_take(&mut self, bytes: usize) -> bool {
+    pub(crate) fn try_take(&mut self, bytes: usize) -> bool {
         let fits = self.used.checked_add(bytes).is_some_and(|used| used <= self.size);
         let takes = fits && self.waiting.is_empty();
         if takes {
@@ -78,12 +78,12 @@ impl<W> FairRoom<W> {
     }
 
     /// As [`FairRoom::try_take`]; otherwise `waiter` waits for them.
-    pub(in crate::transport) fn take(&mut self, bytes: usize, waiter: W) -> Result<(), Ticket> {
+    pub(crate) fn take(&mut self, bytes: usize, waiter: W) -> Result<(), Ticket> {
         if self.try_take(bytes) { Ok(()) } else { Err(self.wait(bytes, waiter)) }
     }
 
     /// `waiter` waits for `bytes`.
-    pub(in crate::transport) fn wait(&mut self, bytes: usize, waiter: W) -> Ticket {
+    pub(crate) fn wait(&mut self, bytes: usize, waiter: W) -> Ticket {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         self.waiting.push_back(Request { ticket, bytes, waiter });
@@ -92,13 +92,13 @@ impl<W> FairRoom<W> {
 
     /// Gives bytes back; whoever is returned has what it waited for.
     #[must_use = "they have been given what they waited for"]
-    pub(in crate::transport) fn give_back(&mut self, bytes: usize) -> Granted<W> {
+    pub(crate) fn give_back(&mut self, bytes: usize) -> Granted<W> {
         self.change(bytes, self.size)
     }
 
     /// Gives bytes back, and there are `size` of them altogether from here on.
     #[must_use = "they have been given what they waited for"]
-    pub(in crate::transport) fn change(&mut self, bytes: usize, size: usize) -> Granted<W> {
+    pub(crate) fn change(&mut self, bytes: usize, size: usize) -> Granted<W> {
         debug_assert!(bytes <= self.used, "{bytes} bytes come back of {}", self.used);
         self.used = self.used.saturating_sub(bytes);
         self.size = size;
@@ -106,7 +106,7 @@ impl<W> FairRoom<W> {
     }
 
     /// What has become of the request: as long as its asker has not forgotten it.
-    pub(in crate::transport) fn turn(&self, ticket: Ticket) -> Turn {
+    pub(crate) fn turn(&self, ticket: Ticket) -> Turn {
         match self.place(ticket) {
             Ok(_) => Turn::Waiting,
             Err(_) if self.shut_from.is_some_and(|from| ticket.0 >= from) => Turn::Shut,
@@ -115,7 +115,7 @@ impl<W> FairRoom<W> {
     }
 
     /// Another one waits in the place of the asker, if it still waits.
-    pub(in crate::transport) fn renew(&mut self, ticket: Ticket, waiter: W) {
+    pub(crate) fn renew(&mut self, ticket: Ticket, waiter: W) {
         if let Ok(place) = self.place(ticket) {
             self.waiting[place].waiter = waiter;
         }
@@ -124,7 +124,7 @@ impl<W> FairRoom<W> {
     /// Nobody waits with this ticket any more. It may have been granted meanwhile: then it is the
     /// waiter who gives back.
     #[must_use = "they have been given what they waited for"]
-    pub(in crate::transport) fn forget(&mut self, ticket: Ticket) -> Granted<W> {
+    pub(crate) fn forget(&mut self, ticket: Ticket) -> Granted<W> {
         if let Ok(place) = self.place(ticket) {
             self.waiting.remove(place);
         }
@@ -133,7 +133,7 @@ impl<W> FairRoom<W> {
 
     /// Nothing is granted any more: those who wait come back.
     #[must_use = "they are to be told"]
-    pub(in crate::transport) fn shut(&mut self) -> Vec<W> {
+    pub(crate) fn shut(&mut self) -> Vec<W> {
         let first = self.waiting.front().map_or(self.next_ticket, |request| request.ticket);
         self.shut_from.get_or_insert(first);
         self.waiting.drain(..).map(|request| request.waiter).collect()

@@ -20,7 +20,7 @@ pub(crate) struct Cost {
 }
 
 impl Cost {
-    pub(in crate::transport) fn usual(bytes: usize) -> Self {
+    pub(crate) fn usual(bytes: usize) -> Self {
         Self { bytes, is_large: false }
     }
 
@@ -33,7 +33,7 @@ impl Cost {
 }
 
 /// See the module.
-pub(super) struct Room<W> {
+pub(crate) struct Room<W> {
     fair: FairRoom<W>,
     floor: usize,
     share: Share,
@@ -46,18 +46,18 @@ pub(super) struct Room<W> {
 }
 
 impl<W> Room<W> {
-    pub(super) fn new(share: Share) -> Self {
+    pub(crate) fn new(share: Share) -> Self {
         let floor = share.floor();
         Self { fair: FairRoom::new(floor), floor, share, short: false, largest: 0, freed: 0 }
     }
 
     /// Whether `bytes` are to be had here, and not beside it.
-    pub(super) fn fits(&self, bytes: usize) -> bool {
+    pub(crate) fn fits(&self, bytes: usize) -> bool {
         bytes <= self.target()
     }
 
     /// Takes `bytes` without waiting.
-    pub(super) fn try_take(&mut self, bytes: usize) -> bool {
+    pub(crate) fn try_take(&mut self, bytes: usize) -> bool {
         if self.fair.try_take(bytes) {
             return true;
         }
@@ -66,7 +66,7 @@ impl<W> Room<W> {
     }
 
     /// `waiter` waits for `bytes`, unless they are there. Others may have room by what it needs.
-    pub(super) fn take(&mut self, bytes: usize, waiter: W) -> (Result<(), Ticket>, Granted<W>) {
+    pub(crate) fn take(&mut self, bytes: usize, waiter: W) -> (Result<(), Ticket>, Granted<W>) {
         if self.try_take(bytes) {
             return (Ok(()), Vec::new());
         }
@@ -78,16 +78,16 @@ impl<W> Room<W> {
         (Err(ticket), granted)
     }
 
-    pub(super) fn turn(&self, ticket: Ticket) -> Turn {
+    pub(crate) fn turn(&self, ticket: Ticket) -> Turn {
         self.fair.turn(ticket)
     }
 
-    pub(super) fn renew(&mut self, ticket: Ticket, waiter: W) {
+    pub(crate) fn renew(&mut self, ticket: Ticket, waiter: W) {
         self.fair.renew(ticket, waiter);
     }
 
     /// The asker goes: `bytes` come back if it had them.
-    pub(super) fn forget(&mut self, ticket: Ticket, bytes: usize) -> Granted<W> {
+    pub(crate) fn forget(&mut self, ticket: Ticket, bytes: usize) -> Granted<W> {
         let granted = match self.fair.turn(ticket) {
             Turn::Waiting | Turn::Shut => self.fair.forget(ticket),
             Turn::Granted => self.fair.give_back(bytes),
@@ -97,7 +97,7 @@ impl<W> Room<W> {
     }
 
     /// Gives back what was not used.
-    pub(super) fn give_back(&mut self, bytes: usize) -> Granted<W> {
+    pub(crate) fn give_back(&mut self, bytes: usize) -> Granted<W> {
         let granted = self.fair.give_back(bytes);
         self.nobody_may_wait();
         granted
@@ -105,7 +105,7 @@ impl<W> Room<W> {
 
     /// Something is admitted: the lane takes part in the budget. What it kept of its room from a time
     /// when fewer did goes back to its share.
-    pub(super) fn begin(&mut self) {
+    pub(crate) fn begin(&mut self) {
         if self.share.set_busy(true) {
             let size = self.fair.size().min(self.target());
             let nobody = self.fair.change(0, size);
@@ -114,12 +114,12 @@ impl<W> Room<W> {
     }
 
     /// Nothing is admitted: who holds nothing takes no part in the budget.
-    pub(super) fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         self.share.set_busy(false);
     }
 
     /// `bytes` were acknowledged or lost. `at_rest`: nothing else is on its way.
-    pub(super) fn free(&mut self, bytes: usize, at_rest: bool) -> Granted<W> {
+    pub(crate) fn free(&mut self, bytes: usize, at_rest: bool) -> Granted<W> {
         self.freed += bytes;
         if at_rest {
             return self.rest();
@@ -130,7 +130,7 @@ impl<W> Room<W> {
         self.settle()
     }
 
-    pub(super) fn shut(&mut self) -> Vec<W> {
+    pub(crate) fn shut(&mut self) -> Vec<W> {
         self.fair.shut()
     }
 

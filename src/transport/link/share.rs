@@ -10,17 +10,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// What a lane or queue may always hold: two reads of a socket. MsQuic asks its peer for one
 /// acknowledgement of a whole burst, so that with less on its way a sender waits for a late one:
 /// 64 KiB cost a fifth of what 64 senders reach, 128 KiB no more than the spread.
-pub(in crate::transport) const FLOOR: usize = 128 * 1024;
+pub(crate) const FLOOR: usize = 128 * 1024;
 
 /// Bytes that are shared among those who are busy.
 #[derive(Debug)]
-pub(in crate::transport) struct Budget {
-    pub(in crate::transport) bytes: usize,
+pub(crate) struct Budget {
+    pub(crate) bytes: usize,
     busy: AtomicUsize,
 }
 
 impl Budget {
-    pub(in crate::transport) fn new(bytes: usize) -> Self {
+    pub(crate) fn new(bytes: usize) -> Self {
         Self { bytes, busy: AtomicUsize::new(0) }
     }
 
@@ -32,7 +32,7 @@ impl Budget {
 
 /// One lane's or queue's part in a budget.
 #[derive(Debug)]
-pub(in crate::transport) struct Share {
+pub(crate) struct Share {
     budget: Arc<Budget>,
     floor: usize,
     bytes_max: usize,
@@ -40,35 +40,31 @@ pub(in crate::transport) struct Share {
 }
 
 impl Share {
-    pub(in crate::transport) fn new(budget: &Arc<Budget>, bytes_max: usize) -> Self {
+    pub(crate) fn new(budget: &Arc<Budget>, bytes_max: usize) -> Self {
         Self::with_floor(budget, FLOOR, bytes_max)
     }
 
-    pub(in crate::transport) fn with_floor(
-        budget: &Arc<Budget>,
-        floor: usize,
-        bytes_max: usize,
-    ) -> Self {
+    pub(crate) fn with_floor(budget: &Arc<Budget>, floor: usize, bytes_max: usize) -> Self {
         let floor = floor.min(bytes_max);
         Self { budget: Arc::clone(budget), floor, bytes_max, busy: false }
     }
 
     /// What may be held at least.
-    pub(in crate::transport) fn floor(&self) -> usize {
+    pub(crate) fn floor(&self) -> usize {
         self.floor
     }
 
     /// What may be held now.
-    pub(in crate::transport) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.budget.share().clamp(self.floor(), self.bytes_max)
     }
 
-    pub(in crate::transport) fn bytes_max(&self) -> usize {
+    pub(crate) fn bytes_max(&self) -> usize {
         self.bytes_max
     }
 
     /// Whether anything is held: who holds nothing takes no part. Returns whether that is new.
-    pub(in crate::transport) fn set_busy(&mut self, busy: bool) -> bool {
+    pub(crate) fn set_busy(&mut self, busy: bool) -> bool {
         let is_new = std::mem::replace(&mut self.busy, busy) != busy;
         if is_new && busy {
             self.budget.busy.fetch_add(1, Ordering::Relaxed);
@@ -87,7 +83,7 @@ impl Drop for Share {
 
 impl Share {
     /// Alone in a budget that is always enough.
-    pub(in crate::transport) fn alone(bytes_max: usize) -> Self {
+    pub(crate) fn alone(bytes_max: usize) -> Self {
         Self::new(&Arc::new(Budget::new(usize::MAX)), bytes_max)
     }
 }

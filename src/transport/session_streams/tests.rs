@@ -29,7 +29,7 @@ enum Told {
 struct Teller(UnboundedSender<Told>);
 
 impl Carrier for Teller {
-    fn stream_came(&self) -> Box<dyn Inlet> {
+    fn stream_came(&self, _stream: Arc<dyn Paused>) -> Box<dyn Inlet> {
         Box::new(Gathering { told: self.0.clone(), bytes: Vec::new() })
     }
 }
@@ -50,8 +50,9 @@ struct Gathering {
 }
 
 impl Inlet for Gathering {
-    fn received(&mut self, part: &[u8]) {
+    fn received(&mut self, part: &[u8]) -> usize {
         self.bytes.extend_from_slice(part);
+        part.len()
     }
 
     fn rest(&mut self) {

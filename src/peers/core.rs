@@ -1,0 +1,690 @@
+//! One session as its frames are moved: flows out and in, requests both ways, and the link it has.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::{Notify, oneshot, watch};
+
+use super::cut::Came;
+use super::in_flow::{Frame, InFlow, Special};
+use super::kept::Left;
+use super::link::{Frames, Link, Listens, Violated};
+use super::out_flow::{OutFlow, Submission};
+use crate::error::{CloseCode, ConnectError};
+use crate::identity::CertHash;
+use crate::lock::lock;
+use crate::session::effect::EndReason;
+use crate::session::flow::{FLOWS_MAX, FlowId, FlowState, PerFlow};
+use crate::session::flow_out::Fate;
+use crate::session::frame_head::{FrameHead, ReplyStatus, StreamHead};
+use crate::session::handling::{Arrived, Handling};
+use crate::session::message::{Cancel, Message, PeerLimits, Refused, SessionId, Taken};
+use crate::session::requests::{Reply, RequestEnd, RequestId, Requests};
+use crate::transport::Lane;
+use crate::transport::clock;
+use crate::transport::core::ConnectionCore;
+use crate::transport::link::share::{Budget, Share};
+use crate::transport::session_streams::{OutStream, Outlet, Parts};
+
+/// What each session may keep and take.
+#[derive(Debug, Clone)]
+pub(crate) struct PeerBounds {
+    /// Bytes that one flow keeps at most, accepted and not taken; one larger frame beside that.
+    pub(crate) flow_bytes_max: usize,
+    /// Bytes of each flow that the peer may send ahead of what the application takes.
+    pub(crate) granted: u64,
+    pub(crate) frame_bytes_max: usize,
+    pub(crate) requests_max: usize,
+    pub(crate) early_cancels_max: usize,
+    /// What all sessions keep together.
+    pub(crate) kept: Arc<Budget>,
+}
+
+/// How a request ended, with the payload of a reply.
+pub(crate) type Answer = (RequestEnd, Bytes);
+
+/// See the module.
+pub(crate) struct PeerCore {
+    pub(crate) id: SessionId,
+    pub(crate) peer: CertHash,
+    pub(crate) protocol: String,
+    bounds: PeerBounds,
+    myself: Weak<Self>,
+    node: Weak<dyn Listens>,
+    out: [OutFlow; FLOWS_MAX],
+    incoming: [InFlow; FLOWS_MAX],
+    link: Mutex<Option<Arc<Link>>>,
+    /// The largest payload that the peer takes; what is ours before that is known.
+    peer_frame_bytes_max: AtomicU64,
+    asking: Mutex<Asking>,
+    handling: Mutex<Handled>,
+    readable: Notify,
+    /// Whether it has a link.
+    up: watch::Sender<bool>,
+    ended: OnceLock<EndReason>,
+    /// What the peer sends last, once it closes.
+    finals: OnceLock<PerFlow<u64>>,
+    /// Why there was no link the last time.
+    failed: Mutex<Option<NoLink>>,
+    failures: watch::Sender<u64>,
+}
+
+/// Why a session has no link.
+#[derive(Debug, Clone)]
+pub(crate) enum NoLink {
+    Dial(ConnectError),
+    Refused(Refused),
+}
+
+struct Asking {
+    requests: Requests,
+    /// Requests that are about to be issued.
+    begun: usize,
+    waiting: HashMap<RequestId, oneshot::Sender<Answer>>,
+}
+
+struct Handled {
+    requests: Handling,
+    /// Handlers that want to know that nobody waits for their reply.
+    cancels: HashMap<RequestId, Arc<Cancelled>>,
+}
+
+/// Whether the reply to a request is still wanted.
+#[derive(Debug, Default)]
+pub(crate) struct Cancelled {
+    told: OnceLock<()>,
+    notify: Notify,
+}
+
+impl Cancelled {
+    fn tell(&self) {
+        let _ = self.told.set(());
+        self.notify.notify_waiters();
+    }
+
+    /// Waits until it is not. Cancel safe.
+    pub(crate) async fn wait(&self) {
+        let told = self.notify.notified();
+        tokio::pin!(told);
+        told.as_mut().enable();
+        if self.told.get().is_none() {
+            told.await;
+        }
+    }
+}
+
+/// What the application takes.
+#[derive(Debug)]
+pub(crate) enum Received {
+    Message(Bytes),
+    Request { id: RequestId, deadline: Instant, cancelled: Arc<Cancelled>, frame: Bytes },
+}
+
+/// Why a request was not issued.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum NotAsked {
+    TooMany(usize, Bytes),
+    Ended(Bytes),
+}
+
+pub(crate) fn flow_of(lane: Lane, replies: bool) -> FlowId {
+    // Lanes are numbered as flows are.
+    FlowId::new(u8::from(lane), replies).unwrap_or(FlowId::FIRST)
+}
+
+impl PeerCore {
+    pub(super) fn new(
+        id: SessionId,
+        peer: CertHash,
+        protocol: String,
+        bounds: PeerBounds,
+        node: Weak<dyn Listens>,
+    ) -> Arc<Self> {
+        let out = std::array::from_fn(|_| {
+            let bytes_max = bounds.flow_bytes_max.max(OutFlow::cost(bounds.frame_bytes_max));
+            OutFlow::new(Share::new(&bounds.kept, bytes_max))
+        });
+        let asking = Asking {
+            requests: Requests::new(bounds.requests_max),
+            begun: 0,
+            waiting: HashMap::new(),
+        };
+        let requests = Handling::new(bounds.requests_max, bounds.early_cancels_max);
+        Arc::new_cyclic(|myself| Self {
+            id,
+            peer,
+            protocol,
+            myself: Weak::clone(myself),
+            node,
+            out,
+            incoming: std::array::from_fn(|_| InFlow::new(bounds.granted)),
+            link: Mutex::new(None),
+            peer_frame_bytes_max: AtomicU64::new(bounds.frame_bytes_max as u64),
+            asking: Mutex::new(asking),
+            handling: Mutex::new(Handled { requests, cancels: HashMap::new() }),
+            readable: Notify::new(),
+            up: watch::Sender::new(false),
+            ended: OnceLock::new(),
+            finals: OnceLock::new(),
+            failed: Mutex::default(),
+            failures: watch::Sender::new(0),
+            bounds,
+        })
+    }
+
+    // ---- facts
+
+    fn flow_out(&self, flow: FlowId) -> &OutFlow {
+        &self.out[usize::from(flow.number())]
+    }
+
+    fn flow_in(&self, flow: FlowId) -> &InFlow {
+        &self.incoming[usize::from(flow.number())]
+    }
+
+    pub(super) fn out(&self, lane: Lane, replies: bool) -> &OutFlow {
+        self.flow_out(flow_of(lane, replies))
+    }
+
+    pub(super) fn inbound(&self) -> PerFlow<FlowState> {
+        PerFlow::of(|flow| self.flow_in(flow).state())
+    }
+
+    pub(super) fn accepted(&self) -> PerFlow<u64> {
+        PerFlow::of(|flow| self.flow_out(flow).last_accepted())
+    }
+
+    /// The largest payload that both sides take.
+    pub(crate) fn frame_bytes_max(&self) -> usize {
+        let peer = self.peer_frame_bytes_max.load(Ordering::Relaxed);
+        usize::try_from(peer).unwrap_or(usize::MAX).min(self.bounds.frame_bytes_max)
+    }
+
+    pub(crate) fn ended(&self) -> Option<&EndReason> {
+        self.ended.get()
+    }
+
+    /// Waits until it has a link, or is over.
+    pub(crate) async fn up(&self) -> Result<(), EndReason> {
+        let mut up = self.up.subscribe();
+        loop {
+            if let Some(reason) = self.ended.get() {
+                return Err(reason.clone());
+            }
+            if *up.borrow_and_update() {
+                return Ok(());
+            }
+            // The sender lives as long as this.
+            let _ = up.changed().await;
+        }
+    }
+
+    pub(super) fn has_link(&self) -> bool {
+        lock(&self.link).is_some()
+    }
+
+    pub(super) fn dial_failed(&self, error: ConnectError) {
+        self.no_link(NoLink::Dial(error));
+    }
+
+    pub(super) fn refused(&self, refused: Refused) {
+        self.no_link(NoLink::Refused(refused));
+    }
+
+    fn no_link(&self, why: NoLink) {
+        *lock(&self.failed) = Some(why);
+        self.failures.send_modify(|count| *count += 1);
+    }
+
+    fn link(&self) -> Option<Arc<Link>> {
+        lock(&self.link).clone()
+    }
+
+    // ---- frames out
+
+    /// Takes a frame over for which room was taken, and tells its number.
+    pub(super) fn push(
+        &self,
+        flow: FlowId,
+        head: FrameHead,
+        frame: Bytes,
+        register: impl FnOnce(u64),
+    ) -> Result<u64, Bytes> {
+        let number = self.flow_out(flow).push(head, frame, register)?;
+        self.pump(flow);
+        Ok(number)
+    }
+
+    /// Hands over what the flow has ready, if nobody else is at it.
+    fn pump(&self, flow: FlowId) {
+        let Some(link) = self.link() else { return };
+        let (core, out) = (link.core(), self.flow_out(flow));
+        let rtt_us = usize::try_from(link.rtt().as_micros()).unwrap_or(usize::MAX);
+        while let Some(submission) = out.next(rtt_us, |number| self.left(flow, number)) {
+            let Submission { generation, first, stream, parts, bytes } = submission;
+            if link.generation() != generation {
+                return out.submitted(generation, bytes, None);
+            }
+            let stream = stream.or_else(|| self.open(core, flow, generation, first));
+            let sent = stream.filter(|stream| stream.send(parts, bytes as u64));
+            out.submitted(generation, bytes, sent.as_ref());
+            if sent.is_none() {
+                // Nothing of the flow can go over it any more; another connection goes on.
+                return core.cut(CloseCode::INTERNAL);
+            }
+        }
+    }
+
+    fn open(
+        &self,
+        core: &Arc<ConnectionCore>,
+        flow: FlowId,
+        generation: u64,
+        first: u64,
+    ) -> Option<Arc<OutStream<ConnectionCore>>> {
+        let outlet = FlowOutlet { peer: Weak::clone(&self.myself), flow, generation };
+        let stream = core.open_outlet(priority(flow), Arc::new(outlet)).ok()?;
+        let mut head = Vec::new();
+        StreamHead::Flow { generation, flow, first }.encode(&mut head);
+        stream.send(Parts::of(Bytes::from(head)), HEAD).then_some(stream)
+    }
+
+    /// What is left of the time of a request that goes out.
+    fn left(&self, flow: FlowId, number: u64) -> Left {
+        let id = (flow.lane(), number);
+        match lock(&self.asking).requests.left(id, clock::now()) {
+            Some(left) => Left::Ms(u32::try_from(left.as_millis()).unwrap_or(u32::MAX)),
+            None => Left::Nothing,
+        }
+    }
+
+    // ---- requests
+
+    /// Issues a request for which room was taken: its answer comes by what is returned.
+    pub(super) fn ask(
+        &self,
+        lane: Lane,
+        frame: Bytes,
+        deadline: Instant,
+    ) -> Result<(RequestId, oneshot::Receiver<Answer>), NotAsked> {
+        let (tell, told) = oneshot::channel();
+        let flow = flow_of(lane, false);
+        let left = deadline.saturating_duration_since(clock::now());
+        let left_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX);
+        if let Some(in_flight) = self.begin_request() {
+            self.flow_out(flow).give_back(OutFlow::cost(frame.len()));
+            return Err(NotAsked::TooMany(in_flight, frame));
+        }
+        // A flow's lock goes before this one: what is left of requests is looked up under it.
+        let register = |number| {
+            let mut asking = lock(&self.asking);
+            asking.begun -= 1;
+            asking.requests.issue((flow.lane(), number), deadline);
+            asking.waiting.insert((flow.lane(), number), tell);
+        };
+        let head = FrameHead::Request { left_ms };
+        let number = self.flow_out(flow).push(head, frame, register).map_err(|frame| {
+            lock(&self.asking).begun -= 1;
+            NotAsked::Ended(frame)
+        })?;
+        self.pump(flow);
+        Ok(((flow.lane(), number), told))
+    }
+
+    /// Takes a place for a request, or tells how many have one.
+    fn begin_request(&self) -> Option<usize> {
+        let mut asking = lock(&self.asking);
+        let in_flight = asking.requests.in_flight() + asking.begun;
+        if in_flight >= asking.requests.max() {
+            return Some(in_flight);
+        }
+        asking.begun += 1;
+        None
+    }
+
+    /// Nobody waits for the answer any more; how the request ended, if it has not before.
+    pub(super) fn give_up(&self, id: RequestId) -> Option<RequestEnd> {
+        let flow = FlowId::new(id.0, false)?;
+        let submitted = self.flow_out(flow).last_submitted();
+        let end = {
+            let mut asking = lock(&self.asking);
+            asking.waiting.remove(&id);
+            asking.requests.cancel(id, submitted)?
+        };
+        if let (true, Some(link)) = (end.may_have_run(), self.link()) {
+            link.say(&Message::Cancel(Cancel { lane: id.0, number: id.1 }));
+        }
+        Some(end)
+    }
+
+    fn replied(&self, head: FrameHead, payload: Bytes) -> Result<(), Violated> {
+        let FrameHead::Reply { lane, number, status } = head else { return Ok(()) };
+        let flow = FlowId::new(lane, false).ok_or(Violated)?;
+        let submitted = self.flow_out(flow).last_submitted();
+        let (end, waiter) = {
+            let mut asking = lock(&self.asking);
+            let reply = asking.requests.replied((lane, number), status, submitted);
+            match reply.map_err(|_| Violated)? {
+                Reply::Late => return Ok(()),
+                Reply::End(end) => (end, asking.waiting.remove(&(lane, number))),
+            }
+        };
+        if let Some(waiter) = waiter {
+            // Whoever gave up meanwhile needs no answer.
+            let _ = waiter.send((end, payload));
+        }
+        Ok(())
+    }
+
+    fn request_arrived(&self, flow: FlowId, number: u64, left_ms: u32) {
+        let id = (flow.lane(), number);
+        let left = Duration::from_millis(left_ms.into());
+        let arrived = lock(&self.handling).requests.arrived(id, left, clock::now());
+        if arrived == Arrived::Refuse {
+            self.reply_now(id, ReplyStatus::Refused);
+        }
+    }
+
+    /// Answers without a payload, if there is room; the peer's deadline answers else.
+    fn reply_now(&self, id: RequestId, status: ReplyStatus) {
+        let Some(flow) = FlowId::new(id.0, true) else { return };
+        if self.flow_out(flow).try_admit(OutFlow::cost(0)).is_ok() {
+            let head = FrameHead::Reply { lane: id.0, number: id.1, status };
+            drop(self.push(flow, head, Bytes::new(), |_| {}));
+        }
+    }
+
+    /// The handler answers, or lets go; whether anybody waits for it.
+    pub(super) fn handled(&self, id: RequestId) -> bool {
+        let mut handling = lock(&self.handling);
+        handling.cancels.remove(&id);
+        handling.requests.finish(id)
+    }
+
+    /// The handler lets go without an answer.
+    pub(super) fn not_handled(&self, id: RequestId) {
+        if self.handled(id) {
+            self.reply_now(id, ReplyStatus::NoReply);
+        }
+    }
+
+    pub(super) fn cancelled_by_peer(&self, cancel: Cancel) {
+        let id = (cancel.lane, cancel.number);
+        let told = {
+            let mut handling = lock(&self.handling);
+            let told = handling.requests.cancel(id);
+            told.then(|| handling.cancels.remove(&id)).flatten()
+        };
+        if let Some(told) = told {
+            told.tell();
+        }
+    }
+
+    // ---- frames in
+
+    /// Takes the next frame of the first of these lanes that has one.
+    pub(crate) fn take(&self, lanes: &[Lane]) -> Option<Received> {
+        loop {
+            let link = self.link();
+            let on_its_way = link.as_ref().is_none_or(|link| link.is_telling());
+            let found = lanes.iter().find_map(|lane| {
+                let flow = flow_of(*lane, false);
+                Some((flow, self.flow_in(flow).take(on_its_way)?))
+            });
+            let (flow, Frame { number, head, payload, is_due }) = found?;
+            if let (true, Some(link)) = (is_due, &link) {
+                self.tell_taken(link);
+            }
+            match head {
+                FrameHead::Request { .. } => {
+                    if let Some(request) = self.hand((flow.lane(), number), payload) {
+                        return Some(request);
+                    }
+                }
+                _ => return Some(Received::Message(payload)),
+            }
+        }
+    }
+
+    /// Waits for the next frame of these lanes; none when the session is over and everything was taken.
+    /// Cancel safe: nothing is awaited behind the taking.
+    pub(crate) async fn receive(&self, lanes: &[Lane]) -> Option<Received> {
+        loop {
+            let readable = self.readable.notified();
+            tokio::pin!(readable);
+            readable.as_mut().enable();
+            if let Some(received) = self.take(lanes) {
+                if self.incoming.iter().any(InFlow::has_something) {
+                    // For another one who reads beside.
+                    self.readable.notify_one();
+                }
+                return Some(received);
+            }
+            if self.ended.get().is_some() {
+                self.readable.notify_one();
+                return None;
+            }
+            readable.await;
+        }
+    }
+
+    fn hand(&self, id: RequestId, frame: Bytes) -> Option<Received> {
+        use crate::session::handling::Hand;
+        let mut handling = lock(&self.handling);
+        match handling.requests.hand(id, clock::now()) {
+            Hand::Handle(deadline) => {
+                let cancelled = Arc::new(Cancelled::default());
+                handling.cancels.insert(id, Arc::clone(&cancelled));
+                Some(Received::Request { id, deadline, cancelled, frame })
+            }
+            Hand::Forget => None,
+            Hand::TooLate => {
+                drop(handling);
+                self.reply_now(id, ReplyStatus::DeadlineExceeded);
+                None
+            }
+        }
+    }
+
+    /// Tells the peer what was taken, as far as it is due.
+    fn tell_taken(&self, link: &Link) {
+        let on_its_way = link.is_telling();
+        let flows = PerFlow::of(|flow| self.flow_in(flow).tell(on_its_way));
+        if flows.iter().any(|(_, flow)| flow.is_some()) {
+            link.say(&Message::Taken(Taken { flows }));
+        }
+    }
+
+    // ---- links and the end
+
+    /// It has this link from here on.
+    pub(super) fn attach(
+        self: &Arc<Self>,
+        link: Arc<Link>,
+        generation: u64,
+        limits: PeerLimits,
+        flows: &PerFlow<FlowState>,
+    ) {
+        self.peer_frame_bytes_max.store(limits.frame_bytes_max, Ordering::Relaxed);
+        lock(&self.asking).requests.peer_takes(limits.requests_max);
+        self.incoming.iter().for_each(InFlow::attached);
+        *lock(&self.link) = Some(Arc::clone(&link));
+        let mut violated = false;
+        for flow in FlowId::all() {
+            violated |= self.flow_out(flow).attach(generation, flows[flow]).is_err();
+        }
+        let session: Arc<dyn Frames> = Arc::<Self>::clone(self);
+        link.attach(session, generation);
+        if let (true, Some(node)) = (violated, self.node.upgrade()) {
+            return node.violated(link.id);
+        }
+        FlowId::all().for_each(|flow| self.pump(flow));
+        self.tell_taken(&link);
+        self.up.send_replace(true);
+    }
+
+    pub(super) fn detach(&self) {
+        if let Some(link) = lock(&self.link).take() {
+            link.leave();
+        }
+        self.out.iter().for_each(OutFlow::detach);
+        self.up.send_replace(false);
+    }
+
+    pub(super) fn taken_by_peer(&self, taken: &Taken) -> Result<(), Violated> {
+        for (flow, state) in taken.flows.iter() {
+            if let Some(state) = state {
+                self.flow_out(flow).taken(*state).map_err(|_| Violated)?;
+                self.pump(flow);
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing is accepted any more.
+    pub(super) fn shut(&self) {
+        self.out.iter().for_each(OutFlow::shut);
+    }
+
+    /// The peer takes nothing over behind these numbers.
+    pub(super) fn cut(&self, last: &PerFlow<u64>) {
+        for flow in FlowId::all() {
+            // A peer that took more over than it says now is a matter for its next message.
+            let _ = self.flow_out(flow).cut(last[flow]);
+        }
+    }
+
+    /// The peer sends nothing behind these numbers.
+    pub(super) fn peer_closes(&self, finals: PerFlow<u64>) {
+        let _ = self.finals.set(finals);
+        self.shut();
+        self.readable.notify_one();
+        self.readable.notify_waiters();
+    }
+
+    /// Whether the peer closes and the application took everything.
+    pub(super) fn is_drained(&self) -> bool {
+        let taken = |finals: &PerFlow<u64>| {
+            finals.iter().all(|(flow, last)| self.flow_in(flow).state().taken >= *last)
+        };
+        self.finals.get().is_some_and(taken)
+    }
+
+    pub(super) fn freeze(&self) {
+        self.incoming.iter().for_each(InFlow::freeze);
+    }
+
+    /// It is over, and this is what the peer took in the end, where that is known.
+    pub(super) fn end(&self, reason: EndReason, flows: Option<&PerFlow<FlowState>>) {
+        self.detach();
+        for flow in FlowId::all() {
+            self.flow_out(flow).end(flows.map(|flows| flows[flow]));
+        }
+        // Nothing is issued behind the end of the flows.
+        let ids: Vec<RequestId> = lock(&self.asking).waiting.keys().copied().collect();
+        let fates: HashMap<RequestId, Fate> = ids
+            .into_iter()
+            .filter_map(|id| Some((id, self.flow_out(FlowId::new(id.0, false)?).fate_now(id.1)?)))
+            .collect();
+        let told: Vec<_> = {
+            let mut asking = lock(&self.asking);
+            let fate = |id| fates.get(&id).copied().unwrap_or(Fate::MaybeSent);
+            let ended = asking.requests.end(fate);
+            let tell = |(id, end)| Some((asking.waiting.remove(&id)?, end));
+            ended.into_iter().filter_map(tell).collect()
+        };
+        for (waiter, end) in told {
+            let _ = waiter.send((end, Bytes::new()));
+        }
+        let cancels: Vec<_> = {
+            let mut handling = lock(&self.handling);
+            let told = handling.requests.end();
+            told.into_iter().filter_map(|id| handling.cancels.remove(&id)).collect()
+        };
+        cancels.iter().for_each(|cancel| cancel.tell());
+        let _ = self.ended.set(reason);
+        self.up.send_replace(false);
+        self.readable.notify_one();
+        self.readable.notify_waiters();
+    }
+}
+
+impl std::fmt::Debug for PeerCore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PeerCore")
+            .field("id", &self.id)
+            .field("peer", &self.peer)
+            .field("protocol", &self.protocol)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Frames for PeerCore {
+    fn begin_stream(&self, flow: FlowId, first: u64) -> Result<(), Violated> {
+        self.flow_in(flow).begin_stream(first).map_err(|_| Violated)
+    }
+
+    fn arrived(&self, flow: FlowId, came: Came) -> Result<(), Violated> {
+        let is_reply = matches!(came, Came::Frame(FrameHead::Reply { .. }, _));
+        if flow.is_replies() != is_reply {
+            return Err(Violated);
+        }
+        match self.flow_in(flow).arrived(came).map_err(|_| Violated)? {
+            None => {}
+            Some(Special::Request { number, left_ms }) => {
+                self.request_arrived(flow, number, left_ms)
+            }
+            Some(Special::Reply { head, payload }) => self.replied(head, payload)?,
+            Some(Special::Void { number }) => {
+                lock(&self.handling).requests.passed(flow.lane(), number);
+            }
+        }
+        Ok(())
+    }
+
+    fn rest(&self) {
+        self.readable.notify_one();
+        if let Some(link) = self.link() {
+            // Replies are taken as they come.
+            self.tell_taken(&link);
+        }
+    }
+
+    fn was_told(&self, link: &Link) {
+        self.tell_taken(link);
+    }
+
+    fn frame_bytes_max(&self) -> usize {
+        self.bounds.frame_bytes_max
+    }
+}
+
+/// What names the head of a stream; frames are named by their bytes.
+const HEAD: u64 = 0;
+
+/// Is told of one stream of a flow.
+struct FlowOutlet {
+    peer: Weak<PeerCore>,
+    flow: FlowId,
+    generation: u64,
+}
+
+impl Outlet for FlowOutlet {
+    fn sent(&self, token: u64, _acknowledged: bool) {
+        let Some(peer) = self.peer.upgrade().filter(|_| token != HEAD) else { return };
+        let bytes = usize::try_from(token).unwrap_or(usize::MAX);
+        peer.flow_out(self.flow).acknowledged(self.generation, bytes);
+        peer.pump(self.flow);
+    }
+
+    fn gone(&self) {}
+}
+
+/// Replies go before the messages of their lane.
+fn priority(flow: FlowId) -> u16 {
+    let lane = [0xc000, 0x8000, 0x4000][usize::from(flow.lane())];
+    lane + if flow.is_replies() { 0x1000 } else { 0 }
+}

@@ -1,0 +1,176 @@
+//! One flow in: what came over whichever connection, until the application takes it.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+
+use bytes::Bytes;
+
+use super::cut::Came;
+use crate::frame::{HEADER_BYTES, Run};
+use crate::lock::lock;
+use crate::session::flow::FlowState;
+use crate::session::flow_in::{Arrival, FlowIn};
+use crate::session::flow_out::FlowViolation;
+use crate::session::frame_head::{FrameHead, LENGTH_BYTES};
+
+/// See the module.
+pub(super) struct InFlow(Mutex<State>);
+
+struct State {
+    flow: FlowIn,
+    queue: VecDeque<Waiting>,
+    /// Frames in it.
+    waiting: u64,
+}
+
+/// What waits for the application.
+enum Waiting {
+    /// Messages with consecutive numbers.
+    Run {
+        next: u64,
+        run: Run,
+    },
+    Frame {
+        number: u64,
+        head: FrameHead,
+        payload: Bytes,
+    },
+}
+
+/// What the application takes.
+#[derive(Debug)]
+pub(super) struct Frame {
+    pub(super) number: u64,
+    pub(super) head: FrameHead,
+    pub(super) payload: Bytes,
+    /// The peer is to be told what was taken.
+    pub(super) is_due: bool,
+}
+
+/// What came and is to be looked at before the application takes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Special {
+    Request { number: u64, left_ms: u32 },
+    Reply { head: FrameHead, payload: Bytes },
+    Void { number: u64 },
+}
+
+impl InFlow {
+    pub(super) fn new(granted: u64) -> Self {
+        let flow = FlowIn::new(granted);
+        Self(Mutex::new(State { flow, queue: VecDeque::new(), waiting: 0 }))
+    }
+
+    /// A connection's stream begins with the frame of this number.
+    pub(super) fn begin_stream(&self, first: u64) -> Result<(), FlowViolation> {
+        lock(&self.0).flow.begin_stream(first)
+    }
+
+    /// Something came; what is no message is told as well. Replies are taken as they come.
+    pub(super) fn arrived(&self, came: Came) -> Result<Option<Special>, FlowViolation> {
+        let state = &mut *lock(&self.0);
+        match came {
+            Came::Run(run) => {
+                state.run_arrived(run)?;
+                Ok(None)
+            }
+            Came::Frame(head, payload) => {
+                let bytes = encoded(head, payload.len());
+                let Arrival::Accept(number) = state.flow.arrived(bytes)? else { return Ok(None) };
+                let special = match head {
+                    FrameHead::Message => None,
+                    FrameHead::Request { left_ms } => Some(Special::Request { number, left_ms }),
+                    FrameHead::Void => Some(Special::Void { number }),
+                    FrameHead::Reply { .. } => {
+                        Some(Special::Reply { head, payload: payload.clone() })
+                    }
+                };
+                match head {
+                    FrameHead::Message | FrameHead::Request { .. } => {
+                        state.queue.push_back(Waiting::Frame { number, head, payload });
+                        state.waiting += 1;
+                    }
+                    FrameHead::Void | FrameHead::Reply { .. } => state.flow.take(number, 1, bytes),
+                }
+                Ok(special)
+            }
+        }
+    }
+
+    /// The next frame, for good; `on_its_way`: the peer is being told something.
+    pub(super) fn take(&self, on_its_way: bool) -> Option<Frame> {
+        let state = &mut *lock(&self.0);
+        let (number, head, payload) = match state.queue.front_mut()? {
+            Waiting::Run { next, run } => {
+                let number = *next;
+                *next += 1;
+                let payload = run.next();
+                let is_empty = run.encoded_bytes() == 0;
+                if is_empty {
+                    state.queue.pop_front();
+                }
+                (number, FrameHead::Message, payload?)
+            }
+            Waiting::Frame { .. } => match state.queue.pop_front()? {
+                Waiting::Frame { number, head, payload } => (number, head, payload),
+                Waiting::Run { .. } => return None,
+            },
+        };
+        state.waiting -= 1;
+        state.flow.take(number, 1, encoded(head, payload.len()));
+        Some(Frame { number, head, payload, is_due: state.flow.is_due(on_its_way) })
+    }
+
+    pub(super) fn has_something(&self) -> bool {
+        lock(&self.0).waiting > 0
+    }
+
+    pub(super) fn state(&self) -> FlowState {
+        lock(&self.0).flow.state()
+    }
+
+    /// What the peer is told now, if it is due.
+    pub(super) fn tell(&self, on_its_way: bool) -> Option<FlowState> {
+        let mut state = lock(&self.0);
+        state.flow.is_due(on_its_way).then(|| state.flow.tell())
+    }
+
+    /// The session has another connection.
+    pub(super) fn attached(&self) {
+        lock(&self.0).flow.attached();
+    }
+
+    /// Nothing more is taken over.
+    pub(super) fn freeze(&self) {
+        lock(&self.0).flow.freeze();
+    }
+}
+
+impl State {
+    fn run_arrived(&mut self, mut run: Run) -> Result<(), FlowViolation> {
+        let mut first = None;
+        let mut looked_at = run.clone();
+        let mut accepted = 0;
+        while let Some(payload) = looked_at.next() {
+            match self.flow.arrived((HEADER_BYTES + payload.len()) as u64) {
+                Ok(Arrival::Accept(number)) => {
+                    first.get_or_insert(number);
+                    accepted += 1;
+                }
+                // Those come first.
+                Ok(Arrival::Skip) => drop(run.next()),
+                Err(violation) => return Err(violation),
+            }
+        }
+        if let Some(next) = first {
+            self.queue.push_back(Waiting::Run { next, run });
+            self.waiting += accepted;
+        }
+        Ok(())
+    }
+}
+
+/// Bytes that a frame takes on the wire.
+fn encoded(head: FrameHead, payload: usize) -> u64 {
+    (LENGTH_BYTES + head.bytes() + payload) as u64
+}

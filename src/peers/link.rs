@@ -1,0 +1,354 @@
+//! A connection that carries a session: its session streams, and whose frames its other streams bring.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::cut::Cutter;
+use crate::error::CloseCode;
+use crate::lock::lock;
+use crate::session::effect::LinkId;
+use crate::session::flow::FlowId;
+use crate::session::frame_head::{FLOW_STREAM_HEAD_BYTES, StreamHead};
+use crate::session::message::{Decoder, Message};
+use crate::session::rate::Rate;
+use crate::transport::clock;
+use crate::transport::core::ConnectionCore;
+use crate::transport::session_streams::{
+    Carrier, Inlet, InletEnd, OutStream, Outlet, Parts, Paused,
+};
+
+/// The session stream goes before every lane.
+const SESSION_PRIORITY: u16 = 0xf000;
+
+/// Bytes of the session stream that the peer has not acknowledged: a peer that takes no more of them is
+/// of no use.
+const SESSION_BYTES_MAX: usize = 256 * 1024;
+
+/// Set in what a submission of the session stream is named by, if it tells what was taken.
+const TELLS_TAKEN: u64 = 1 << 63;
+
+/// What the session of a link does with what its streams bring.
+pub(super) trait Frames: Send + Sync {
+    /// A stream begins with the frame of this number; whether that may be.
+    fn begin_stream(&self, flow: FlowId, first: u64) -> Result<(), Violated>;
+    /// Frames came.
+    fn arrived(&self, flow: FlowId, came: super::cut::Came) -> Result<(), Violated>;
+    /// All that arrived together was told.
+    fn rest(&self);
+    /// The peer has what it was told to be taken.
+    fn was_told(&self, link: &Link);
+    /// The largest payload that it takes.
+    fn frame_bytes_max(&self) -> usize;
+}
+
+/// What the node of a link is told.
+pub(super) trait Listens: Send + Sync {
+    fn message(&self, link: LinkId, message: Message);
+    fn violated(&self, link: LinkId);
+    /// How many messages and bytes of them a session stream may bring in a second.
+    fn rate(&self) -> (u32, u32);
+}
+
+/// The peer broke the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Violated;
+
+/// See the module.
+pub(super) struct Link {
+    pub(super) id: LinkId,
+    core: Arc<ConnectionCore>,
+    myself: Weak<Self>,
+    node: Weak<dyn Listens>,
+    session_stream: OnceLock<Option<Arc<OutStream<ConnectionCore>>>>,
+    /// Held over the sending: messages keep their order.
+    sending: Mutex<()>,
+    unacknowledged: AtomicUsize,
+    /// What was taken is being told.
+    telling: AtomicBool,
+    carries: Mutex<Carries>,
+}
+
+/// Whose frames the link carries.
+enum Carries {
+    /// Nobody's yet; these streams came before.
+    Nobody(Vec<Arc<dyn Paused>>),
+    Session(Arc<dyn Frames>, u64),
+    /// Nobody's any more.
+    Left,
+}
+
+/// Whose frames a stream brings.
+enum Whose {
+    Session(Arc<dyn Frames>),
+    /// That is not known yet.
+    Later,
+    /// Nobody takes them.
+    Nobody,
+}
+
+impl Link {
+    pub(super) fn new(id: LinkId, core: Arc<ConnectionCore>, node: Weak<dyn Listens>) -> Arc<Self> {
+        Arc::new_cyclic(|myself| Self {
+            id,
+            core,
+            myself: Weak::clone(myself),
+            node,
+            session_stream: OnceLock::new(),
+            sending: Mutex::new(()),
+            unacknowledged: AtomicUsize::new(0),
+            telling: AtomicBool::new(false),
+            carries: Mutex::new(Carries::Nobody(Vec::new())),
+        })
+    }
+
+    /// From here on it is read.
+    pub(super) fn begin(self: &Arc<Self>) {
+        let carrier: Arc<dyn Carrier> = Arc::<Self>::clone(self);
+        self.core.carry(&carrier);
+    }
+
+    pub(super) fn core(&self) -> &Arc<ConnectionCore> {
+        &self.core
+    }
+
+    pub(super) fn rtt(&self) -> Duration {
+        self.core.rtt()
+    }
+
+    /// The generation of the session's connection that it is; 0 for none.
+    pub(super) fn generation(&self) -> u64 {
+        match &*lock(&self.carries) {
+            Carries::Session(_, generation) => *generation,
+            Carries::Nobody(_) | Carries::Left => 0,
+        }
+    }
+
+    /// It carries this session from here on; streams that waited for that go on.
+    pub(super) fn attach(&self, session: Arc<dyn Frames>, generation: u64) {
+        let before = {
+            let mut carries = lock(&self.carries);
+            std::mem::replace(&mut *carries, Carries::Session(session, generation))
+        };
+        resume(before);
+    }
+
+    /// It carries nothing from here on.
+    pub(super) fn leave(&self) {
+        let before = std::mem::replace(&mut *lock(&self.carries), Carries::Left);
+        resume(before);
+    }
+
+    pub(super) fn close(&self, code: CloseCode) {
+        self.leave();
+        self.core.cut(code);
+    }
+
+    /// Whether what was taken is being told.
+    pub(super) fn is_telling(&self) -> bool {
+        self.telling.load(Ordering::Acquire)
+    }
+
+    pub(super) fn say(&self, message: &Message) {
+        let mut token = 0;
+        if let Message::Taken(_) = message {
+            self.telling.store(true, Ordering::Release);
+            token = TELLS_TAKEN;
+        }
+        let mut encoded = Vec::new();
+        let _in_order = lock(&self.sending);
+        let opened = self.session_stream.get_or_init(|| {
+            StreamHead::Session.encode(&mut encoded);
+            let outlet = Arc::new(SessionOutlet(Weak::clone(&self.myself)));
+            self.core.open_outlet(SESSION_PRIORITY, outlet).ok()
+        });
+        message.encode(&mut encoded);
+        let bytes = encoded.len();
+        let unacknowledged = self.unacknowledged.fetch_add(bytes, Ordering::AcqRel) + bytes;
+        let parts = Parts::of(Bytes::from(encoded));
+        // Where that fails the connection is ending, which is told by itself.
+        let sent = opened.as_ref().is_some_and(|stream| stream.send(parts, token | bytes as u64));
+        if !sent || unacknowledged > SESSION_BYTES_MAX {
+            self.core.cut(CloseCode::LANE_STALLED);
+        }
+    }
+
+    fn whose(&self, generation: u64, stream: &Arc<dyn Paused>) -> Whose {
+        match &mut *lock(&self.carries) {
+            Carries::Nobody(waiting) => {
+                waiting.push(Arc::clone(stream));
+                Whose::Later
+            }
+            Carries::Session(session, present) if *present == generation => {
+                Whose::Session(Arc::clone(session))
+            }
+            Carries::Session(..) | Carries::Left => Whose::Nobody,
+        }
+    }
+
+    fn session(&self) -> Option<Arc<dyn Frames>> {
+        match &*lock(&self.carries) {
+            Carries::Session(session, _) => Some(Arc::clone(session)),
+            Carries::Nobody(_) | Carries::Left => None,
+        }
+    }
+
+    fn violated(&self) {
+        match self.node.upgrade() {
+            Some(node) => node.violated(self.id),
+            None => self.core.cut(CloseCode::GOING_AWAY),
+        }
+    }
+}
+
+fn resume(before: Carries) {
+    if let Carries::Nobody(waiting) = before {
+        waiting.into_iter().for_each(|stream| stream.resume());
+    }
+}
+
+impl Carrier for Link {
+    fn stream_came(&self, stream: Arc<dyn Paused>) -> Box<dyn Inlet> {
+        let link = Weak::clone(&self.myself);
+        Box::new(LinkInlet { link, stream, at: At::Head(Vec::new()) })
+    }
+}
+
+/// Is told of the session stream.
+struct SessionOutlet(Weak<Link>);
+
+impl Outlet for SessionOutlet {
+    fn sent(&self, token: u64, acknowledged: bool) {
+        let Some(link) = self.0.upgrade() else { return };
+        let bytes = usize::try_from(token & !TELLS_TAKEN).unwrap_or(0);
+        link.unacknowledged.fetch_sub(bytes, Ordering::AcqRel);
+        if token & TELLS_TAKEN > 0 && acknowledged {
+            link.telling.store(false, Ordering::Release);
+            if let Some(session) = link.session() {
+                session.was_told(&link);
+            }
+        }
+    }
+
+    fn gone(&self) {}
+}
+
+/// One stream of the peer's.
+struct LinkInlet {
+    link: Weak<Link>,
+    stream: Arc<dyn Paused>,
+    at: At,
+}
+
+enum At {
+    Head(Vec<u8>),
+    Session(Decoder, Rate),
+    Flow {
+        generation: u64,
+        flow: FlowId,
+        first: u64,
+    },
+    Frames {
+        flow: FlowId,
+        session: Arc<dyn Frames>,
+        cutter: Cutter,
+    },
+    /// What comes is thrown away.
+    Ignored,
+}
+
+impl LinkInlet {
+    /// Takes some of `part`; none: it has to wait.
+    fn step(&mut self, link: &Arc<Link>, part: &[u8]) -> Result<usize, Violated> {
+        match &mut self.at {
+            At::Head(held) => {
+                held.push(part[0]);
+                match StreamHead::decode(held).map_err(|_| Violated)? {
+                    None => {}
+                    Some((StreamHead::Session, _)) => {
+                        let (messages, bytes) =
+                            link.node.upgrade().map_or((0, 0), |node| node.rate());
+                        let rate = Rate::new(clock::now(), messages, bytes);
+                        self.at = At::Session(Decoder::default(), rate);
+                    }
+                    Some((StreamHead::Flow { generation, flow, first }, _)) => {
+                        self.at = At::Flow { generation, flow, first };
+                    }
+                }
+                Ok(1)
+            }
+            At::Session(decoder, rate) => {
+                let mut messages = Vec::new();
+                let fed = decoder.feed(part, &mut |message| messages.push(message));
+                let now = clock::now();
+                let bytes = u32::try_from(part.len()).unwrap_or(u32::MAX);
+                let mut allowed = rate.allows(now, bytes);
+                let Some(node) = link.node.upgrade() else { return Ok(part.len()) };
+                for message in messages {
+                    allowed &= rate.allows(now, 0);
+                    node.message(link.id, message);
+                }
+                if fed.is_err() || !allowed { Err(Violated) } else { Ok(part.len()) }
+            }
+            At::Flow { generation, flow, first } => {
+                match link.whose(*generation, &self.stream) {
+                    Whose::Later => return Ok(0),
+                    Whose::Nobody => self.at = At::Ignored,
+                    Whose::Session(session) => {
+                        session.begin_stream(*flow, *first)?;
+                        let cutter = Cutter::new(session.frame_bytes_max());
+                        self.at = At::Frames { flow: *flow, session, cutter };
+                    }
+                }
+                self.step(link, part)
+            }
+            At::Frames { flow, session, cutter } => {
+                let mut result = Ok(());
+                let cut = cutter.feed(part, &mut |came| {
+                    if result.is_ok() {
+                        result = session.arrived(*flow, came);
+                    }
+                });
+                result.and(cut.map_err(|_| Violated)).map(|()| part.len())
+            }
+            At::Ignored => Ok(part.len()),
+        }
+    }
+}
+
+impl Inlet for LinkInlet {
+    fn received(&mut self, part: &[u8]) -> usize {
+        let Some(link) = self.link.upgrade() else { return part.len() };
+        let mut taken = 0;
+        while taken < part.len() {
+            match self.step(&link, &part[taken..]) {
+                Ok(0) => break,
+                Ok(more) => taken += more,
+                Err(Violated) => {
+                    self.at = At::Ignored;
+                    link.violated();
+                    return part.len();
+                }
+            }
+        }
+        taken
+    }
+
+    fn rest(&mut self) {
+        if let At::Frames { session, .. } = &self.at {
+            session.rest();
+        }
+    }
+
+    fn ended(&mut self, end: InletEnd) {
+        // The end of a stream means nothing; where a session stream ends, its connection does.
+        if let (At::Session(..), Some(link)) = (&self.at, self.link.upgrade()) {
+            let _ = end;
+            link.core.cut(CloseCode::PROTOCOL_ERROR);
+        }
+    }
+}
+
+const _: () = assert!(FLOW_STREAM_HEAD_BYTES < 64, "heads are read byte by byte");

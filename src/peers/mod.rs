@@ -1,0 +1,9 @@
+//! Sessions over connections: what `session` decides is done here.
+
+pub(crate) mod core;
+mod cut;
+mod in_flow;
+mod kept;
+mod link;
+mod out_flow;
+pub(crate) mod sessions;

@@ -1,0 +1,404 @@
+//! One flow out, as many threads use it: the ledger of what was accepted, its room, and the stream of the
+//! connection that it goes over now.
+//!
+//! Whoever finds nobody submitting submits; each acknowledgement and each grant of the peer's submits the
+//! next. What a change brings with it is done outside the lock: nothing of a caller's runs under it.
+
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use super::kept::{Kept, Left};
+use crate::lock::lock;
+use crate::session::flow::FlowState;
+use crate::session::flow_out::{Entry, Fate, FlowOut, FlowViolation, Outcomes};
+use crate::session::frame_head::{FRAME_HEAD_BYTES_MAX, FrameHead};
+use crate::transport::core::ConnectionCore;
+use crate::transport::link::fair::{Granted, Ticket, Turn};
+use crate::transport::link::room::Room;
+use crate::transport::link::share::Share;
+use crate::transport::session_streams::{OutStream, Parts};
+
+/// Submissions in flight while there is enough on its way.
+const SUBMISSIONS: usize = 8;
+
+/// Submissions in flight at most.
+const SUBMISSIONS_MAX: usize = 64;
+
+/// Below this many unacknowledged bytes a frame never waits for an acknowledgement.
+const PROMPT_BYTES: usize = 3 * 1200;
+
+/// The fastest path that is kept busy: 1 GiB/s.
+const BYTES_PER_MICROSECOND: usize = 1074;
+
+/// See the module.
+pub(super) struct OutFlow {
+    state: Mutex<State>,
+    /// More was taken, or the flow is over.
+    progress: Notify,
+}
+
+struct State {
+    ledger: FlowOut<Kept>,
+    room: Room<Waker>,
+    /// Of the connection that it goes over; 0 for none.
+    generation: u64,
+    stream: Option<Arc<OutStream<ConnectionCore>>>,
+    in_flight: usize,
+    in_flight_bytes: usize,
+    /// Somebody is handing over.
+    submitting: bool,
+    /// Nothing is accepted any more.
+    shut: bool,
+    unsent: Vec<Bytes>,
+}
+
+/// Why a frame was not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NotAccepted {
+    Full,
+    Shut,
+}
+
+/// What is to be handed over next.
+pub(super) struct Submission {
+    pub(super) generation: u64,
+    /// Number of its first frame.
+    pub(super) first: u64,
+    pub(super) stream: Option<Arc<OutStream<ConnectionCore>>>,
+    pub(super) parts: Parts,
+    pub(super) bytes: usize,
+}
+
+impl OutFlow {
+    /// Keeps what `share` gives.
+    pub(super) fn new(share: Share) -> Self {
+        let state = State {
+            ledger: FlowOut::default(),
+            room: Room::new(share),
+            generation: 0,
+            stream: None,
+            in_flight: 0,
+            in_flight_bytes: 0,
+            submitting: false,
+            shut: false,
+            unsent: Vec::new(),
+        };
+        Self { state: Mutex::new(state), progress: Notify::new() }
+    }
+
+    // ---- frames in
+
+    /// Room that a payload of `length` bytes takes.
+    pub(super) fn cost(length: usize) -> usize {
+        FRAME_HEAD_BYTES_MAX + length
+    }
+
+    /// Takes room without waiting.
+    pub(super) fn try_admit(&self, cost: usize) -> Result<(), NotAccepted> {
+        let mut state = lock(&self.state);
+        match (state.shut, state.room.try_take(cost)) {
+            (true, true) => {
+                // Nobody waits for room of a flow that is shut.
+                drop(state.room.give_back(cost));
+                Err(NotAccepted::Shut)
+            }
+            (true, false) => Err(NotAccepted::Shut),
+            (false, true) => Ok(()),
+            (false, false) => Err(NotAccepted::Full),
+        }
+    }
+
+    /// Takes room, in the order of asking; an error is [`NotAccepted::Shut`]. Cancel safe.
+    pub(super) async fn admit(&self, cost: usize) -> Result<(), NotAccepted> {
+        let mut waits = Waits { flow: self, cost, ticket: None };
+        poll_fn(|context| waits.poll(context)).await
+    }
+
+    /// Gives room back that was not used.
+    pub(super) fn give_back(&self, cost: usize) {
+        let granted = lock(&self.state).room.give_back(cost);
+        wake(granted);
+    }
+
+    /// Takes a frame over for which room was taken, and tells its number; `register` is called with it
+    /// before anybody else can know it. A frame that is not taken over comes back.
+    pub(super) fn push(
+        &self,
+        head: FrameHead,
+        frame: Bytes,
+        register: impl FnOnce(u64),
+    ) -> Result<u64, Bytes> {
+        let cost = Self::cost(frame.len());
+        let mut state = lock(&self.state);
+        if state.shut {
+            drop(state);
+            self.give_back(cost);
+            return Err(frame);
+        }
+        state.room.begin();
+        let mut frame = Some(frame);
+        let mut copied = None;
+        let appended = state.ledger.extend_last(|number, kept| {
+            if kept.is_full() {
+                return None;
+            }
+            copied = frame.take().and_then(|frame| kept.push(number, head, frame, cost));
+            Some(number)
+        });
+        let number = match appended.flatten() {
+            Some(number) => number,
+            None => {
+                let mut kept = Kept::new();
+                let number = state.ledger.last_accepted() + 1;
+                copied = frame.take().and_then(|frame| kept.push(number, head, frame, cost));
+                // It takes everything that is not shut.
+                drop(state.ledger.push(kept));
+                number
+            }
+        };
+        register(number);
+        drop(state);
+        drop(copied);
+        Ok(number)
+    }
+
+    // ---- handing over
+
+    /// What to hand over next, if this caller is the one to do it: [`OutFlow::submitted`] must follow.
+    pub(super) fn next(&self, rtt_us: usize, left: impl Fn(u64) -> Left) -> Option<Submission> {
+        let state = &mut *lock(&self.state);
+        if state.submitting || state.generation == 0 || !state.may_submit(rtt_us) {
+            return None;
+        }
+        let (first, kept) = state.ledger.next_to_submit_mut()?;
+        let (parts, bytes) =
+            (kept.parts(left), usize::try_from(kept.bytes()).unwrap_or(usize::MAX));
+        state.submitting = true;
+        let (generation, stream) = (state.generation, state.stream.clone());
+        Some(Submission { generation, first, stream, parts, bytes })
+    }
+
+    /// The submission was handed over on this stream, or was not.
+    pub(super) fn submitted(
+        &self,
+        generation: u64,
+        bytes: usize,
+        stream: Option<&Arc<OutStream<ConnectionCore>>>,
+    ) {
+        let mut state = lock(&self.state);
+        state.submitting = false;
+        let Some(stream) = stream.filter(|_| state.generation == generation) else { return };
+        state.stream.get_or_insert_with(|| Arc::clone(stream));
+        state.ledger.submitted();
+        state.in_flight += 1;
+        state.in_flight_bytes += bytes;
+    }
+
+    /// A submission on the connection of this generation met its end there.
+    pub(super) fn acknowledged(&self, generation: u64, bytes: usize) {
+        let mut state = lock(&self.state);
+        if state.generation == generation {
+            state.in_flight = state.in_flight.saturating_sub(1);
+            state.in_flight_bytes = state.in_flight_bytes.saturating_sub(bytes);
+        }
+    }
+
+    // ---- connections
+
+    /// It goes over the connection of this generation from here on, behind what the peer received.
+    pub(super) fn attach(&self, generation: u64, peer: FlowState) -> Result<(), FlowViolation> {
+        let mut released = Vec::new();
+        let mut state = lock(&self.state);
+        state.detach();
+        state.generation = generation;
+        let resumed = state.ledger.resume(peer, |_, kept| released.push(kept));
+        let granted = state.release(&released);
+        drop(state);
+        self.told(granted);
+        resumed
+    }
+
+    /// It goes over no connection.
+    pub(super) fn detach(&self) {
+        lock(&self.state).detach();
+    }
+
+    /// The peer says how far it is.
+    pub(super) fn taken(&self, peer: FlowState) -> Result<(), FlowViolation> {
+        let mut released = Vec::new();
+        let mut state = lock(&self.state);
+        let result = state.ledger.taken(peer, |_, kept| released.push(kept));
+        let granted = state.release(&released);
+        drop(state);
+        self.told(granted);
+        result
+    }
+
+    // ---- the end
+
+    /// Nothing is accepted any more.
+    pub(super) fn shut(&self) {
+        let mut state = lock(&self.state);
+        state.shut = true;
+        let waiting = state.room.shut();
+        drop(state);
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
+    /// The peer takes nothing over behind `last`, and nothing more is accepted.
+    pub(super) fn cut(&self, last: u64) -> Result<(), FlowViolation> {
+        self.shut();
+        let mut unsent = Vec::new();
+        let result = lock(&self.state).ledger.cut(last, |_, kept| unsent.push(kept));
+        self.keep_unsent(unsent, None);
+        result
+    }
+
+    /// The session is over, and this is what the peer took in the end, where that is known.
+    pub(super) fn end(&self, known: Option<FlowState>) {
+        self.shut();
+        let mut left = Vec::new();
+        let mut state = lock(&self.state);
+        state.detach();
+        state.ledger.end(known, |first, kept| left.push((first, kept)));
+        // Those of an entry that the peer may have had a part of are told apart by their numbers.
+        let mut unsent = Vec::new();
+        for (first, kept) in left {
+            let fates: Vec<_> =
+                (first..first + kept.frames()).map(|n| state.ledger.fate(n)).collect();
+            unsent.push((kept, Some(fates)));
+        }
+        drop(state);
+        for (kept, fates) in unsent {
+            self.keep_unsent(vec![kept], fates);
+        }
+        self.progress.notify_waiters();
+    }
+
+    /// What was not sent, once: to be sent elsewhere.
+    pub(super) fn take_unsent(&self) -> Vec<Bytes> {
+        std::mem::take(&mut lock(&self.state).unsent)
+    }
+
+    fn keep_unsent(&self, kept: Vec<Kept>, fates: Option<Vec<Option<Fate>>>) {
+        let payloads = kept.into_iter().flat_map(Kept::into_payloads).enumerate();
+        let is_unsent = |at: usize| match &fates {
+            None => true,
+            Some(fates) => fates.get(at).is_some_and(|fate| *fate == Some(Fate::NotSent)),
+        };
+        let unsent: Vec<_> = payloads.filter(|(at, _)| is_unsent(*at)).map(|(_, it)| it).collect();
+        if !unsent.is_empty() {
+            lock(&self.state).unsent.extend(unsent);
+        }
+        self.progress.notify_waiters();
+    }
+
+    // ---- facts
+
+    /// What became of a frame that was accepted; waits until that is known. Cancel safe.
+    pub(super) async fn fate(&self, number: u64) -> Fate {
+        loop {
+            let progress = self.progress.notified();
+            tokio::pin!(progress);
+            progress.as_mut().enable();
+            if let Some(fate) = lock(&self.state).ledger.fate(number) {
+                return fate;
+            }
+            progress.await;
+        }
+    }
+
+    pub(super) fn outcomes(&self) -> Outcomes {
+        lock(&self.state).ledger.outcomes()
+    }
+
+    pub(super) fn last_accepted(&self) -> u64 {
+        lock(&self.state).ledger.last_accepted()
+    }
+
+    pub(super) fn last_submitted(&self) -> u64 {
+        lock(&self.state).ledger.last_submitted()
+    }
+
+    pub(super) fn fate_now(&self, number: u64) -> Option<Fate> {
+        lock(&self.state).ledger.fate(number)
+    }
+
+    fn told(&self, granted: Granted<Waker>) {
+        wake(granted);
+        self.progress.notify_waiters();
+    }
+}
+
+impl State {
+    fn may_submit(&self, rtt_us: usize) -> bool {
+        self.in_flight < SUBMISSIONS
+            || (self.in_flight < SUBMISSIONS_MAX
+                && (self.in_flight_bytes < PROMPT_BYTES
+                    || self.in_flight_bytes < rtt_us * BYTES_PER_MICROSECOND))
+    }
+
+    fn detach(&mut self) {
+        (self.generation, self.stream) = (0, None);
+        (self.in_flight, self.in_flight_bytes) = (0, 0);
+        self.ledger.link_lost();
+    }
+
+    fn release(&mut self, released: &[Kept]) -> Granted<Waker> {
+        let cost = released.iter().map(|kept| kept.cost).sum();
+        let outcomes = self.ledger.outcomes();
+        let at_rest = outcomes.delivered == outcomes.accepted;
+        self.room.free(cost, at_rest)
+    }
+}
+
+fn wake(granted: Granted<Waker>) {
+    granted.into_iter().for_each(|grant| grant.waiter.wake());
+}
+
+/// Whoever waits for room, until it has it or gives up.
+struct Waits<'a> {
+    flow: &'a OutFlow,
+    cost: usize,
+    ticket: Option<Ticket>,
+}
+
+impl Waits<'_> {
+    fn poll(&mut self, context: &Context<'_>) -> Poll<Result<(), NotAccepted>> {
+        let mut state = lock(&self.flow.state);
+        if state.shut {
+            return Poll::Ready(Err(NotAccepted::Shut));
+        }
+        let Some(ticket) = self.ticket else {
+            let (taken, granted) = state.room.take(self.cost, context.waker().clone());
+            drop(state);
+            self.ticket = taken.err();
+            wake(granted);
+            return if self.ticket.is_none() { Poll::Ready(Ok(())) } else { Poll::Pending };
+        };
+        match state.room.turn(ticket) {
+            Turn::Waiting => {
+                state.room.renew(ticket, context.waker().clone());
+                Poll::Pending
+            }
+            Turn::Granted => {
+                self.ticket = None;
+                Poll::Ready(Ok(()))
+            }
+            Turn::Shut => Poll::Ready(Err(NotAccepted::Shut)),
+        }
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket {
+            let granted = lock(&self.flow.state).room.forget(ticket, self.cost);
+            wake(granted);
+        }
+    }
+}
