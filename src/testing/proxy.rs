@@ -149,6 +149,11 @@ impl ChaosProxy {
         self.engine(|engine| Towards::BOTH.map(|towards| engine.cut(towards, false)));
     }
 
+    /// Cuts and mends each direction as it says.
+    pub(super) fn cut_exactly(&self, cuts: [(Towards, bool); 2]) {
+        self.engine(|engine| cuts.map(|(towards, cut)| engine.cut(towards, cut)));
+    }
+
     /// Begins to play `script`, in the place of the one before.
     pub fn play(&self, script: &Script) {
         self.engine(|engine| engine.play(Some(script.clone())));
