@@ -44,7 +44,7 @@ test: deps ## formatting, lints, documentation and every test
 	@$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	@$(CARGO) clippy --workspace --bench micro --features moorline/internals --locked -- -D warnings
 	@echo "==> documentation"
-	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
+	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked --features moorline/testing
 	@echo "==> documentation tests"
 	@$(CARGO) test --doc --workspace --locked
 	@echo "==> tests"
