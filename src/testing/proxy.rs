@@ -10,6 +10,7 @@
 
 mod burst;
 mod engine;
+mod overruns;
 mod socket;
 
 use std::io;
@@ -200,6 +201,18 @@ impl ChaosProxy {
     #[must_use]
     pub fn counters(&self, towards: Towards) -> Counters {
         self.engine(|engine| engine.path(towards).counters)
+    }
+
+    /// How many datagrams of a direction the system lost before the proxy could read them, because the
+    /// machine was too busy; none where it does not tell. Ports that were changed are not counted any
+    /// more. A test about what is not lost, of much at once, should look at it.
+    #[must_use]
+    pub fn overruns(&self, towards: Towards) -> Option<u64> {
+        let ports = match towards {
+            Towards::Server => vec![self.address.port()],
+            Towards::Client => self.client_ports(),
+        };
+        overruns::overruns(&ports)
     }
 
     /// What holds at this moment.

@@ -213,3 +213,24 @@ fn the_client_who_was_silent_longest_is_forgotten() {
     }
     assert_eq!(ends.proxy.client_ports().len(), 256);
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn what_the_system_loses_before_the_proxy_is_told() {
+    let ends = Ends::new();
+    assert_eq!(ends.proxy.overruns(Towards::Server), Some(0));
+    // The proxy cannot read while its engine is held.
+    let sent = ends.proxy.engine(|_| {
+        let mut sent = 0_u64;
+        while ends.proxy.overruns(Towards::Server) == Some(0) {
+            ends.client.send(&[1; 60_000]).unwrap();
+            sent += 1;
+        }
+        sent
+    });
+    let told = |proxy: &ChaosProxy| {
+        let entered = proxy.counters(Towards::Server).entered;
+        entered + proxy.overruns(Towards::Server).unwrap() == sent
+    };
+    ends.until("each one read or told", told);
+}
