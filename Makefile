@@ -80,8 +80,8 @@ sessions: deps ## play CASES (1000000) cases of sessions over links that break, 
 	@PROPTEST_CASES=$(CASES) $(CARGO) test --release --locked --lib session::tests::joined
 
 # What measures its own memory cannot run in it: it would measure the sanitizer's.
-ASAN_TESTS := cancelled credentials dial_sockets events faults handles lanes listen_ports loopback \
-	messages names outcomes progress redial refusals shutdown streams strangers subscribers \
+ASAN_TESTS := cancelled chaos credentials dial_sockets events faults handles lanes listen_ports \
+	loopback messages names outcomes progress redial refusals shutdown streams strangers subscribers \
 	supervision
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 

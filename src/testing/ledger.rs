@@ -161,7 +161,7 @@ impl Ledger {
     pub fn sent_elsewhere(&self, stamp: Stamp) {
         let mut inner = lock(&self.inner);
         let flow = inner.flow(stamp);
-        flow.sent = flow.sent.max(stamp.number + 1);
+        flow.sent = flow.sent.max(stamp.number.saturating_add(1));
     }
 
     /// How many frames came, without those that came again.
