@@ -44,7 +44,7 @@ test: deps ## formatting, lints, documentation and every test
 	@$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	@$(CARGO) clippy --workspace --bench micro --features moorline/internals --locked -- -D warnings
 	@echo "==> documentation"
-	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
+	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked --features moorline/testing
 	@echo "==> documentation tests"
 	@$(CARGO) test --doc --workspace --locked
 	@echo "==> tests"
@@ -80,8 +80,8 @@ sessions: deps ## play CASES (1000000) cases of sessions over links that break, 
 	@PROPTEST_CASES=$(CASES) $(CARGO) test --release --locked --lib session::tests::joined
 
 # What measures its own memory cannot run in it: it would measure the sanitizer's.
-ASAN_TESTS := cancelled credentials dial_sockets events faults handles lanes listen_ports loopback \
-	messages names outcomes progress redial refusals shutdown streams strangers subscribers \
+ASAN_TESTS := cancelled chaos credentials dial_sockets events faults handles lanes listen_ports \
+	loopback messages names outcomes progress redial refusals shutdown streams strangers subscribers \
 	supervision
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 

@@ -82,6 +82,8 @@
 //! - `cluster`, `async-trait`: needed where another crate of the program switches on ractor's features
 //!   of these names (ractor_cluster does). Cargo builds ractor once for all, and both change what its
 //!   actors and messages look like.
+//! - `testing`: `moorline::testing`, a bad network, a cluster of nodes and a ledger of frames, for the tests
+//!   of a program that embeds this crate.
 //! - `node` (default): the command `moorline` and what only it needs; an embedding program can leave
 //!   it out.
 
@@ -104,6 +106,8 @@ mod restart;
 #[cfg_attr(not(test), expect(dead_code, reason = "nothing drives it yet"))]
 mod peers;
 mod session;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod transport;
 
 pub use actors::adapters::{FrameSink, FrameStream};
@@ -155,3 +159,8 @@ pub fn msquic_version() -> LibraryVersion {
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// The same for the document on testing.
+#[cfg(all(doctest, feature = "testing"))]
+#[doc = include_str!("../docs/testing.md")]
+struct Testing;

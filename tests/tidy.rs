@@ -49,6 +49,13 @@ fn the_registry_knows_no_actor_and_no_transport() {
     expect_none(&modules_named(registry, &["actors", "transport"]));
 }
 
+/// `src/testing` is behind a feature: what is built on it would be as well.
+#[test]
+fn nothing_is_built_on_the_tools_for_tests() {
+    let others = |file: &Source| !file.is_module("src/testing");
+    expect_none(&modules_named(others, &["testing"]));
+}
+
 #[test]
 fn sessions_know_no_actor_no_transport_and_no_runtime() {
     let session = |file: &Source| file.is_module("src/session");
@@ -193,6 +200,13 @@ fn architecture_links_every_decision_and_no_other() {
     linked.sort_unstable();
     there.sort_unstable();
     assert_eq!(linked, there);
+}
+
+#[test]
+fn the_document_on_testing_shows_its_example() {
+    let example = read("examples/chaos.rs");
+    let (_, code) = example.split_once("\n\n").expect("its documentation comes first");
+    assert!(read("docs/testing.md").contains(&format!("```rust\n{code}```\n")));
 }
 
 #[test]
