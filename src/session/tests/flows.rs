@@ -47,6 +47,18 @@ fn a_batch_that_was_partly_received_goes_again_as_a_whole() {
 }
 
 #[test]
+fn what_any_connection_had_may_be_sent() {
+    let mut flow = sent(&[(1, 10), (1, 10)]);
+    flow.link_lost();
+    flow.resume(state(0, 0), |_, _| {}).expect("nothing was received");
+    flow.submitted();
+    flow.push(batch(1, 10)).expect("it is not over");
+    flow.end(None, |_, _| {});
+    let fates = [1, 2, 3].map(|number| flow.fate(number));
+    assert_eq!(fates, [Fate::MaybeSent, Fate::MaybeSent, Fate::NotSent].map(Some));
+}
+
+#[test]
 fn a_flow_waits_for_credit_and_lets_one_larger_entry_through_alone() {
     let mut flow = sent(&[(1, 60), (1, 60), (1, 500)]);
     assert_eq!((flow.last_submitted(), flow.is_waiting()), (1, true));

@@ -297,7 +297,8 @@ fn a_restarted_peer_replaces_itself_and_the_old_process_is_refused_for_good() {
 
 #[test]
 fn a_newcomer_that_does_not_echo_replaces_nobody() {
-    let (mut pair, session, link) = joined();
+    let (mut pair, _, link) = joined();
+    let other = other_side(&mut pair, 1);
     // A Hello of an incarnation that is dead by now, from the buffers of its connection.
     let mut corpse = node(LOW, 11);
     let (dead, _) = corpse.open(at(pair.now), HIGH, PROTOCOL).expect("there is room");
@@ -311,7 +312,7 @@ fn a_newcomer_that_does_not_echo_replaces_nobody() {
     pair.take(1);
     pair.pass(Duration::from_secs(4));
     assert_eq!(pair.closed(1), [(corpse_link, CloseCode::HELLO_TIMEOUT)]);
-    assert_eq!(pair.nodes[0].attached(session), Some((link, 1)));
+    assert_eq!(pair.nodes[1].attached(other), Some((link, 1)));
 }
 
 #[test]
@@ -330,6 +331,21 @@ fn a_close_waits_for_what_was_sent_and_ends_both_sides() {
     assert_eq!(pair.ends(0), [EndReason::Closed]);
     assert_eq!(pair.ends(1), [EndReason::Peer(EndedReason::Closed, code)]);
     assert_eq!((pair.nodes[0].sessions(), pair.nodes[1].sessions()), (0, 0));
+}
+
+#[test]
+fn a_close_is_said_again_on_the_next_link() {
+    let (mut pair, session, link) = joined();
+    let other = other_side(&mut pair, 1);
+    pair.lost(0, link);
+    let effects = pair.nodes[0].close(at(pair.now), session, CloseCode::NORMAL);
+    pair.run(0, effects);
+    pair.dial(0, session, [LOW, HIGH]);
+    let (code, finals) = (CloseCode::NORMAL, PerFlow::of(|_| 3));
+    assert!(pair.take(1).contains(&Effect::PeerClosing { session: other, code, finals }));
+    let effects = pair.nodes[1].drained(at(pair.now), other);
+    pair.run(1, effects);
+    assert_eq!(pair.ends(0), [EndReason::Closed]);
 }
 
 #[test]
