@@ -263,15 +263,15 @@ impl PeerCore {
         let Some(link) = self.link() else { return };
         let (core, out) = (link.core(), self.flow_out(flow));
         let rtt_us = usize::try_from(link.rtt().as_micros()).unwrap_or(usize::MAX);
-        while let Some(submission) = out.next(rtt_us, |number| self.left(flow, number)) {
-            let Submission { generation, first, stream, parts, bytes } = submission;
-            if link.generation() != generation {
-                return out.submitted(generation, bytes, None);
-            }
+        let generation = link.generation();
+        while let Some(submission) = out.next(generation, rtt_us, |number| self.left(flow, number))
+        {
+            let Submission { first, stream, parts, bytes } = submission;
             let stream = stream.or_else(|| self.open(core, flow, generation, first));
             let sent = stream.filter(|stream| stream.send(parts, bytes as u64));
-            out.submitted(generation, bytes, sent.as_ref());
-            if sent.is_none() {
+            let is_sent = sent.is_some();
+            out.handed_over(generation, sent);
+            if !is_sent {
                 // Nothing of the flow can go over it any more; another connection goes on.
                 return core.cut(CloseCode::INTERNAL);
             }

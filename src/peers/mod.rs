@@ -7,3 +7,5 @@ mod kept;
 mod link;
 mod out_flow;
 pub(crate) mod sessions;
+#[cfg(test)]
+mod tests;

@@ -65,7 +65,6 @@ pub(super) enum NotAccepted {
 
 /// What is to be handed over next.
 pub(super) struct Submission {
-    pub(super) generation: u64,
     /// Number of its first frame.
     pub(super) first: u64,
     pub(super) stream: Option<Arc<OutStream<ConnectionCore>>>,
@@ -78,7 +77,7 @@ impl OutFlow {
     pub(super) fn new(share: Share) -> Self {
         let state = State {
             ledger: FlowOut::default(),
-            room: Room::new(share),
+            room: Room::wide(share),
             generation: 0,
             stream: None,
             in_flight: 0,
@@ -168,34 +167,41 @@ impl OutFlow {
 
     // ---- handing over
 
-    /// What to hand over next, if this caller is the one to do it: [`OutFlow::submitted`] must follow.
-    pub(super) fn next(&self, rtt_us: usize, left: impl Fn(u64) -> Left) -> Option<Submission> {
+    /// What to hand over next to the connection of this generation, if this caller is the one to do it:
+    /// [`OutFlow::handed_over`] must follow. It counts as submitted from here on, since the peer may say
+    /// that it has it before the handing over returns.
+    pub(super) fn next(
+        &self,
+        generation: u64,
+        rtt_us: usize,
+        left: impl Fn(u64) -> Left,
+    ) -> Option<Submission> {
         let state = &mut *lock(&self.state);
-        if state.submitting || state.generation == 0 || !state.may_submit(rtt_us) {
+        let is_its = generation > 0 && state.generation == generation;
+        if state.submitting || !is_its || !state.may_submit(rtt_us) {
             return None;
         }
         let (first, kept) = state.ledger.next_to_submit_mut()?;
         let (parts, bytes) =
             (kept.parts(left), usize::try_from(kept.bytes()).unwrap_or(usize::MAX));
         state.submitting = true;
-        let (generation, stream) = (state.generation, state.stream.clone());
-        Some(Submission { generation, first, stream, parts, bytes })
-    }
-
-    /// The submission was handed over on this stream, or was not.
-    pub(super) fn submitted(
-        &self,
-        generation: u64,
-        bytes: usize,
-        stream: Option<&Arc<OutStream<ConnectionCore>>>,
-    ) {
-        let mut state = lock(&self.state);
-        state.submitting = false;
-        let Some(stream) = stream.filter(|_| state.generation == generation) else { return };
-        state.stream.get_or_insert_with(|| Arc::clone(stream));
         state.ledger.submitted();
         state.in_flight += 1;
         state.in_flight_bytes += bytes;
+        Some(Submission { first, stream: state.stream.clone(), parts, bytes })
+    }
+
+    /// The submission was handed over on this stream; otherwise its connection is ending.
+    pub(super) fn handed_over(
+        &self,
+        generation: u64,
+        stream: Option<Arc<OutStream<ConnectionCore>>>,
+    ) {
+        let mut state = lock(&self.state);
+        state.submitting = false;
+        if state.generation == generation && state.stream.is_none() {
+            state.stream = stream;
+        }
     }
 
     /// A submission on the connection of this generation met its end there.

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc};
 
 use super::core::{PeerBounds, PeerCore};
@@ -69,6 +70,8 @@ pub(crate) struct Sessions {
     /// The next deadline may be another one.
     changed: Notify,
     tell: Tell,
+    /// Where dials run: effects are performed on whichever thread.
+    runtime: Handle,
 }
 
 struct Inner {
@@ -84,17 +87,24 @@ struct Entry {
 }
 
 /// What the flows say, for the table.
-struct Flows<'a>(&'a Mutex<HashMap<SessionId, Entry>>);
+struct Flows<'a>(&'a Sessions);
+
+impl Flows<'_> {
+    fn peer(&self, session: SessionId) -> Option<Arc<PeerCore>> {
+        self.0.peer(session)
+    }
+}
 
 impl Counters for Flows<'_> {
     fn inbound(&self, session: SessionId) -> PerFlow<FlowState> {
-        let core = lock(self.0).get(&session).map(|entry| Arc::clone(&entry.core));
-        core.map(|core| core.inbound()).unwrap_or_default()
+        // One that begins just now has received nothing, and grants what all do.
+        let credit = self.0.bounds.granted;
+        let first = || PerFlow::of(|_| FlowState { received: 0, taken: 0, credit });
+        self.peer(session).map_or_else(first, |core| core.inbound())
     }
 
     fn accepted(&self, session: SessionId) -> PerFlow<u64> {
-        let core = lock(self.0).get(&session).map(|entry| Arc::clone(&entry.core));
-        core.map(|core| core.accepted()).unwrap_or_default()
+        self.peer(session).map(|core| core.accepted()).unwrap_or_default()
     }
 }
 
@@ -125,6 +135,7 @@ impl Sessions {
             limits,
             changed: Notify::new(),
             tell,
+            runtime: Handle::current(),
         });
         tokio::spawn(watch_time(Arc::downgrade(&sessions)));
         sessions
@@ -243,7 +254,7 @@ impl Sessions {
     /// Asks the table, and performs what it says unless somebody is at it.
     fn decide(&self, decide: impl FnOnce(&mut Table, At<'_>) -> Vec<Effect>) {
         let mut inner = lock(&self.inner);
-        let flows = Flows(&self.peers);
+        let flows = Flows(self);
         let at = At { now: clock::now(), counters: &flows };
         let effects = decide(&mut inner.table, at);
         inner.effects.extend(effects);
@@ -347,7 +358,7 @@ impl Sessions {
     fn dial(&self, session: SessionId, not_before: Option<std::time::Instant>) {
         let dial = lock(&self.peers).get(&session).and_then(|entry| entry.dial.clone());
         let (Some(dial), myself) = (dial, self.myself.clone()) else { return };
-        tokio::spawn(async move {
+        self.runtime.spawn(async move {
             if let Some(not_before) = not_before {
                 tokio::time::sleep_until(not_before.into()).await;
             }

@@ -37,6 +37,8 @@ pub(crate) struct Room<W> {
     fair: FairRoom<W>,
     floor: usize,
     share: Share,
+    /// All of the share is there from the beginning.
+    is_wide: bool,
     /// Somebody had to wait since the lane was idle.
     short: bool,
     /// The most that one of those who wait needs.
@@ -48,7 +50,13 @@ pub(crate) struct Room<W> {
 impl<W> Room<W> {
     pub(crate) fn new(share: Share) -> Self {
         let floor = share.floor();
-        Self { fair: FairRoom::new(floor), floor, share, short: false, largest: 0, freed: 0 }
+        let fair = FairRoom::new(floor);
+        Self { fair, floor, share, is_wide: false, short: false, largest: 0, freed: 0 }
+    }
+
+    /// Has all of its share from the beginning: where what is in it waits for more than the path.
+    pub(crate) fn wide(share: Share) -> Self {
+        Self { is_wide: true, ..Self::new(share) }
     }
 
     /// Whether `bytes` are to be had here, and not beside it.
@@ -60,6 +68,10 @@ impl<W> Room<W> {
     pub(crate) fn try_take(&mut self, bytes: usize) -> bool {
         if self.fair.try_take(bytes) {
             return true;
+        }
+        if self.is_wide && !self.fair.is_waited_for() {
+            let nobody = self.fair.change(0, self.target().max(bytes.min(self.share.bytes_max())));
+            return nobody.is_empty() && self.fair.try_take(bytes);
         }
         let may_widen = !self.fair.is_waited_for() && bytes > self.fair.size() && self.fits(bytes);
         may_widen && self.widen(bytes).is_empty() && self.fair.try_take(bytes)
@@ -149,7 +161,9 @@ impl<W> Room<W> {
     fn settle(&mut self) -> Granted<W> {
         let freed = std::mem::take(&mut self.freed);
         let (size, target) = (self.fair.size(), self.target());
-        let size = if size > target {
+        let size = if self.is_wide {
+            target
+        } else if size > target {
             size - freed.min(size - target)
         } else {
             size + freed.min(target - size)
@@ -271,6 +285,23 @@ mod tests {
         assert_eq!(room.turn(ticket), Turn::Granted);
         assert_eq!(room.free(3 * FLOOR, false), []);
         assert_eq!(room.fair.size(), FLOOR, "nobody waits any more");
+    }
+
+    #[test]
+    fn a_wide_room_has_all_of_its_share_and_gives_up_what_is_no_longer_of_it() {
+        let budget = Arc::new(Budget::new(8 * FLOOR));
+        let mut room = Room::wide(Share::new(&budget, 4 * FLOOR));
+        take(&mut room, 3 * FLOOR);
+        take(&mut room, FLOOR);
+        assert!(!room.try_take(1));
+        let ticket = waits(&mut room, FLOOR);
+        let mut others: Vec<Share> = (0..4).map(|_| Share::new(&budget, 4 * FLOOR)).collect();
+        for share in &mut others {
+            share.set_busy(true);
+        }
+        assert_eq!(room.free(FLOOR, false), [], "two shares are all that it may have now");
+        assert_eq!(room.free(2 * FLOOR, false).len(), 1);
+        assert_eq!(room.turn(ticket), Turn::Granted);
     }
 
     #[test]
