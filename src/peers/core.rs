@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::{Notify, oneshot, watch};
+use tracing::warn;
 
 use super::cut::Came;
 use super::in_flow::{Frame, InFlow, Special};
@@ -62,6 +63,7 @@ pub(crate) struct PeerCore {
     asking: Mutex<Asking>,
     handling: Mutex<Handled>,
     readable: Notify,
+    telling: Mutex<()>,
     /// Whether it has a link.
     up: watch::Sender<bool>,
     ended: OnceLock<EndReason>,
@@ -166,6 +168,7 @@ impl PeerCore {
             asking: Mutex::new(asking),
             handling: Mutex::new(Handled { requests, cancels: HashMap::new() }),
             readable: Notify::new(),
+            telling: Mutex::new(()),
             up: watch::Sender::new(false),
             ended: OnceLock::new(),
             finals: OnceLock::new(),
@@ -362,12 +365,13 @@ impl PeerCore {
 
     fn replied(&self, head: FrameHead, payload: Bytes) -> Result<(), Violated> {
         let FrameHead::Reply { lane, number, status } = head else { return Ok(()) };
-        let flow = FlowId::new(lane, false).ok_or(Violated)?;
+        let flow = FlowId::new(lane, false)
+            .ok_or_else(|| Violated::by("a reply to a lane that there is not"))?;
         let submitted = self.flow_out(flow).last_submitted();
         let (end, waiter) = {
             let mut asking = lock(&self.asking);
             let reply = asking.requests.replied((lane, number), status, submitted);
-            match reply.map_err(|_| Violated)? {
+            match reply.map_err(Violated::by)? {
                 Reply::Late => return Ok(()),
                 Reply::End(end) => (end, asking.waiting.remove(&(lane, number))),
             }
@@ -491,6 +495,8 @@ impl PeerCore {
 
     /// Tells the peer what was taken, as far as it is due.
     fn tell_taken(&self, link: &Link) {
+        // Counters must not overtake each other on their way.
+        let _in_order = lock(&self.telling);
         let on_its_way = link.is_telling();
         let flows = PerFlow::of(|flow| self.flow_in(flow).tell(on_its_way));
         if flows.iter().any(|(_, flow)| flow.is_some()) {
@@ -510,11 +516,14 @@ impl PeerCore {
     ) {
         self.peer_frame_bytes_max.store(limits.frame_bytes_max, Ordering::Relaxed);
         lock(&self.asking).requests.peer_takes(limits.requests_max);
-        self.incoming.iter().for_each(InFlow::attached);
+        self.incoming.iter().for_each(|flow| flow.attached(generation));
         *lock(&self.link) = Some(Arc::clone(&link));
         let mut violated = false;
         for flow in FlowId::all() {
-            violated |= self.flow_out(flow).attach(generation, flows[flow]).is_err();
+            if let Err(how) = self.flow_out(flow).attach(generation, flows[flow]) {
+                warn!(%how, ?flow, "the peer resumes where it cannot be");
+                violated = true;
+            }
         }
         let session: Arc<dyn Frames> = Arc::<Self>::clone(self);
         link.attach(session, generation);
@@ -531,13 +540,14 @@ impl PeerCore {
             link.leave();
         }
         self.out.iter().for_each(OutFlow::detach);
+        self.incoming.iter().for_each(|flow| flow.attached(0));
         self.up.send_replace(false);
     }
 
     pub(super) fn taken_by_peer(&self, taken: &Taken) -> Result<(), Violated> {
         for (flow, state) in taken.flows.iter() {
             if let Some(state) = state {
-                self.flow_out(flow).taken(*state).map_err(|_| Violated)?;
+                self.flow_out(flow).taken(*state).map_err(Violated::by)?;
                 self.pump(flow);
             }
         }
@@ -623,16 +633,16 @@ impl std::fmt::Debug for PeerCore {
 }
 
 impl Frames for PeerCore {
-    fn begin_stream(&self, flow: FlowId, first: u64) -> Result<(), Violated> {
-        self.flow_in(flow).begin_stream(first).map_err(|_| Violated)
+    fn begin_stream(&self, generation: u64, flow: FlowId, first: u64) -> Result<(), Violated> {
+        self.flow_in(flow).begin_stream(generation, first).map_err(Violated::by)
     }
 
-    fn arrived(&self, flow: FlowId, came: Came) -> Result<(), Violated> {
+    fn arrived(&self, generation: u64, flow: FlowId, came: Came) -> Result<(), Violated> {
         let is_reply = matches!(came, Came::Frame(FrameHead::Reply { .. }, _));
         if flow.is_replies() != is_reply {
-            return Err(Violated);
+            return Err(Violated::by("a reply where none may be, or the other way round"));
         }
-        match self.flow_in(flow).arrived(came).map_err(|_| Violated)? {
+        match self.flow_in(flow).arrived(generation, came).map_err(Violated::by)? {
             None => {}
             Some(Special::Request { number, left_ms }) => {
                 self.request_arrived(flow, number, left_ms)

@@ -18,6 +18,8 @@ pub(super) struct InFlow(Mutex<State>);
 
 struct State {
     flow: FlowIn,
+    /// Of the connection whose frames are taken over; 0 for none.
+    generation: u64,
     queue: VecDeque<Waiting>,
     /// Frames in it.
     waiting: u64,
@@ -58,17 +60,27 @@ pub(super) enum Special {
 impl InFlow {
     pub(super) fn new(granted: u64) -> Self {
         let flow = FlowIn::new(granted);
-        Self(Mutex::new(State { flow, queue: VecDeque::new(), waiting: 0 }))
+        Self(Mutex::new(State { flow, generation: 0, queue: VecDeque::new(), waiting: 0 }))
     }
 
-    /// A connection's stream begins with the frame of this number.
-    pub(super) fn begin_stream(&self, first: u64) -> Result<(), FlowViolation> {
-        lock(&self.0).flow.begin_stream(first)
+    /// The stream of the connection of this generation begins with the frame of this number.
+    pub(super) fn begin_stream(&self, generation: u64, first: u64) -> Result<(), FlowViolation> {
+        let mut state = lock(&self.0);
+        if state.generation == generation { state.flow.begin_stream(first) } else { Ok(()) }
     }
 
-    /// Something came; what is no message is told as well. Replies are taken as they come.
-    pub(super) fn arrived(&self, came: Came) -> Result<Option<Special>, FlowViolation> {
+    /// Something came over the connection of this generation; what is no message is told as well.
+    /// Replies are taken as they come.
+    pub(super) fn arrived(
+        &self,
+        generation: u64,
+        came: Came,
+    ) -> Result<Option<Special>, FlowViolation> {
         let state = &mut *lock(&self.0);
+        if state.generation != generation {
+            // The session has left that connection: what is not there comes again.
+            return Ok(None);
+        }
         match came {
             Came::Run(run) => {
                 state.run_arrived(run)?;
@@ -135,9 +147,11 @@ impl InFlow {
         state.flow.is_due(on_its_way).then(|| state.flow.tell())
     }
 
-    /// The session has another connection.
-    pub(super) fn attached(&self) {
-        lock(&self.0).flow.attached();
+    /// The session has another connection; 0: none.
+    pub(super) fn attached(&self, generation: u64) {
+        let mut state = lock(&self.0);
+        state.generation = generation;
+        state.flow.attached();
     }
 
     /// Nothing more is taken over.

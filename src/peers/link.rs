@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tracing::warn;
 
-use super::cut::Cutter;
+use super::cut::{Came, Cutter};
 use crate::error::CloseCode;
 use crate::lock::lock;
 use crate::session::effect::LinkId;
@@ -33,9 +34,9 @@ const TELLS_TAKEN: u64 = 1 << 63;
 /// What the session of a link does with what its streams bring.
 pub(super) trait Frames: Send + Sync {
     /// A stream begins with the frame of this number; whether that may be.
-    fn begin_stream(&self, flow: FlowId, first: u64) -> Result<(), Violated>;
+    fn begin_stream(&self, generation: u64, flow: FlowId, first: u64) -> Result<(), Violated>;
     /// Frames came.
-    fn arrived(&self, flow: FlowId, came: super::cut::Came) -> Result<(), Violated>;
+    fn arrived(&self, generation: u64, flow: FlowId, came: Came) -> Result<(), Violated>;
     /// All that arrived together was told.
     fn rest(&self);
     /// The peer has what it was told to be taken.
@@ -52,9 +53,15 @@ pub(super) trait Listens: Send + Sync {
     fn rate(&self) -> (u32, u32);
 }
 
-/// The peer broke the protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Violated;
+/// The peer broke the protocol: how, for the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Violated(pub(super) String);
+
+impl Violated {
+    pub(super) fn by(error: impl std::fmt::Display) -> Self {
+        Self(error.to_string())
+    }
+}
 
 /// See the module.
 pub(super) struct Link {
@@ -195,7 +202,8 @@ impl Link {
         }
     }
 
-    fn violated(&self) {
+    fn violated(&self, how: &Violated) {
+        warn!(how = how.0, "the peer broke the protocol of sessions");
         match self.node.upgrade() {
             Some(node) => node.violated(self.id),
             None => self.core.cut(CloseCode::GOING_AWAY),
@@ -251,6 +259,7 @@ enum At {
         first: u64,
     },
     Frames {
+        generation: u64,
         flow: FlowId,
         session: Arc<dyn Frames>,
         cutter: Cutter,
@@ -265,7 +274,7 @@ impl LinkInlet {
         match &mut self.at {
             At::Head(held) => {
                 held.push(part[0]);
-                match StreamHead::decode(held).map_err(|_| Violated)? {
+                match StreamHead::decode(held).map_err(Violated::by)? {
                     None => {}
                     Some((StreamHead::Session, _)) => {
                         let (messages, bytes) =
@@ -290,28 +299,34 @@ impl LinkInlet {
                     allowed &= rate.allows(now, 0);
                     node.message(link.id, message);
                 }
-                if fed.is_err() || !allowed { Err(Violated) } else { Ok(part.len()) }
+                fed.map_err(Violated::by)?;
+                if allowed {
+                    Ok(part.len())
+                } else {
+                    Err(Violated::by("more than the session stream may bring in a second"))
+                }
             }
             At::Flow { generation, flow, first } => {
                 match link.whose(*generation, &self.stream) {
                     Whose::Later => return Ok(0),
                     Whose::Nobody => self.at = At::Ignored,
                     Whose::Session(session) => {
-                        session.begin_stream(*flow, *first)?;
+                        session.begin_stream(*generation, *flow, *first)?;
                         let cutter = Cutter::new(session.frame_bytes_max());
-                        self.at = At::Frames { flow: *flow, session, cutter };
+                        let (generation, flow) = (*generation, *flow);
+                        self.at = At::Frames { generation, flow, session, cutter };
                     }
                 }
                 self.step(link, part)
             }
-            At::Frames { flow, session, cutter } => {
+            At::Frames { generation, flow, session, cutter } => {
                 let mut result = Ok(());
                 let cut = cutter.feed(part, &mut |came| {
                     if result.is_ok() {
-                        result = session.arrived(*flow, came);
+                        result = session.arrived(*generation, *flow, came);
                     }
                 });
-                result.and(cut.map_err(|_| Violated)).map(|()| part.len())
+                result.and(cut.map_err(Violated::by)).map(|()| part.len())
             }
             At::Ignored => Ok(part.len()),
         }
@@ -326,9 +341,9 @@ impl Inlet for LinkInlet {
             match self.step(&link, &part[taken..]) {
                 Ok(0) => break,
                 Ok(more) => taken += more,
-                Err(Violated) => {
+                Err(violated) => {
                     self.at = At::Ignored;
-                    link.violated();
+                    link.violated(&violated);
                     return part.len();
                 }
             }

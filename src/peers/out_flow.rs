@@ -176,7 +176,9 @@ impl OutFlow {
         rtt_us: usize,
         left: impl Fn(u64) -> Left,
     ) -> Option<Submission> {
-        let state = &mut *lock(&self.state);
+        let mut released = Vec::new();
+        let mut guard = lock(&self.state);
+        let state = &mut *guard;
         let is_its = generation > 0 && state.generation == generation;
         if state.submitting || !is_its || !state.may_submit(rtt_us) {
             return None;
@@ -188,7 +190,12 @@ impl OutFlow {
         state.ledger.submitted();
         state.in_flight += 1;
         state.in_flight_bytes += bytes;
-        Some(Submission { first, stream: state.stream.clone(), parts, bytes })
+        state.ledger.release_taken(&mut |_, kept| released.push(kept));
+        let granted = state.release(&released);
+        let stream = state.stream.clone();
+        drop(guard);
+        wake(granted);
+        Some(Submission { first, stream, parts, bytes })
     }
 
     /// The submission was handed over on this stream; otherwise its connection is ending.

@@ -17,6 +17,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc};
+use tracing::{debug, warn};
 
 use super::core::{PeerBounds, PeerCore};
 use super::link::{Link, Listens, Violated};
@@ -309,7 +310,9 @@ impl Sessions {
             Effect::NeedLink { session, not_before } => self.dial(session, not_before),
             Effect::Taken(session, taken) => {
                 let core = self.peer(session);
-                if let Some(Err(Violated)) = core.as_ref().map(|core| core.taken_by_peer(&taken)) {
+                let taken = core.as_ref().map(|core| core.taken_by_peer(&taken));
+                if let Some(Err(Violated(how))) = taken {
+                    warn!(how, "the peer broke the protocol of sessions");
                     self.session_violated(session);
                 }
             }
@@ -336,6 +339,7 @@ impl Sessions {
             Effect::Ended { session, reason, flows } => {
                 let entry = lock(&self.peers).remove(&session);
                 if let Some(Entry { core, .. }) = entry {
+                    debug!(?reason, peer = %core.peer.short(), "session over");
                     core.end(reason.clone(), flows.as_ref());
                     (self.tell)(SessionEvent::Ended(core, reason));
                 }

@@ -47,8 +47,16 @@ impl Side {
             early_cancels_max: 10,
             kept: Arc::new(Budget::new(64 << 20)),
         };
-        let sessions =
-            Sessions::new(me, SessionLimits::default(), bounds, Box::new(|event| drop(event)));
+        let sessions = Sessions::new(
+            me,
+            SessionLimits::default(),
+            bounds,
+            Box::new(|event| {
+                if let super::sessions::SessionEvent::Ended(_, reason) = event {
+                    eprintln!("ended: {reason:?}");
+                }
+            }),
+        );
         let transport = MsQuicTransport::new();
         Self { me, credential, transport, sessions, connections: Arc::default() }
     }
@@ -184,6 +192,7 @@ async fn a_sender_waits_while_nobody_takes_and_goes_on_when_somebody_does() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_nor_comes_twice_across_links_that_are_cut() {
+    let _ = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).try_init();
     let pair = Pair::new().await;
     let frames = 60_000;
     let mut tasks = tokio::task::JoinSet::new();

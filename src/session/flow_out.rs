@@ -178,6 +178,7 @@ impl<E: Entry> FlowOut<E> {
     }
 
     /// The present connection has the entry that [`next_to_submit`](Self::next_to_submit) named.
+    /// [`release_taken`](Self::release_taken) may have something then.
     pub(crate) fn submitted(&mut self) {
         let Some(slot) = self.slots.get(self.next) else { return };
         self.outstanding += slot.entry.bytes();
@@ -206,6 +207,7 @@ impl<E: Entry> FlowOut<E> {
         peer: FlowState,
         release: impl FnMut(u64, E),
     ) -> Result<(), FlowViolation> {
+        self.said = None;
         self.advance(peer, release)?;
         self.said = Some(peer);
         self.next = self.slots.partition_point(|slot| slot.last <= self.received);
@@ -245,19 +247,22 @@ impl<E: Entry> FlowOut<E> {
         }
         self.received = self.received.max(received);
         self.taken = self.taken.max(taken);
-        while let Some(slot) = self.pop_taken() {
+        self.release_taken(&mut release);
+        Ok(())
+    }
+
+    /// Entries that were taken to their end go to `release`. A connection's frames have no gaps: what it
+    /// does not have goes over it all the same, although the peer got it over an earlier one meanwhile, and
+    /// is released behind that. Without a connection nothing has to.
+    pub(crate) fn release_taken(&mut self, release: &mut dyn FnMut(u64, E)) {
+        while self.said.is_none() || self.next > 0 {
+            let Some(slot) = self.pop_taken() else { break };
             if self.next > 0 {
                 self.next -= 1;
                 self.outstanding -= slot.entry.bytes();
             }
             release(slot.first, slot.entry);
         }
-        // What came over an earlier connection meanwhile need not go over this one.
-        while let Some(slot) = self.slots.get(self.next).filter(|slot| slot.last <= self.received) {
-            self.outstanding += slot.entry.bytes();
-            self.next += 1;
-        }
-        Ok(())
     }
 
     fn pop_taken(&mut self) -> Option<Slot<E>> {

@@ -105,6 +105,12 @@ fn what_cannot_be_is_a_violation() {
     assert_eq!(flow.last_taken(), 1);
     // So may what came over an earlier connection be newer than what this one has.
     assert_eq!(flow.taken(state(3, 3), |_, _| {}), Ok(()));
+    // It goes over this one all the same: a connection's frames have no gaps.
+    assert_eq!(flow.next_to_submit().map(|(first, _)| first), Some(1));
+    flow.submitted();
+    let mut released = Vec::new();
+    flow.release_taken(&mut |first, _| released.push(first));
+    assert_eq!(released, [1]);
     assert!(!flow.is_waiting());
     assert!(flow.cut(2, |_, _| {}).is_err());
 }
