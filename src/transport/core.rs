@@ -41,6 +41,8 @@ pub(crate) use super::link::inbound::{From, Lent};
 use super::link::lanes::{GivingWay, Lane};
 use super::link::share::Share;
 use super::link::stall::Still;
+pub(crate) use super::link::watch::Deadline;
+use super::link::watch::Watch;
 use super::registration::LiveHandle;
 use super::session_streams::PeerStreams;
 use super::stream::{InStream, OutStream};
@@ -67,10 +69,8 @@ pub(crate) enum Notice {
     EndTaken,
     /// Everything accepted was acknowledged, and the ends of our streams as well.
     LanesFinished,
-    /// Frames are on their way: somebody must watch whether they arrive.
-    LaneBusy,
-    /// A frame began that is not whole: somebody must watch whether it goes on.
-    FrameBegan,
+    /// There is something with a deadline, which somebody must watch.
+    Began(Deadline),
     /// All handles are closed and all outcomes are known.
     Complete,
 }
@@ -119,8 +119,8 @@ pub(crate) struct ConnectionCore {
     end_untold: AtomicBool,
     complete: AtomicBool,
     shutdown_asked: AtomicBool,
-    /// The owner has a timer for lanes that stand still.
-    lanes_watched: AtomicBool,
+    /// Of lanes that may stand still.
+    lane_watch: Watch,
     changed: Notify,
     hook: OnceLock<Hook>,
     on_over: Mutex<Vec<OnOver>>,
@@ -179,7 +179,7 @@ impl ConnectionCore {
             end_untold: AtomicBool::new(false),
             complete: AtomicBool::new(false),
             shutdown_asked: AtomicBool::new(false),
-            lanes_watched: AtomicBool::new(false),
+            lane_watch: Watch::default(),
             changed: Notify::new(),
             hook: OnceLock::new(),
             on_over: Mutex::new(Vec::new()),
@@ -453,12 +453,21 @@ impl ConnectionCore {
         let happened = [
             (self.has_peer_finished(), Notice::PeerFinished),
             (self.is_end_taken(), Notice::EndTaken),
-            (self.check_frames().is_some(), Notice::FrameBegan),
-            (self.is_lane_busy(), Notice::LaneBusy),
+            (self.look_at(Deadline::Frames).is_some(), Notice::Began(Deadline::Frames)),
+            (self.look_at(Deadline::Lanes).is_some(), Notice::Began(Deadline::Lanes)),
             (self.is_complete(), Notice::Complete),
         ];
         for (_, notice) in happened.into_iter().filter(|(happened, _)| *happened) {
             self.notify(notice);
+        }
+    }
+
+    /// Ends the connection if the deadline was missed; otherwise tells when to look again, if there is
+    /// anything to look at.
+    pub(crate) fn look_at(&self, deadline: Deadline) -> Option<Instant> {
+        match deadline {
+            Deadline::Frames => self.check_frames(),
+            Deadline::Lanes => self.check_lanes(),
         }
     }
 

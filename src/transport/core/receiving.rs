@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::readers::Received;
-use super::{ConnectionCore, Notice};
+use super::{ConnectionCore, Deadline, Notice};
 use crate::error::{CloseCode, CloseReason, RecvError};
 use crate::frame::Position;
 use crate::lock::lock;
@@ -212,7 +212,7 @@ impl ConnectionCore {
     /// A frame is not whole: somebody must watch whether it goes on.
     fn frame_began(&self) {
         if self.has_owner() {
-            self.notify(Notice::FrameBegan);
+            self.notify(Notice::Began(Deadline::Frames));
         } else {
             // Readers look after it themselves.
             self.waiting.wake_everybody();
@@ -221,7 +221,7 @@ impl ConnectionCore {
 
     /// Ends the connection if a frame is not whole for too long; otherwise tells when to look
     /// again, if there is anything to look at.
-    pub(crate) fn check_frames(&self) -> Option<Instant> {
+    pub(super) fn check_frames(&self) -> Option<Instant> {
         let look = lock(&self.receiving).inbound.look(clock::now());
         match look {
             Look::Nothing => None,
