@@ -8,6 +8,7 @@ mod arriving;
 mod callbacks;
 mod carrying;
 mod delivery;
+mod intake;
 mod measured;
 mod readers;
 mod receiving;
@@ -25,10 +26,9 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tracing::debug;
 
+use self::intake::Intake;
 use self::measured::Measured;
-use self::readers::Frames;
 pub(crate) use self::readers::{IsGone, Reader, Received, Subscriber};
-use self::waiting::Waiting;
 use super::admission::HandshakePlace;
 use super::bounds::{Bounds, Windows, window_floor};
 use super::clock;
@@ -100,10 +100,9 @@ pub(crate) struct ConnectionCore {
     window_share: Mutex<Share>,
     lanes: Lanes<Arc<OutStream<Self>>>,
     still: Mutex<Still>,
-    receiving: Mutex<Frames<Arc<InStream<Self>>>>,
+    intake: Intake<Arc<InStream<Self>>>,
     /// Of a connection that carries a session.
     session_streams: PeerStreams<Self>,
-    waiting: Waiting,
     certificate: OnceLock<PeerCertificate>,
     refused: OnceLock<(Refusal, Option<KeyPrefixes>)>,
     alpn: OnceLock<String>,
@@ -147,7 +146,7 @@ impl ConnectionCore {
     ) -> Arc<Self> {
         let limits = &bounds.limits;
         let share = Share::new(&bounds.receiving, limits.inbound_bytes_max);
-        let receiving = Frames::new(Inbound::new(share, limits));
+        let intake = Intake::new(Inbound::new(share, limits));
         let window_max = limits.window_bytes_max;
         let mut window_share = Share::with_floor(&bounds.windows, window_floor(limits), window_max);
         // What a peer may send is told in the handshake, so that it counts from here on.
@@ -162,9 +161,8 @@ impl ConnectionCore {
             window_share: Mutex::new(window_share),
             lanes: Lanes::new(bounds),
             still: Mutex::default(),
-            receiving: Mutex::new(receiving),
+            intake,
             session_streams: PeerStreams::default(),
-            waiting: Waiting::default(),
             bounds: Arc::clone(bounds),
             certificate: OnceLock::new(),
             refused: OnceLock::new(),
@@ -480,7 +478,7 @@ impl ConnectionCore {
 
 impl Drop for ConnectionCore {
     fn drop(&mut self) {
-        let unused = lock(&self.receiving).inbound.release_extra();
+        let unused = lock(&self.intake.frames).inbound.release_extra();
         self.bounds.large.give_back(unused);
     }
 }
