@@ -285,6 +285,32 @@ pub fn a_frame_for_one_that_is_gone_is_given_to_another() {
     });
 }
 
+/// The same, where the other one waits: it is woken again, although it was when the frame came.
+pub fn who_waits_has_what_one_that_is_gone_hands_back() {
+    play(|| {
+        let receiving = Receiving::new();
+        receiving.read_later(true);
+        let reads = receiving.reads(From::All);
+        receiving.arrive(&[b"a"], false);
+        assert_eq!(reads.join().unwrap().unwrap(), "a");
+        receiving.expect_nothing_left();
+    });
+}
+
+/// A subscriber comes while one waits, who is refused although no frame comes.
+pub fn who_waits_is_refused_when_a_subscriber_comes() {
+    play(|| {
+        let receiving = Receiving::new();
+        let reading = Arc::clone(&receiving);
+        let reads = thread::spawn(move || block_on(reading.recv(From::All)));
+        let subscriber = Box::new(Subscribed(Arc::clone(&receiving)));
+        assert!(receiving.intake.subscribe(subscriber, Arc::new(|| false), &*receiving));
+        assert!(matches!(reads.join().unwrap(), Err(RecvError::Subscribed)));
+        // They know each other.
+        drop(lock(&receiving.intake.frames).delivery.end_subscription(0));
+    });
+}
+
 /// A subscriber comes while one waits: that one is refused, and the frame is one of theirs.
 pub fn a_subscriber_and_a_reader_share_no_frame() {
     play(|| {

@@ -40,6 +40,8 @@ models! {
         who_asks_by_message_is_given_a_frame
         who_delivers_sees_what_comes_meanwhile
         a_frame_for_one_that_is_gone_is_given_to_another
+        who_waits_has_what_one_that_is_gone_hands_back
+        who_waits_is_refused_when_a_subscriber_comes
         a_subscriber_and_a_reader_share_no_frame
         a_frame_that_begins_is_watched;
 }
