@@ -101,7 +101,7 @@ asan: deps ## run the tests under AddressSanitizer, MsQuic built with it too: 12
 		--no-fail-fast --lib $(addprefix --test ,$(ASAN_TESTS)) -- --test-threads=2
 
 # What runs without C. miri is far slower than a processor: random cases are few.
-MIRI_TESTS := frame:: transport::lane:: transport::link::
+MIRI_TESTS := frame:: session:: transport::lane:: transport::link::
 MIRI_CASES ?= 4
 
 miri: ## run the pure parts in miri, for whoever has it

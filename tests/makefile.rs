@@ -39,7 +39,7 @@ fn where_miri_is_there_it_runs_the_pure_parts_without_c() {
     assert!(output.status.success(), "{output:?}");
     let expected = "==> pure parts in miri\n\
         4 cases, +nightly miri test --locked --lib --no-default-features -- \
-        frame:: transport::lane:: transport::link::\n";
+        frame:: session:: transport::lane:: transport::link::\n";
     assert_eq!(said(&output), expected);
 }
 

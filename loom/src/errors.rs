@@ -1,9 +1,12 @@
-//! The library's errors of sending and receiving, over close reasons in short: what the models do not
-//! look into.
+//! The library's errors of sending and receiving, and why connections end; the others name what is not
+//! here.
 
+#[path = "../../src/error/close.rs"]
+mod close;
 #[path = "../../src/error/stream.rs"]
 mod stream;
 
+pub(crate) use close::{CloseCode, CloseReason};
 pub(crate) use stream::{Outcome, RecvError};
 
 /// As the library's.
@@ -14,21 +17,7 @@ pub enum ErrorKind {
     Unknown,
 }
 
-/// The code of a close.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct CloseCode(pub u64);
-
-/// Why a connection is over.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{self:?}")]
-pub enum CloseReason {
-    Local { code: CloseCode },
-    TimedOut,
-}
-
-impl CloseReason {
-    pub fn kind(&self) -> ErrorKind {
-        ErrorKind::Never
-    }
+/// As the library's, in short.
+fn in_words(status: u32) -> String {
+    format!(": {status}")
 }

@@ -2,7 +2,7 @@
 //! lanes, who waits for room of a lane, and to whom frames are handed over.
 //!
 //! The files of the library are built as they are. `src/sync.rs` takes its types from `played.rs`
-//! here; what frames only pass through (`errors.rs`, `limits.rs`) is in short.
+//! here; what the models do not look into (`errors.rs`, `identities.rs`, `limits.rs`) is in short.
 #![allow(
     dead_code,
     unused_imports,
@@ -15,6 +15,8 @@ mod config;
 mod error;
 #[path = "../../src/frame.rs"]
 mod frame;
+#[path = "identities.rs"]
+mod identity;
 #[path = "../../src/lock.rs"]
 mod lock;
 mod played;

@@ -74,7 +74,7 @@ impl Receiving {
     }
 
     fn close(&self) {
-        let reason = CloseReason::Local { code: CloseCode(0) };
+        let reason = CloseReason::Local { code: CloseCode::NORMAL };
         let effects = lock(&self.intake.frames).inbound.close(RecvError::Closed { reason });
         self.perform(effects);
         self.intake.waiting.wake_everybody();

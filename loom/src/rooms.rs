@@ -16,7 +16,7 @@ use crate::error::{CloseCode, CloseReason};
 use crate::frame::HEADER_BYTES;
 use crate::polling::{play, poll_once};
 
-const REASON: CloseReason = CloseReason::Local { code: CloseCode(0) };
+const REASON: CloseReason = CloseReason::Local { code: CloseCode::NORMAL };
 
 /// All of a lane's room, and all of the node's.
 const LANE_BYTES: usize = 1024;

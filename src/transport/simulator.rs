@@ -182,7 +182,9 @@ impl World {
             tokio::task::spawn_local(async move {
                 while !core.is_over() {
                     tokio::time::sleep(Duration::from_millis(700)).await;
-                    Deadline::ALL.map(|deadline| core.look_at(deadline));
+                    for deadline in Deadline::ALL {
+                        core.look_at(deadline);
+                    }
                 }
             });
         }
