@@ -15,7 +15,8 @@ TARGET_DIR := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 MOORLINE := $(TARGET_DIR)/release/moorline
 COMPARE := $(TARGET_DIR)/release/compare
 
-.PHONY: help deps release install demo test bench bench-node bench-micro simulate sessions asan fuzz clean
+.PHONY: help deps release install demo test loom bench bench-node bench-micro simulate sessions asan miri \
+	fuzz clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -40,6 +41,7 @@ test: deps ## formatting, lints, documentation and every test
 	@echo "==> formatting"
 	@$(CARGO) fmt --all --check
 	@$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
+	@$(CARGO) fmt --manifest-path loom/Cargo.toml --check
 	@echo "==> clippy"
 	@$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	@$(CARGO) clippy --workspace --bench micro --features moorline/internals --locked -- -D warnings
@@ -49,12 +51,18 @@ test: deps ## formatting, lints, documentation and every test
 	@$(CARGO) test --doc --workspace --locked
 	@echo "==> tests"
 	@$(CARGO) test --workspace --locked --no-fail-fast --lib --bins --tests --examples -- --test-threads=2
+	@$(MAKE) --no-print-directory loom
 	@echo "==> beside ractor_cluster"
 	@$(CARGO) test --locked --features cluster,async-trait --test cluster
 	@$(CARGO) check --locked --lib --features ractor/cluster 2>&1 | grep -m 1 "error" \
 		| grep -q "moorline needs its own feature" || { \
 		echo "cluster: without the feature the first error does not say what to do"; exit 1; }
 	@echo "==> all good"
+
+# A workspace of its own, without C: the library's files over loom's types.
+loom: ## play the orders of flags and wake-ups: watches, room of a lane, readers
+	@echo "==> orders of steps, by loom"
+	@CARGO_TARGET_DIR="$(TARGET_DIR)/loom" $(CARGO) test --manifest-path loom/Cargo.toml --locked
 
 bench: release ## compare with quinn, msquic-async, TCP: 12 minutes; BENCH_ARGS="--quick": 2
 	@echo "==> compare, release build (the first one takes a few minutes)"
@@ -91,6 +99,18 @@ asan: deps ## run the tests under AddressSanitizer, MsQuic built with it too: 12
 		CXXFLAGS="-fsanitize=address" CARGO_TARGET_DIR="$(TARGET_DIR)/asan" SIMULATE_CASES=300 \
 		ASAN_OPTIONS=detect_leaks=0:detect_odr_violation=0 $(CARGO) test --locked --target $(HOST) \
 		--no-fail-fast --lib $(addprefix --test ,$(ASAN_TESTS)) -- --test-threads=2
+
+# What runs without C. miri is far slower than a processor: random cases are few.
+MIRI_TESTS := frame:: session:: transport::lane:: transport::link::
+MIRI_CASES ?= 4
+
+miri: ## run the pure parts in miri, for whoever has it
+	@$(CARGO) +nightly miri --version >/dev/null 2>&1 || { \
+		echo "miri: it is missing; run: rustup toolchain install nightly --component miri"; exit 1; }
+	@echo "==> pure parts in miri"
+	@MIRIFLAGS="-Zmiri-disable-isolation" PROPTEST_CASES=$(MIRI_CASES) \
+		CARGO_TARGET_DIR="$(TARGET_DIR)/miri" $(CARGO) +nightly miri test --locked --lib \
+		--no-default-features -- $(MIRI_TESTS)
 
 # libFuzzer needs options that only an unstable compiler takes; RUSTC_BOOTSTRAP lets a stable one
 # take them. The malloc limit is below the largest lengths a frame may announce, so a decoder

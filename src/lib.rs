@@ -87,7 +87,7 @@
 //! - `node` (default): the command `moorline` and what only it needs; an embedding program can leave
 //!   it out.
 
-#[cfg(not(any(feature = "bundled", feature = "system", docsrs)))]
+#[cfg(not(any(feature = "bundled", feature = "system", docsrs, miri)))]
 compile_error!(
     "moorline needs to know where its MsQuic comes from: switch on the Cargo feature `bundled` \
      (builds it and links it statically; on by default) or `system` (links an installed \
@@ -106,6 +106,7 @@ mod restart;
 #[cfg_attr(not(test), expect(dead_code, reason = "nothing drives it yet"))]
 mod peers;
 mod session;
+mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod transport;

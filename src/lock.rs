@@ -1,6 +1,8 @@
 //! How every mutex of this crate is locked.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
+
+use crate::sync::{Mutex, MutexGuard};
 
 /// Locks `mutex`. A panic under one of our locks leaves nothing half changed, so poisoning says
 /// nothing: the connection of a panicked callback is closed anyway.

@@ -31,7 +31,7 @@ use super::waiting::Waiting;
 use crate::error::{CloseCode, CloseReason, Outcome, SendError};
 use crate::transport::MsQuicNetConnection;
 use crate::transport::clock::now;
-use crate::transport::core::{ConnectionCore, Notice};
+use crate::transport::core::{ConnectionCore, Deadline, Notice};
 use crate::transport::link::closing::{Act, Closing, Directions};
 use crate::transport::link::outcome::OutcomeSink;
 
@@ -59,10 +59,8 @@ pub(crate) struct State {
     close_timer: Option<OwnedTask>,
     close_waiters: Waiting<RpcReplyPort<CloseReason>>,
     reservations: Reservations,
-    /// The one timer of unfinished frames, while there is one.
-    frame_timer: Option<OwnedTask>,
-    /// The one timer of lanes that stand still, while anything is on its way.
-    lane_timer: Option<OwnedTask>,
+    /// By [`Deadline`]: the one timer of each, while there is anything to watch.
+    timers: [Option<OwnedTask>; Deadline::ALL.len()],
     span: Span,
 }
 
@@ -103,8 +101,7 @@ impl Actor for ConnectionActor {
             close_timer: None,
             close_waiters: Waiting::default(),
             reservations: Reservations::default(),
-            frame_timer: None,
-            lane_timer: None,
+            timers: Default::default(),
             span,
         })
     }
@@ -203,8 +200,7 @@ impl State {
                 info!("the limit of the close is reached; what is left is cut");
                 self.step(|closing, _| closing.too_late());
             }
-            Event::Transport(Notice::FrameBegan) | Event::FrameDeadline => self.watch_frames(),
-            Event::Transport(Notice::LaneBusy) | Event::LaneDeadline => self.watch_lanes(),
+            Event::Transport(Notice::Began(what)) | Event::Deadline(what) => self.watch(*what),
             Event::Transport(Notice::Complete) => self.on_complete(),
             #[cfg(test)]
             Event::Panic => panic!("asked to by a test"),
@@ -253,19 +249,12 @@ impl State {
         })
     }
 
-    /// Ends the connection if a frame is overdue; otherwise looks again when one could be.
-    fn watch_frames(&mut self) {
-        self.frame_timer = self.core().check_frames().map(|deadline| {
-            self.after(deadline.saturating_duration_since(now()), Event::FrameDeadline)
+    /// Ends the connection if the deadline was missed; otherwise looks again when it could be.
+    fn watch(&mut self, deadline: Deadline) {
+        let next = self.core().look_at(deadline);
+        self.timers[deadline as usize] = next.map(|next| {
+            self.after(next.saturating_duration_since(now()), Event::Deadline(deadline))
         });
-    }
-
-    /// Ends the connection if a lane stands still; otherwise looks again while one is busy.
-    fn watch_lanes(&mut self) {
-        self.lane_timer = self
-            .core()
-            .check_lanes()
-            .map(|next| self.after(next.saturating_duration_since(now()), Event::LaneDeadline));
     }
 
     fn on_complete(&mut self) {

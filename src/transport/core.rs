@@ -8,6 +8,7 @@ mod arriving;
 mod callbacks;
 mod carrying;
 mod delivery;
+mod intake;
 mod measured;
 mod readers;
 mod receiving;
@@ -25,10 +26,9 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tracing::debug;
 
+use self::intake::Intake;
 use self::measured::Measured;
-use self::readers::Frames;
 pub(crate) use self::readers::{IsGone, Reader, Received, Subscriber};
-use self::waiting::Waiting;
 use super::admission::HandshakePlace;
 use super::bounds::{Bounds, Windows, window_floor};
 use super::clock;
@@ -41,6 +41,8 @@ pub(crate) use super::link::inbound::{From, Lent};
 use super::link::lanes::{GivingWay, Lane};
 use super::link::share::Share;
 use super::link::stall::Still;
+pub(crate) use super::link::watch::Deadline;
+use super::link::watch::Watch;
 use super::registration::LiveHandle;
 use super::session_streams::PeerStreams;
 use super::stream::{InStream, OutStream};
@@ -67,10 +69,8 @@ pub(crate) enum Notice {
     EndTaken,
     /// Everything accepted was acknowledged, and the ends of our streams as well.
     LanesFinished,
-    /// Frames are on their way: somebody must watch whether they arrive.
-    LaneBusy,
-    /// A frame began that is not whole: somebody must watch whether it goes on.
-    FrameBegan,
+    /// There is something with a deadline, which somebody must watch.
+    Began(Deadline),
     /// All handles are closed and all outcomes are known.
     Complete,
 }
@@ -100,10 +100,9 @@ pub(crate) struct ConnectionCore {
     window_share: Mutex<Share>,
     lanes: Lanes<Arc<OutStream<Self>>>,
     still: Mutex<Still>,
-    receiving: Mutex<Frames<Arc<InStream<Self>>>>,
+    intake: Intake<Arc<InStream<Self>>>,
     /// Of a connection that carries a session.
     session_streams: PeerStreams<Self>,
-    waiting: Waiting,
     certificate: OnceLock<PeerCertificate>,
     refused: OnceLock<(Refusal, Option<KeyPrefixes>)>,
     alpn: OnceLock<String>,
@@ -119,8 +118,8 @@ pub(crate) struct ConnectionCore {
     end_untold: AtomicBool,
     complete: AtomicBool,
     shutdown_asked: AtomicBool,
-    /// The owner has a timer for lanes that stand still.
-    lanes_watched: AtomicBool,
+    /// Of lanes that may stand still.
+    lane_watch: Watch,
     changed: Notify,
     hook: OnceLock<Hook>,
     on_over: Mutex<Vec<OnOver>>,
@@ -147,7 +146,7 @@ impl ConnectionCore {
     ) -> Arc<Self> {
         let limits = &bounds.limits;
         let share = Share::new(&bounds.receiving, limits.inbound_bytes_max);
-        let receiving = Frames::new(Inbound::new(share, limits));
+        let intake = Intake::new(Inbound::new(share, limits));
         let window_max = limits.window_bytes_max;
         let mut window_share = Share::with_floor(&bounds.windows, window_floor(limits), window_max);
         // What a peer may send is told in the handshake, so that it counts from here on.
@@ -162,9 +161,8 @@ impl ConnectionCore {
             window_share: Mutex::new(window_share),
             lanes: Lanes::new(bounds),
             still: Mutex::default(),
-            receiving: Mutex::new(receiving),
+            intake,
             session_streams: PeerStreams::default(),
-            waiting: Waiting::default(),
             bounds: Arc::clone(bounds),
             certificate: OnceLock::new(),
             refused: OnceLock::new(),
@@ -179,7 +177,7 @@ impl ConnectionCore {
             end_untold: AtomicBool::new(false),
             complete: AtomicBool::new(false),
             shutdown_asked: AtomicBool::new(false),
-            lanes_watched: AtomicBool::new(false),
+            lane_watch: Watch::default(),
             changed: Notify::new(),
             hook: OnceLock::new(),
             on_over: Mutex::new(Vec::new()),
@@ -453,12 +451,21 @@ impl ConnectionCore {
         let happened = [
             (self.has_peer_finished(), Notice::PeerFinished),
             (self.is_end_taken(), Notice::EndTaken),
-            (self.check_frames().is_some(), Notice::FrameBegan),
-            (self.is_lane_busy(), Notice::LaneBusy),
+            (self.look_at(Deadline::Frames).is_some(), Notice::Began(Deadline::Frames)),
+            (self.look_at(Deadline::Lanes).is_some(), Notice::Began(Deadline::Lanes)),
             (self.is_complete(), Notice::Complete),
         ];
         for (_, notice) in happened.into_iter().filter(|(happened, _)| *happened) {
             self.notify(notice);
+        }
+    }
+
+    /// Ends the connection if the deadline was missed; otherwise tells when to look again, if there is
+    /// anything to look at.
+    pub(crate) fn look_at(&self, deadline: Deadline) -> Option<Instant> {
+        match deadline {
+            Deadline::Frames => self.check_frames(),
+            Deadline::Lanes => self.check_lanes(),
         }
     }
 
@@ -471,7 +478,7 @@ impl ConnectionCore {
 
 impl Drop for ConnectionCore {
     fn drop(&mut self) {
-        let unused = lock(&self.receiving).inbound.release_extra();
+        let unused = lock(&self.intake.frames).inbound.release_extra();
         self.bounds.large.give_back(unused);
     }
 }

@@ -1,4 +1,4 @@
-//! Faults that the simulator's tests plant, to see that it finds them. None is ever there otherwise.
+//! Faults that tests plant, to see that the simulator or loom finds them. None is ever there otherwise.
 
 /// What can be planted: each is one that was there once, or is as easily made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,33 +21,38 @@ pub(super) enum Fault {
     RoomDoesNotComeBack,
     /// Frames that go back come again in another order.
     BackInAnotherOrder,
+
+    // Found by loom: an order of steps among threads.
+    /// Whoever watches finds nothing, lets go and does not look once more.
+    WatchRestsWithoutALook,
+    /// Who waits for room looks, and says behind it whom to wake.
+    WakerComesBehindTheLook,
+    /// Who waits at the node sees that the lane is open, and says behind it whom to tell of its end.
+    ShutMissesWhoComes,
+    /// A reader looks, and waits behind it.
+    ReaderLooksBeforeItWaits,
+    /// Whoever delivers looks, and says behind it that it has ended.
+    DeliveryEndsBehindItsLook,
 }
 
-#[cfg(not(test))]
+#[cfg(not(any(test, moorline_loom)))]
 #[inline(always)]
 pub(super) fn planted(_fault: Fault) -> bool {
     false
 }
 
-#[cfg(test)]
-pub(super) use planting::{plant, planted};
+#[cfg(any(test, moorline_loom))]
+thread_local! {
+    static PLANTED: std::cell::Cell<Option<Fault>> = const { std::cell::Cell::new(None) };
+}
 
-#[cfg(test)]
-mod planting {
-    use std::cell::Cell;
+/// On this thread, until another call.
+#[cfg(any(test, moorline_loom))]
+pub(super) fn plant(fault: Option<Fault>) {
+    PLANTED.set(fault);
+}
 
-    use super::Fault;
-
-    thread_local! {
-        static PLANTED: Cell<Option<Fault>> = const { Cell::new(None) };
-    }
-
-    /// On this thread, until another call.
-    pub(in crate::transport) fn plant(fault: Option<Fault>) {
-        PLANTED.set(fault);
-    }
-
-    pub(in crate::transport) fn planted(fault: Fault) -> bool {
-        PLANTED.get() == Some(fault)
-    }
+#[cfg(any(test, moorline_loom))]
+pub(super) fn planted(fault: Fault) -> bool {
+    PLANTED.get() == Some(fault)
 }

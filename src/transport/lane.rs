@@ -9,8 +9,8 @@ mod admission;
 mod tests;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Waker;
 
 use bytes::Bytes;
@@ -25,6 +25,7 @@ use super::node_room::NodeRoom;
 use crate::error::{CloseReason, Outcome};
 use crate::frame::HEADER_BYTES;
 use crate::lock::lock;
+use crate::sync::{AtomicU64, Mutex};
 
 /// See the module. `S` is what frames go out on.
 pub(crate) struct SendLane<S> {

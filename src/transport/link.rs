@@ -16,6 +16,7 @@
 //! closing.rs ......... how a connection ends in order
 //! lanes.rs ........... what each lane is for, and which gives way
 //! stall.rs ........... whether the lanes move
+//! watch.rs ........... who is told that there is a deadline to watch
 //! room.rs ............ room in a lane, which grows and shrinks
 //! fair.rs ............ room in the order of asking
 //! share.rs ........... what is shared among those who are busy
@@ -34,3 +35,4 @@ pub(in crate::transport) mod outgoing;
 pub(crate) mod room;
 pub(crate) mod share;
 pub(in crate::transport) mod stall;
+pub(crate) mod watch;

@@ -1,9 +1,10 @@
 //! Room for large frames that all connections of a node have together.
 
-use std::sync::{Mutex, Weak};
+use std::sync::Weak;
 
 use super::link::fair::{FairRoom, Granted, Ticket};
 use crate::lock::lock;
+use crate::sync::Mutex;
 
 /// Who waits for room for a large frame.
 pub(super) trait WaitsForRoom: Send + Sync {

@@ -24,7 +24,7 @@ use tokio::time::Instant;
 
 use self::case::{Case, Trouble};
 use super::bounds::{Bounds, Windows};
-use super::core::{ConnectionCore, Direction};
+use super::core::{ConnectionCore, Deadline, Direction};
 use super::fault::{Fault, plant};
 use super::ffi::scripted::{Action, Script};
 use super::link::closing::{Act, Closing, Directions};
@@ -182,8 +182,9 @@ impl World {
             tokio::task::spawn_local(async move {
                 while !core.is_over() {
                     tokio::time::sleep(Duration::from_millis(700)).await;
-                    core.check_frames();
-                    core.check_lanes();
+                    for deadline in Deadline::ALL {
+                        core.look_at(deadline);
+                    }
                 }
             });
         }

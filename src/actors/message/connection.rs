@@ -9,7 +9,7 @@ use crate::actors::handle::ConnectionHandle;
 use crate::actors::stats::ConnectionStats;
 use crate::error::{CloseCode, CloseReason, RecvError, SendError, SendManyError};
 use crate::transport::Lane;
-use crate::transport::core::Notice;
+use crate::transport::core::{Deadline, Notice};
 
 /// What a connection can be asked.
 #[derive(Debug)]
@@ -92,8 +92,7 @@ pub struct Internal(pub(in crate::actors) Event);
 #[derive(Debug)]
 pub(in crate::actors) enum Event {
     Transport(Notice),
-    FrameDeadline,
-    LaneDeadline,
+    Deadline(Deadline),
     ReadersGone,
     CloseDeadline,
     #[cfg(test)]

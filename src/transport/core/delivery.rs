@@ -2,21 +2,21 @@
 
 use std::sync::Arc;
 
-use super::ConnectionCore;
+use super::intake::{Intake, Perform};
 use super::readers::{IsGone, KINDS, READERS_MAX, Reader, Step, Subscriber, Subscription};
 use crate::error::RecvError;
 use crate::lock::lock;
+use crate::transport::fault::{Fault, planted};
 use crate::transport::link::inbound::{From, Inbound, Lent};
-use crate::transport::stream::InStream;
 
-impl ConnectionCore {
+impl<S: Clone> Intake<S> {
     /// Does something with what came in, without the lock behind it; refused while a subscriber lives.
     pub(super) fn as_reader<R>(
         &self,
-        read: impl FnOnce(&mut Inbound<Arc<InStream<Self>>>) -> R,
+        read: impl FnOnce(&mut Inbound<S>) -> R,
     ) -> Result<R, RecvError> {
         loop {
-            let mut state = lock(&self.receiving);
+            let mut state = lock(&self.frames);
             if !state.delivery.is_subscribed() {
                 return Ok(read(&mut state.inbound));
             }
@@ -28,7 +28,7 @@ impl ConnectionCore {
     /// Refuses readers while a subscriber lives.
     fn check_subscriber(&self) -> Result<(), RecvError> {
         let subscribed = {
-            let state = lock(&self.receiving);
+            let state = lock(&self.frames);
             let subscription = state.delivery.subscription.as_ref();
             subscription.map(|it| (it.number, Arc::clone(&it.is_gone)))
         };
@@ -36,22 +36,27 @@ impl ConnectionCore {
         if !is_gone() {
             return Err(RecvError::Subscribed);
         }
-        let ended = lock(&self.receiving).delivery.end_subscription(number);
+        let ended = lock(&self.frames).delivery.end_subscription(number);
         drop(ended);
         Ok(())
     }
 
     /// Gives the next result of `from` to `reader`, now or when it comes; behind those that asked
     /// before.
-    pub(crate) fn read_later(&self, from: From, reader: Box<dyn Reader>) {
+    pub(super) fn read_later(
+        &self,
+        from: From,
+        reader: Box<dyn Reader>,
+        outside: &impl Perform<S>,
+    ) {
         if let Err(error) = self.check_subscriber() {
             return refuse(reader, error);
         }
-        if lock(&self.receiving).delivery.readers() >= READERS_MAX {
-            self.forget_gone_readers();
+        if lock(&self.frames).delivery.readers() >= READERS_MAX {
+            self.forget_gone_readers(outside);
         }
         {
-            let mut state = lock(&self.receiving);
+            let mut state = lock(&self.frames);
             if state.delivery.readers() >= READERS_MAX {
                 drop(state);
                 return refuse(reader, RecvError::TooManyReaders { limit: READERS_MAX });
@@ -59,34 +64,39 @@ impl ConnectionCore {
             let kind = KINDS.iter().position(|kind| *kind == from).unwrap_or(0);
             state.delivery.readers[kind].push_back(reader);
         }
-        self.deliver();
+        self.deliver(outside);
     }
 
     /// Readers that gave up do not take the places of those who wait.
-    fn forget_gone_readers(&self) {
+    fn forget_gone_readers(&self, outside: &impl Perform<S>) {
         let Some(work) = Delivering::begin(self) else { return };
-        let mut readers = std::mem::take(&mut lock(&self.receiving).delivery.readers);
+        let mut readers = std::mem::take(&mut lock(&self.frames).delivery.readers);
         for kind in &mut readers {
             kind.retain(|reader| !reader.is_gone());
         }
         {
-            let delivery = &mut lock(&self.receiving).delivery;
+            let delivery = &mut lock(&self.frames).delivery;
             for (kind, later) in readers.iter_mut().zip(&mut delivery.readers) {
                 kind.append(later);
             }
             delivery.readers = readers;
         }
         drop(work);
-        self.deliver();
+        self.deliver(outside);
     }
 
     /// Gives every frame to `subscriber` from here on. There is one reader: others are refused.
-    pub(crate) fn subscribe(&self, subscriber: Box<dyn Subscriber>, is_gone: IsGone) -> bool {
+    pub(super) fn subscribe(
+        &self,
+        subscriber: Box<dyn Subscriber>,
+        is_gone: IsGone,
+        outside: &impl Perform<S>,
+    ) -> bool {
         if self.check_subscriber().is_err() {
             return false;
         }
         let readers = {
-            let delivery = &mut lock(&self.receiving).delivery;
+            let delivery = &mut lock(&self.frames).delivery;
             if delivery.is_subscribed() {
                 return false;
             }
@@ -96,7 +106,7 @@ impl ConnectionCore {
                 Some(Subscription { number, is_gone, subscriber: Some(subscriber) });
             std::mem::take(&mut delivery.readers)
         };
-        self.deliver();
+        self.deliver(outside);
         for reader in readers.into_iter().flatten() {
             refuse(reader, RecvError::Subscribed);
         }
@@ -106,33 +116,44 @@ impl ConnectionCore {
     }
 
     /// Serves the subscriber or the readers by message, one at a time and outside the lock.
-    pub(super) fn deliver(&self) {
+    pub(super) fn deliver(&self, outside: &impl Perform<S>) {
         let Some(work) = Delivering::begin(self) else { return };
         loop {
             let (step, effects) = {
-                let mut state = lock(&self.receiving);
+                let mut state = lock(&self.frames);
                 let (step, effects) = state.next_step();
                 // Under the same lock as the look: who stores something later comes here itself.
-                state.delivery.delivering = !matches!(step, Step::Nothing);
+                if !planted(Fault::DeliveryEndsBehindItsLook) {
+                    state.delivery.delivering = !matches!(step, Step::Nothing);
+                }
                 (step, effects)
             };
-            self.perform(effects);
+            outside.perform(effects);
             match step {
+                Step::Nothing if planted(Fault::DeliveryEndsBehindItsLook) => return drop(work),
                 Step::Nothing => return std::mem::forget(work),
                 Step::Give(reader, result) => {
                     if let Err(back) = reader.give(result) {
-                        self.take_back(back.into_lent());
+                        self.take_back(back.into_lent(), outside);
                     }
                 }
-                Step::Lend { number, subscriber, lent } => self.lend(number, subscriber, lent),
+                Step::Lend { number, subscriber, lent } => {
+                    self.lend(number, subscriber, lent, outside);
+                }
             }
         }
     }
 
-    fn lend(&self, number: u64, mut subscriber: Box<dyn Subscriber>, lent: Lent) {
+    fn lend(
+        &self,
+        number: u64,
+        mut subscriber: Box<dyn Subscriber>,
+        lent: Lent,
+        outside: &impl Perform<S>,
+    ) {
         let refused = subscriber.give(lent).err();
         let left = {
-            let mut state = lock(&self.receiving);
+            let mut state = lock(&self.frames);
             let subscription = state.delivery.subscription.as_mut();
             match subscription.filter(|subscription| subscription.number == number) {
                 Some(subscription) if refused.is_none() => {
@@ -144,33 +165,33 @@ impl ConnectionCore {
         };
         drop(left);
         if let Some(lent) = refused {
-            self.take_back(lent);
+            self.take_back(lent, outside);
         }
     }
 
-    fn take_back(&self, lent: Lent) {
-        let effects = lock(&self.receiving).inbound.put_back(lent);
-        self.perform(effects);
+    fn take_back(&self, lent: Lent, outside: &impl Perform<S>) {
+        let effects = lock(&self.frames).inbound.put_back(lent);
+        outside.perform(effects);
     }
 }
 
 /// One delivers at a time; also if what it calls panics, the next one can.
-struct Delivering<'a>(&'a ConnectionCore);
+struct Delivering<'a, S: Clone>(&'a Intake<S>);
 
-impl<'a> Delivering<'a> {
-    fn begin(core: &'a ConnectionCore) -> Option<Self> {
-        let delivery = &mut lock(&core.receiving).delivery;
+impl<'a, S: Clone> Delivering<'a, S> {
+    fn begin(intake: &'a Intake<S>) -> Option<Self> {
+        let delivery = &mut lock(&intake.frames).delivery;
         let idle = delivery.subscription.is_none() && delivery.readers() == 0;
         if idle || std::mem::replace(&mut delivery.delivering, true) {
             return None;
         }
-        Some(Self(core))
+        Some(Self(intake))
     }
 }
 
-impl Drop for Delivering<'_> {
+impl<S: Clone> Drop for Delivering<'_, S> {
     fn drop(&mut self) {
-        lock(&self.0.receiving).delivery.delivering = false;
+        lock(&self.0.frames).delivery.delivering = false;
     }
 }
 

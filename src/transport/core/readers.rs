@@ -89,6 +89,12 @@ impl<S: Clone> Frames<S> {
 }
 
 impl<S: Clone> Frames<S> {
+    /// Whether a reader of `from` has something to look at, or is refused.
+    pub(super) fn is_ready(&self, from: From) -> bool {
+        let ended = matches!(from, From::Stream(id) if !self.inbound.is_open(id));
+        ended || self.inbound.has_something(from) || self.delivery.is_subscribed()
+    }
+
     /// Takes what the next one is to get.
     pub(super) fn next_step(&mut self) -> (Step, Effects<S>) {
         let Self { inbound, delivery, .. } = self;

@@ -9,14 +9,15 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::readers::Received;
-use super::{ConnectionCore, Notice};
+use super::intake::{Perform, Waited};
+use super::readers::{IsGone, Reader, Received, Subscriber};
+use super::{ConnectionCore, Deadline, Notice};
 use crate::error::{CloseCode, CloseReason, RecvError};
 use crate::frame::Position;
 use crate::lock::lock;
 use crate::transport::clock;
 use crate::transport::fault::{Fault, planted};
-use crate::transport::link::inbound::{Effects, From, InboundCounts, Lent, Look};
+use crate::transport::link::inbound::{Effects, From, Inbound, InboundCounts, Lent, Look};
 use crate::transport::link::lanes::Lane;
 use crate::transport::node_room::WaitsForRoom;
 use crate::transport::stream::{InStream, StreamOwner};
@@ -50,7 +51,8 @@ impl ConnectionCore {
     ) -> Result<usize, RecvError> {
         loop {
             tokio::task::consume_budget().await;
-            let (taken, effects) = self.as_reader(|inbound| inbound.take_many(from, into, max))?;
+            let (taken, effects) =
+                self.intake.as_reader(|inbound| inbound.take_many(from, into, max))?;
             self.after_taking(from, effects);
             if let Some(taken) = taken {
                 return taken;
@@ -61,7 +63,7 @@ impl ConnectionCore {
 
     /// The next frame of `from`, if there is one.
     pub(crate) fn try_recv(&self, from: From) -> Result<Option<Received>, RecvError> {
-        let (taken, effects) = self.as_reader(|inbound| inbound.take(from))?;
+        let (taken, effects) = self.intake.as_reader(|inbound| inbound.take(from))?;
         self.after_taking(from, effects);
         taken.transpose()
     }
@@ -78,7 +80,7 @@ impl ConnectionCore {
                 return Ok((taken.frame, taken.took));
             }
             if let Some(end) = stream.ended_with()
-                && !lock(&self.receiving).inbound.has_something(from)
+                && !lock(&self.intake.frames).inbound.has_something(from)
             {
                 return Err(end);
             }
@@ -88,70 +90,59 @@ impl ConnectionCore {
 
     /// Waits until something may be there; where no owner watches deadlines, the reader does.
     async fn wait_for_frame(&self, from: From) {
-        let waiters = self.waiting.of(from);
-        let _counted = waiters.enter();
-        let notified = waiters.ready.notified();
-        tokio::pin!(notified);
-        notified.as_mut().enable();
-        let deadline = {
-            let state = &mut *lock(&self.receiving);
-            // Between the last look and `enable` something may have come.
-            let ended = matches!(from, From::Stream(id) if !state.inbound.is_open(id));
-            if ended || state.inbound.has_something(from) || state.delivery.is_subscribed() {
-                return;
-            }
-            match self.has_owner() {
-                true => None,
-                false => Some(state.inbound.look(clock::now())),
-            }
+        let look = |inbound: &mut Inbound<Arc<InStream<Self>>>| match self.has_owner() {
+            true => Look::Nothing,
+            false => inbound.look(clock::now()),
         };
-        match deadline {
-            None | Some(Look::Nothing) => notified.await,
-            Some(Look::At(deadline)) => {
-                if tokio::time::timeout_at(deadline.into(), notified).await.is_err() {
-                    self.check_frames();
-                }
-            }
-            Some(Look::Overdue { .. }) => drop(self.check_frames()),
+        if self.intake.wait(from, look).await == Waited::Overdue {
+            self.check_frames();
         }
+    }
+
+    /// Gives the next result of `from` to `reader`, now or when it comes; behind those that asked
+    /// before.
+    pub(crate) fn read_later(&self, from: From, reader: Box<dyn Reader>) {
+        self.intake.read_later(from, reader, self);
+    }
+
+    /// Gives every frame to `subscriber` from here on. There is one reader: others are refused.
+    pub(crate) fn subscribe(&self, subscriber: Box<dyn Subscriber>, is_gone: IsGone) -> bool {
+        self.intake.subscribe(subscriber, is_gone, self)
     }
 
     /// Frames that were lent and reached nobody come first again.
     pub(crate) fn put_back(&self, lent: Lent) {
-        let effects = lock(&self.receiving).inbound.put_back(lent);
+        let effects = lock(&self.intake.frames).inbound.put_back(lent);
         self.perform(effects);
-        self.deliver();
+        self.intake.deliver(self);
     }
 
     /// A subscriber is done with frames that count for `cost`.
     pub(crate) fn return_lent(&self, cost: usize) {
-        let effects = lock(&self.receiving).inbound.return_lent(cost);
+        let effects = lock(&self.intake.frames).inbound.return_lent(cost);
         self.perform(effects);
-        self.deliver();
+        self.intake.deliver(self);
     }
 
     /// Streams of the peer's of which anything is remembered.
     #[cfg(test)]
     pub(in crate::transport) fn streams_remembered(&self) -> usize {
-        lock(&self.receiving).inbound.streams()
+        lock(&self.intake.frames).inbound.streams()
     }
 
     pub(crate) fn inbound_counts(&self) -> InboundCounts {
-        lock(&self.receiving).inbound.counts()
+        lock(&self.intake.frames).inbound.counts()
     }
 
     /// The oldest stream of the peer's that can still deliver.
     pub(in crate::transport) fn first_stream(&self) -> Option<Arc<InStream<Self>>> {
-        lock(&self.receiving).inbound.first_stream()
+        lock(&self.intake.frames).inbound.first_stream()
     }
 
     /// Performs what taking asks for, and passes the wake-up on if more is there.
     fn after_taking(&self, from: From, effects: Effects<Arc<InStream<Self>>>) {
         self.perform(effects);
-        let waiters = self.waiting.of(from);
-        if waiters.any() && lock(&self.receiving).inbound.has_something(from) {
-            waiters.wake_one();
-        }
+        self.intake.pass_on(from);
     }
 }
 
@@ -160,7 +151,7 @@ impl ConnectionCore {
     /// The connection is over: readers get what is left, then `reason`.
     pub(super) fn close_inbound(&self, reason: &CloseReason) {
         let (effects, ticket) = {
-            let mut state = lock(&self.receiving);
+            let mut state = lock(&self.intake.frames);
             let effects = state.inbound.close(RecvError::Closed { reason: reason.clone() });
             (effects, state.ticket.take())
         };
@@ -168,61 +159,24 @@ impl ConnectionCore {
             self.bounds.large.forget(ticket);
         }
         self.perform(effects);
-        self.waiting.wake_everybody();
-        self.deliver();
-    }
-
-    /// Does what is to be done outside the lock.
-    pub(super) fn perform(&self, mut effects: Effects<Arc<InStream<Self>>>) {
-        loop {
-            for stream in effects.resume.drain(..) {
-                stream.resume();
-            }
-            for lane in Lane::ALL {
-                if effects.wake[lane as usize] {
-                    self.waiting.wake(lane);
-                }
-            }
-            if effects.watch {
-                self.frame_began();
-            }
-            if effects.end_taken {
-                self.end_taken.store(true, Ordering::Release);
-                // An owner answers the end; where there is none, a reader is told.
-                self.end_untold.store(!self.has_owner(), Ordering::Release);
-                self.waiting.wake_everybody();
-                self.notify(Notice::EndTaken);
-            }
-            if effects.give_back > 0 {
-                self.bounds.large.give_back(effects.give_back);
-            }
-            let Some(bytes) = effects.ask else { return };
-            let mut state = lock(&self.receiving);
-            let waiter = self.weak.clone();
-            match self.bounds.large.take(bytes, waiter) {
-                Ok(()) => effects = state.inbound.granted(bytes),
-                Err(ticket) => {
-                    state.ticket = Some(ticket);
-                    return;
-                }
-            }
-        }
+        self.intake.waiting.wake_everybody();
+        self.intake.deliver(self);
     }
 
     /// A frame is not whole: somebody must watch whether it goes on.
     fn frame_began(&self) {
         if self.has_owner() {
-            self.notify(Notice::FrameBegan);
+            self.notify(Notice::Began(Deadline::Frames));
         } else {
             // Readers look after it themselves.
-            self.waiting.wake_everybody();
+            self.intake.waiting.wake_everybody();
         }
     }
 
     /// Ends the connection if a frame is not whole for too long; otherwise tells when to look
     /// again, if there is anything to look at.
-    pub(crate) fn check_frames(&self) -> Option<Instant> {
-        let look = lock(&self.receiving).inbound.look(clock::now());
+    pub(super) fn check_frames(&self) -> Option<Instant> {
+        let look = lock(&self.intake.frames).inbound.look(clock::now());
         match look {
             Look::Nothing => None,
             Look::At(next) => Some(next),
@@ -235,10 +189,48 @@ impl ConnectionCore {
     }
 }
 
+impl Perform<Arc<InStream<Self>>> for ConnectionCore {
+    fn perform(&self, mut effects: Effects<Arc<InStream<Self>>>) {
+        loop {
+            for stream in effects.resume.drain(..) {
+                stream.resume();
+            }
+            for lane in Lane::ALL {
+                if effects.wake[lane as usize] {
+                    self.intake.waiting.wake(lane);
+                }
+            }
+            if effects.watch {
+                self.frame_began();
+            }
+            if effects.end_taken {
+                self.end_taken.store(true, Ordering::Release);
+                // An owner answers the end; where there is none, a reader is told.
+                self.end_untold.store(!self.has_owner(), Ordering::Release);
+                self.intake.waiting.wake_everybody();
+                self.notify(Notice::EndTaken);
+            }
+            if effects.give_back > 0 {
+                self.bounds.large.give_back(effects.give_back);
+            }
+            let Some(bytes) = effects.ask else { return };
+            let mut state = lock(&self.intake.frames);
+            let waiter = self.weak.clone();
+            match self.bounds.large.take(bytes, waiter) {
+                Ok(()) => effects = state.inbound.granted(bytes),
+                Err(ticket) => {
+                    state.ticket = Some(ticket);
+                    return;
+                }
+            }
+        }
+    }
+}
+
 impl WaitsForRoom for ConnectionCore {
     fn granted(&self, bytes: usize) -> usize {
         let mut effects = {
-            let mut state = lock(&self.receiving);
+            let mut state = lock(&self.intake.frames);
             state.ticket = None;
             state.inbound.granted(bytes)
         };

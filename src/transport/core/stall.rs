@@ -1,9 +1,8 @@
 //! Looks whether the lanes move, while anything is on its way.
 
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::{ConnectionCore, Notice};
+use super::{ConnectionCore, Deadline, Notice};
 use crate::error::CloseCode;
 use crate::lock::lock;
 use crate::transport::clock;
@@ -13,30 +12,23 @@ use crate::transport::link::lanes::Lane;
 const LOOKS: u32 = 4;
 
 impl ConnectionCore {
-    pub(super) fn is_lane_busy(&self) -> bool {
+    fn is_lane_busy(&self) -> bool {
         self.lanes.iter().any(|lane| lane.progress().busy)
     }
 
     /// A submission was handed over. The owner is told once per watch.
     pub(super) fn lane_is_busy(&self) {
-        if !self.lanes_watched.load(Ordering::Relaxed)
-            && self.hook.get().is_some()
-            && !self.lanes_watched.swap(true, Ordering::AcqRel)
-        {
-            self.notify(Notice::LaneBusy);
+        if self.has_owner() && self.lane_watch.begin() {
+            self.notify(Notice::Began(Deadline::Lanes));
         }
     }
 
     /// Ends the connection if a lane stands still for too long; otherwise tells when to look
     /// again, if anything is on its way.
-    pub(crate) fn check_lanes(&self) -> Option<Instant> {
-        if !self.is_lane_busy() {
-            // From here on the next submission is told again; one may have been made just now.
-            self.lanes_watched.store(false, Ordering::Release);
+    pub(super) fn check_lanes(&self) -> Option<Instant> {
+        if !self.lane_watch.look(|| self.is_lane_busy()) {
             lock(&self.still).rest();
-            if !self.is_lane_busy() {
-                return None;
-            }
+            return None;
         }
         let (now, limit) = (clock::now(), self.limits().lane_stall_time_max);
         if self.is_a_lane_still(now, limit) {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::intake::Perform;
 use super::{ConnectionCore, Notice};
 use crate::error::{CloseCode, RecvError};
 use crate::frame::Position;
@@ -58,22 +59,22 @@ impl StreamOwner for ConnectionCore {
     }
 
     fn budget(&self, id: StreamId, total: usize) -> usize {
-        lock(&self.receiving).inbound.budget(id, total)
+        lock(&self.intake.frames).inbound.budget(id, total)
     }
 
     fn store(&self, id: StreamId, decoded: Decoded<'_>) {
         let whole = !decoded.pieces.is_empty();
-        let effects = lock(&self.receiving).inbound.store(id, decoded, clock::now());
+        let effects = lock(&self.intake.frames).inbound.store(id, decoded, clock::now());
         self.perform(effects);
         if whole {
-            self.deliver();
+            self.intake.deliver(self);
         }
     }
 
     fn end_stream(&self, id: StreamId, how: StreamEnd) -> bool {
-        let (finished, effects) = lock(&self.receiving).inbound.end(id, how);
+        let (finished, effects) = lock(&self.intake.frames).inbound.end(id, how);
         self.perform(effects);
-        self.waiting.wake_readers_of_streams();
+        self.intake.waiting.wake_readers_of_streams();
         finished
     }
 
@@ -88,13 +89,13 @@ impl StreamOwner for ConnectionCore {
     }
 
     fn remove_stream(&self, id: StreamId) {
-        let effects = lock(&self.receiving).inbound.remove(id);
+        let effects = lock(&self.intake.frames).inbound.remove(id);
         self.perform(effects);
-        self.waiting.wake_readers_of_streams();
+        self.intake.waiting.wake_readers_of_streams();
     }
 
     fn fail_inbound(&self, error: RecvError, code: CloseCode) {
-        let effects = lock(&self.receiving).inbound.close(error);
+        let effects = lock(&self.intake.frames).inbound.close(error);
         self.perform(effects);
         self.cut(code);
     }
@@ -122,10 +123,10 @@ impl ConnectionCore {
             return self.adopt_stream(live, peer_stream);
         }
         let lane = peer_stream.ordinal().map_or(Lane::Data, Lane::of_ordinal);
-        let id = lock(&self.receiving).inbound.add(lane);
+        let id = lock(&self.intake.frames).inbound.add(lane);
         let frame_bytes_max = self.limits().frame_bytes_max;
         let stream = InStream::new(Arc::clone(self), live, id, frame_bytes_max);
-        lock(&self.receiving).inbound.attach(id, Arc::clone(&stream));
+        lock(&self.intake.frames).inbound.attach(id, Arc::clone(&stream));
         peer_stream.accept(&stream);
     }
 }

@@ -1,9 +1,8 @@
 //! Readers that wait, and how they are woken.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
-use tokio::sync::Notify;
-
+use crate::sync::{AtomicUsize, Notify};
 use crate::transport::link::inbound::From;
 use crate::transport::link::lanes::Lane;
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -10,6 +10,8 @@ use bytes::Bytes;
 use super::SendLane;
 use crate::frame::HEADER_BYTES;
 use crate::lock::lock;
+use crate::sync::Mutex;
+use crate::transport::fault::{Fault, planted};
 use crate::transport::link::fair::{Ticket, Turn};
 use crate::transport::link::outgoing::{Admission, Group, Outgoing};
 use crate::transport::link::room::Cost;
@@ -108,6 +110,10 @@ impl<S: Clone> Waits<'_, S> {
         };
         match state.turn(ticket) {
             Turn::Waiting => {
+                if planted(Fault::WakerComesBehindTheLook) {
+                    drop(state);
+                    state = lock(&self.lane.state);
+                }
                 state.renew(ticket, context.waker().clone());
                 Poll::Pending
             }
@@ -234,6 +240,10 @@ impl<'a, S: Clone> AtNode<'a, S> {
         let mut state = lock(&self.lane.state);
         if state.shut_reason().is_some() {
             return Poll::Ready(Turn::Shut);
+        }
+        if planted(Fault::ShutMissesWhoComes) {
+            drop(state);
+            state = lock(&self.lane.state);
         }
         state.waits_at_node(context.waker().clone());
         drop(state);

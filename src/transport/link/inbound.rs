@@ -35,6 +35,7 @@ use crate::frame::{HEADER_BYTES, Piece, Position};
 use crate::transport::fault::{Fault, planted};
 use crate::transport::link::lanes::Lane;
 use crate::transport::link::share::Share;
+use crate::transport::link::watch::Watch;
 
 /// Names a stream, also when another one has taken its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -185,8 +186,8 @@ pub(in crate::transport) struct Inbound<S> {
     /// A reader was told so.
     end_taken: bool,
     patience: Patience,
-    /// Somebody has a timer for [`Inbound::look`].
-    watched: bool,
+    /// Of frames that are not whole: who watches calls [`Inbound::look`].
+    watch: Watch,
     /// Why nothing more will come.
     over: Option<RecvError>,
     counts: InboundCounts,
@@ -217,7 +218,7 @@ impl<S: Clone> Inbound<S> {
             finished: false,
             end_taken: false,
             patience: Patience::new(limits.frame_time_max, limits.frame_rate_min),
-            watched: false,
+            watch: Watch::default(),
             over: None,
             counts: InboundCounts::default(),
             share,
@@ -373,16 +374,15 @@ impl<S: Clone> Inbound<S> {
         };
         let unfinished = self.queues.iter().map(|(_, queue)| queue).filter(can_go_on);
         let oldest = unfinished.min_by_key(|queue| queue.began).map(|queue| queue.position);
-        let Some(position) = oldest else {
+        let anything = self.watch.look(|| oldest.is_some());
+        let Some(position) = oldest.filter(|_| anything) else {
             if !planted(Fault::DeadlineOutlivesPause) {
                 self.patience.rest();
             }
-            self.watched = false;
             return Look::Nothing;
         };
         let deadline = self.patience.wait(now);
         if now < deadline {
-            self.watched = true;
             return Look::At(deadline);
         }
         Look::Overdue { after: self.patience.limit(), position }

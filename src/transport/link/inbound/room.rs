@@ -61,7 +61,7 @@ impl<S: Clone> Inbound<S> {
             self.extra -= unused;
             effects.give_back += unused;
         }
-        if self.unfinished > 0 && !std::mem::replace(&mut self.watched, true) {
+        if self.unfinished > 0 && self.watch.begin() {
             effects.watch = true;
         }
         if self.finished && !self.end_taken && self.is_end_reached() {

@@ -1,0 +1,67 @@
+//! Every order in which threads may take the steps of three protocols, played by loom: who watches
+//! lanes, who waits for room of a lane, and to whom frames are handed over.
+//!
+//! The files of the library are built as they are. `src/sync.rs` takes its types from `played.rs`
+//! here; what the models do not look into (`errors.rs`, `identities.rs`, `limits.rs`) is in short.
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "files are here whole, of which the models use a part"
+)]
+
+#[path = "limits.rs"]
+mod config;
+#[path = "errors.rs"]
+mod error;
+#[path = "../../src/frame.rs"]
+mod frame;
+#[path = "identities.rs"]
+mod identity;
+#[path = "../../src/lock.rs"]
+mod lock;
+mod played;
+mod polling;
+#[path = "../../src/sync.rs"]
+mod sync;
+
+#[path = "../../src/transport"]
+mod transport {
+    mod fault;
+    mod lane;
+    mod link;
+    mod node_room;
+
+    mod core {
+        mod delivery;
+        mod intake;
+        mod readers;
+        mod waiting;
+
+        #[path = "../../../loom/src/readers.rs"]
+        pub mod models;
+    }
+
+    #[path = "../../loom/src/rooms.rs"]
+    pub mod rooms;
+    #[path = "../../loom/src/watches.rs"]
+    pub mod watches;
+
+    pub use self::core::models as readers;
+    use self::fault::{Fault, plant};
+
+    /// loom's threads are one thread of the system: the fault is there in all of them.
+    pub(super) fn plant_by_name(name: &str) {
+        let faults = [
+            Fault::WatchRestsWithoutALook,
+            Fault::WakerComesBehindTheLook,
+            Fault::ShutMissesWhoComes,
+            Fault::ReaderLooksBeforeItWaits,
+            Fault::DeliveryEndsBehindItsLook,
+        ];
+        let named = faults.into_iter().find(|fault| format!("{fault:?}") == name);
+        assert!(named.is_some(), "{name} is no fault that is looked for here");
+        plant(named);
+    }
+}
+
+pub use transport::{readers, rooms, watches};
