@@ -40,6 +40,8 @@ pub(super) struct Data {
     pub(super) attached: Option<(LinkId, u64)>,
     /// A stream of the present link was begun.
     begun: PerFlow<bool>,
+    /// The number that the stream of each flow brings next.
+    next: PerFlow<u64>,
     pub(super) taken_on_its_way: bool,
     pub(super) closing: bool,
     pub(super) peer_finals: Option<PerFlow<u64>>,
@@ -59,6 +61,7 @@ impl Data {
             theirs: None,
             attached: None,
             begun: PerFlow::of(|_| false),
+            next: PerFlow::of(|_| 0),
             taken_on_its_way: false,
             closing: false,
             peer_finals: None,
@@ -97,7 +100,12 @@ impl Data {
         let (first, batch) = self.out[flow].next_to_submit()?;
         let batch = batch.clone();
         self.out[flow].submitted();
-        Some((!std::mem::replace(&mut self.begun[flow], true), first, batch))
+        self.out[flow].release_taken(&mut |_, _| {});
+        let begins = !std::mem::replace(&mut self.begun[flow], true);
+        // Only the first frame of a stream says its number.
+        let expected = std::mem::replace(&mut self.next[flow], first + batch.frames());
+        assert!(begins || first == expected, "{flow:?}: {first} goes where {expected} is next");
+        Some((begins, first, batch))
     }
 
     pub(super) fn arrived(

@@ -129,9 +129,10 @@ impl<S: Clone> Inbound<S> {
         }
     }
 
-    /// Bytes beyond the share.
+    /// Bytes that are only there because of the node's room: beyond the share, and beyond what every
+    /// stream may hold in any case. (Room that was kept for those could be just what is asked for.)
     pub(super) fn excess(&self) -> usize {
-        self.total().saturating_sub(self.share.bytes())
+        self.total().saturating_sub(self.share.bytes() + self.open * self.guaranteed())
     }
 
     /// Brings the sums up to date behind a change of one queue.
