@@ -120,6 +120,7 @@ pub use actors::handle::ConnectionHandle;
 pub use actors::message::connection::ConnectionMessage;
 pub use actors::message::supervisor::SupervisorMessage;
 pub use actors::node::Node;
+pub use actors::peers::Peers;
 pub use actors::stats::ConnectionStats;
 pub use actors::target::{Redial, Target};
 pub use config::{ConfigError, DEFAULT_ALPN, Latency, Limits, NodeConfig, STREAM_OP_TIMEOUT};
@@ -134,6 +135,8 @@ pub use identity::{
     Origin, ParseHexError, Refusal, SIGNATURES_EXAMINED_MAX, SignerKey, SigningKey, Trust,
     key_prefixes, read_certificate,
 };
+pub use peers::error::{PeerEnded, PeerError, PeerSendError, RequestError};
+pub use peers::handle::{Delivery, DeliveryCounts, Incoming, Peer, Receipt, Request};
 /// The actors' crate, in the version whose types are in this one's interface.
 pub use ractor;
 pub use restart::{BackoffSettings, InvalidRestartSetting, RestartPolicy};

@@ -300,8 +300,8 @@ async fn a_single_attempt_that_is_lost_is_not_dialled_again() {
 async fn the_newest_connection_of_a_peer_is_the_active_one_and_epochs_never_repeat() {
     let pair = Pair::new().await;
     let (peer, mut events) = (pair.server.identity(), pair.client.subscribe());
-    let active = |node: &Node| node.peer(&peer).map(|handle| handle.epoch());
-    assert_eq!(pair.client.peer(&pair.client.identity()).map(|handle| handle.epoch()), None);
+    let active = |node: &Node| node.connection(&peer).map(|handle| handle.epoch());
+    assert_eq!(pair.client.connection(&pair.client.identity()).map(|handle| handle.epoch()), None);
     assert_eq!(active(&pair.client), Some(pair.at_client.epoch()));
     let mut epochs = vec![pair.at_client.epoch()];
     for _ in 0..4 {
@@ -316,7 +316,7 @@ async fn the_newest_connection_of_a_peer_is_the_active_one_and_epochs_never_repe
         assert_eq!(open, [pair.at_client.epoch(), newest.epoch()]);
         assert!(!epochs.contains(&newest.epoch()), "{} again", newest.epoch());
         epochs.push(newest.epoch());
-        let server = pair.server.peer(&pair.client.identity()).expect("it is there");
+        let server = pair.server.connection(&pair.client.identity()).expect("it is there");
         within("the close", server.close(CloseCode::NORMAL)).await;
         disconnected(&mut events, newest.epoch()).await;
         assert_eq!(active(&pair.client), Some(pair.at_client.epoch()));
@@ -350,7 +350,7 @@ async fn two_nodes_with_one_configuration_do_not_meet() {
     close(first).await;
     // The other one never noticed.
     assert_eq!(nodes[0].0.connections().len(), 1);
-    let left = client.peer(&nodes[0].0.identity()).expect("the other twin");
+    let left = client.connection(&nodes[0].0.identity()).expect("the other twin");
     within("a send", left.send_acked("frame")).await.expect("acknowledged");
     drop(left);
     close(client).await;

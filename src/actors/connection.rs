@@ -178,6 +178,10 @@ impl State {
         if let Some(reply) = reply {
             self.on_watch_close(reply);
         }
+        if self.core().carries_session() {
+            // Its frames are no lane's: the session keeps what was not taken.
+            return self.core().cut(code);
+        }
         let act = self.closing.close(code, self.directions());
         self.perform(act);
     }

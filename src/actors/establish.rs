@@ -12,6 +12,7 @@ use super::handle::{ConnectionHandle, Ends};
 use super::shared::NodeShared;
 use crate::error::CloseCode;
 use crate::registry::RegistryFull;
+use crate::session::effect::Origin;
 use crate::transport::{Direction, MsQuicNetConnection};
 
 /// Why a connection that stands is not kept. It is cut.
@@ -48,6 +49,9 @@ pub(super) async fn establish(
         }
         return Err(NotEstablished::NoRoom(full, code));
     }
+    if core.carries_session() {
+        return Ok(carry(shared, handle));
+    }
     if core.direction() == Direction::Inbound {
         // The sign of acceptance that a dialling peer waits for.
         core.announce();
@@ -72,4 +76,21 @@ pub(super) async fn establish(
         core.cut(CloseCode::GOING_AWAY);
     }
     Ok(handle)
+}
+
+/// A connection whose streams carry a session: its peer is told of by that.
+fn carry(shared: &Arc<NodeShared>, handle: ConnectionHandle) -> ConnectionHandle {
+    let core = handle.core();
+    let (watcher, peer, epoch) = (Arc::downgrade(shared), handle.peer(), handle.epoch());
+    core.on_over(Box::new(move |_| {
+        let Some(shared) = watcher.upgrade() else { return };
+        shared.registry.remove(&peer, epoch);
+        shared.left.notify_waiters();
+    }));
+    if shared.is_stopping() {
+        core.cut(CloseCode::GOING_AWAY);
+    } else if core.direction() == Direction::Inbound {
+        shared.sessions().link_up(Arc::clone(core), Origin::Accepted);
+    }
+    handle
 }

@@ -12,6 +12,7 @@ use super::handle::ConnectionHandle;
 use super::target::Target;
 use crate::error::{AcceptError, CloseReason, ConnectError};
 use crate::identity::CertHash;
+use crate::peers::error::PeerEnded;
 
 /// How long the last events of a node that has stopped are waited for: connections that were cut end
 /// within that, and a subscriber does not wait for what never comes.
@@ -62,6 +63,29 @@ pub enum NodeEvent {
         target: Target,
         /// What the peer said.
         reason: CloseReason,
+    },
+    /// A [peer](crate::Peer) has a connection, for the first time or again.
+    PeerUp {
+        /// Who.
+        peer: CertHash,
+        /// What both speak.
+        protocol: String,
+    },
+    /// A peer has no connection for now; what was accepted for it is kept.
+    PeerDown {
+        /// Who.
+        peer: CertHash,
+        /// What both speak.
+        protocol: String,
+    },
+    /// A session with a peer is over.
+    PeerEnded {
+        /// Who.
+        peer: CertHash,
+        /// What both spoke.
+        protocol: String,
+        /// Why.
+        reason: PeerEnded,
     },
     /// An inbound connection did not come to stand.
     Refused {

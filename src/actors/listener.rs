@@ -25,6 +25,7 @@ use super::refusal_log::RefusalLog;
 use super::shared::NodeShared;
 use super::tasks::{OwnedTask, Unfinished, finish};
 use crate::error::{AcceptError, CloseReason, ListenError};
+use crate::transport::session_streams::SESSION_ALPN;
 use crate::transport::{MsQuicListener, MsQuicNetConnection};
 
 /// What a listener tells itself, or is told by the supervisor.
@@ -79,8 +80,9 @@ impl Actor for ListenerActor {
         let task = OwnedTask::spawn(async move {
             let unfinished = failed(owner.clone());
             let credential = shared.config.credential.clone();
-            let bound =
-                shared.transport.create_listener(address, &shared.alpns(), credential).await;
+            let mut alpns = shared.alpns();
+            alpns.push(SESSION_ALPN);
+            let bound = shared.transport.create_listener(address, &alpns, credential).await;
             drop(owner.cast(ListenerMessage::Bound(bound.map(Arc::new))));
             unfinished.done();
         });

@@ -29,6 +29,7 @@ pub(crate) mod handle;
 pub(crate) mod listener;
 pub(crate) mod message;
 pub(crate) mod node;
+pub(crate) mod peers;
 mod readers;
 mod redial;
 mod refusal_log;

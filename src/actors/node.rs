@@ -44,6 +44,7 @@ impl Drop for Inner {
     fn drop(&mut self) {
         // Before the supervisor's end kills the connections' actors: the peers learn the reason.
         self.shared.stopping.store(true, Ordering::Release);
+        self.shared.stop_sessions();
         for handle in self.shared.registry.connections() {
             handle.core().cut(CloseCode::GOING_AWAY);
         }
@@ -171,10 +172,15 @@ impl Node {
         drop(self.supervisor().cast(SupervisorMessage::Disconnect { target }));
     }
 
-    /// The active connection to `peer`: the newest.
+    /// The active connection to `peer`: the newest that carries plain frames.
     #[must_use]
-    pub fn peer(&self, peer: &CertHash) -> Option<ConnectionHandle> {
-        self.shared().registry.get(peer)
+    pub fn connection(&self, peer: &CertHash) -> Option<ConnectionHandle> {
+        let newest = self.shared().registry.get(peer)?;
+        if !newest.core().carries_session() {
+            return Some(newest);
+        }
+        let plain = self.connections().into_iter().filter(|it| it.peer() == *peer);
+        plain.max_by_key(ConnectionHandle::epoch)
     }
 
     /// The active connection of each peer.
@@ -280,7 +286,7 @@ impl Node {
         self.shared().transport.registration().expect("a registration")
     }
 
-    fn shared(&self) -> &Arc<NodeShared> {
+    pub(super) fn shared(&self) -> &Arc<NodeShared> {
         &self.inner.shared
     }
 

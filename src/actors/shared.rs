@@ -1,7 +1,7 @@
 //! What all actors of one node share.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::{Notify, watch};
 use tracing::Span;
@@ -11,6 +11,7 @@ use super::events::{Events, NodeEvent};
 use super::handle::ConnectionHandle;
 use super::telling::Telling;
 use crate::config::NodeConfig;
+use crate::peers::sessions::Sessions;
 use crate::registry::{EpochSource, Registry};
 use crate::transport::MsQuicTransport;
 
@@ -30,6 +31,8 @@ pub(crate) struct NodeShared {
     pub(crate) stopping: AtomicBool,
     /// A connection is over and out of the registry.
     pub(crate) left: Notify,
+    /// Those that outlive connections, once somebody wants one.
+    pub(crate) sessions: OnceLock<Arc<Sessions>>,
     /// The supervisor has ended.
     pub(crate) stopped: watch::Sender<bool>,
 }
@@ -51,6 +54,7 @@ impl NodeShared {
             arrivals: Arrivals::default(),
             stopping: AtomicBool::new(false),
             left: Notify::new(),
+            sessions: OnceLock::new(),
             stopped: watch::channel(false).0,
         })
     }
@@ -67,12 +71,12 @@ impl NodeShared {
 
     /// The active connection of each peer.
     pub(crate) fn peers(&self) -> Vec<ConnectionHandle> {
-        self.registry.peers()
+        plain(self.registry.peers())
     }
 
     /// All open connections.
     pub(crate) fn connections(&self) -> Vec<ConnectionHandle> {
-        self.registry.connections()
+        plain(self.registry.connections())
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
@@ -82,4 +86,10 @@ impl NodeShared {
     pub(crate) fn alpns(&self) -> Vec<&str> {
         self.config.alpns.iter().map(String::as_str).collect()
     }
+}
+
+/// Those that carry plain frames: of the others it is the session that is told of.
+fn plain(mut handles: Vec<ConnectionHandle>) -> Vec<ConnectionHandle> {
+    handles.retain(|handle| !handle.core().carries_session());
+    handles
 }

@@ -79,6 +79,7 @@ pub(crate) struct PeerCore {
 pub(crate) enum NoLink {
     Dial(ConnectError),
     Refused(Refused),
+    Ended(EndReason),
 }
 
 struct Asking {
@@ -240,6 +241,27 @@ impl PeerCore {
     fn no_link(&self, why: NoLink) {
         *lock(&self.failed) = Some(why);
         self.failures.send_modify(|count| *count += 1);
+    }
+
+    /// Waits until it is over.
+    pub(super) async fn over(&self) {
+        let mut up = self.up.subscribe();
+        while self.ended.get().is_none() {
+            // The sender lives as long as this.
+            let _ = up.changed().await;
+        }
+    }
+
+    /// Waits until it has a link, and tells what is in the way instead.
+    pub(crate) async fn first_up(&self) -> Result<(), NoLink> {
+        let mut failures = self.failures.subscribe();
+        tokio::select! {
+            biased;
+            up = self.up() => up.map_err(NoLink::Ended),
+            _ = failures.wait_for(|count| *count > 0) => {
+                Err(lock(&self.failed).clone().unwrap_or(NoLink::Ended(EndReason::GivenUp)))
+            }
+        }
     }
 
     fn link(&self) -> Option<Arc<Link>> {

@@ -2,6 +2,8 @@
 
 pub(crate) mod core;
 mod cut;
+pub(crate) mod error;
+pub(crate) mod handle;
 mod in_flow;
 mod kept;
 mod link;

@@ -228,6 +228,17 @@ impl Sessions {
         self.decide(|table, at| table.go_away(at, delay));
     }
 
+    /// The node has ended.
+    pub(crate) fn end_all(&self) {
+        let cores: Vec<_> =
+            lock(&self.peers).values().map(|entry| Arc::clone(&entry.core)).collect();
+        cores.iter().for_each(|core| self.give_up(core));
+        // Whoever takes peers is told that none will come.
+        drop(std::mem::take(&mut *lock(&self.accepts)));
+        let links: Vec<_> = lock(&self.links).drain().map(|(_, link)| link).collect();
+        links.iter().for_each(|link| link.close(CloseCode::GOING_AWAY));
+    }
+
     fn entry(
         &self,
         id: SessionId,
@@ -392,6 +403,14 @@ impl Sessions {
                 wait = (wait * 2).min(REDIAL.1);
             }
         });
+    }
+}
+
+impl std::fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sessions")
+            .field("sessions", &lock(&self.peers).len())
+            .finish_non_exhaustive()
     }
 }
 

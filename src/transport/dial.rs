@@ -272,7 +272,8 @@ impl Ready {
         let done = async { handshake.done(self.deadline).await };
         beside(done, socket.look()).await.map_err(failed)?;
         progress.answered.store(true, Ordering::Release);
-        if dial.until_accepted {
+        // Of one that carries a session the peer says so itself.
+        if dial.until_accepted && !handshake.core().carries_session() {
             // A peer that gives no sign until the deadline is taken to have accepted, as one that
             // gives none for the usual time.
             let sign = timeout_at(self.deadline.into(), handshake.core().accepted()).await;

@@ -61,7 +61,7 @@ impl Member {
         let mut events = self.node.subscribe();
         let found = async {
             loop {
-                if let Some(connection) = self.node.peer(peer) {
+                if let Some(connection) = self.node.connection(peer) {
                     return Ok(connection);
                 }
                 if events.next().await.is_none() {

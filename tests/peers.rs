@@ -1,0 +1,210 @@
+//! Peers that outlive connections, as an application sees them.
+
+mod common;
+
+use std::time::Duration;
+
+use moorline::{
+    CloseCode, Delivery, Incoming, Lane, Node, NodeEvent, Peer, PeerEnded, PeerError,
+    PeerSendError, Peers, RequestError, Target,
+};
+
+use moorline::testing::ChaosProxy;
+
+use common::{friends, loopback, node, within};
+
+const PROTOCOL: &str = "orders/1";
+const TIME: Duration = Duration::from_secs(15);
+
+struct Pair {
+    client: Node,
+    server: Node,
+    target: Target,
+    at_client: Peer,
+    at_server: Peer,
+    begun: Peers,
+    relay: ChaosProxy,
+}
+
+impl Pair {
+    async fn new() -> Self {
+        let (a, b) = friends();
+        let (server, client) = (node(a).await, node(b).await);
+        let mut begun = server.accept(PROTOCOL);
+        let address = within("listening", server.listen(loopback())).await.expect("a listener");
+        let relay = ChaosProxy::start(address, 1).expect("a proxy");
+        let target = Target::from(relay.address()).expect(server.identity());
+        let opened = within("a peer", client.peer(target.clone(), PROTOCOL)).await;
+        let at_client = opened.expect("a peer");
+        let at_server = within("its other end", begun.next()).await.expect("it came");
+        Self { client, server, target, at_client, at_server, begun, relay }
+    }
+
+    async fn end(self) {
+        let Self { client, server, at_client, at_server, begun, .. } = self;
+        drop((at_client, at_server, begun));
+        within("the client's end", client.close(TIME)).await.expect("an orderly end");
+        within("the server's end", server.close(TIME)).await.expect("an orderly end");
+    }
+}
+
+async fn message(peer: &Peer) -> Vec<u8> {
+    match within("a frame", peer.recv()).await {
+        Ok(Incoming::Message(frame)) => frame.to_vec(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn frames_are_delivered_once_the_peers_application_has_taken_them() {
+    let pair = Pair::new().await;
+    assert_eq!(pair.at_client.identity(), pair.server.identity());
+    assert_eq!(pair.at_server.protocol(), PROTOCOL);
+    let receipt = within("sending", pair.at_client.send_tracked(Lane::Data, "one")).await;
+    let receipt = receipt.expect("accepted");
+    assert_eq!(message(&pair.at_server).await, b"one");
+    assert_eq!(within("the word", receipt.delivery()).await, Delivery::Delivered);
+    for (lane, frame) in [(Lane::Bulk, "bulk"), (Lane::Control, "control")] {
+        within("sending", pair.at_server.send_on(lane, frame)).await.expect("accepted");
+        let received = within("a frame", pair.at_client.recv_on(lane)).await;
+        let Ok(Incoming::Message(received)) = received else { panic!("{received:?}") };
+        assert_eq!(received, frame);
+    }
+    let acked = pair.at_client.send_acked("two");
+    let (sent, ()) = tokio::join!(within("the word", acked), async {
+        assert_eq!(message(&pair.at_server).await, b"two");
+    });
+    sent.expect("delivered");
+    let counts = pair.at_client.deliveries()[Lane::Data as usize];
+    assert_eq!((counts.accepted, counts.delivered), (2, 2));
+    pair.end().await;
+}
+
+#[tokio::test]
+async fn requests_have_answers_and_each_has_one_end() {
+    let pair = Pair::new().await;
+    let server = pair.at_server.clone();
+    let handler = tokio::spawn(async move {
+        while let Ok(incoming) = server.recv().await {
+            let Incoming::Request(request) = incoming else { panic!("a request") };
+            match request.frame() {
+                b"echo" => request.reply("echo").await.expect("somebody waits"),
+                b"drop" => drop(request),
+                b"wait" => request.cancelled().await,
+                other => panic!("{other:?}"),
+            }
+        }
+    });
+    let ask = |frame: &'static str, time| pair.at_client.request(frame, time);
+    assert_eq!(within("an answer", ask("echo", TIME)).await.expect("an answer"), "echo");
+    let dropped = within("an answer", ask("drop", TIME)).await;
+    assert_eq!(dropped, Err(RequestError::NoReply));
+    let late = within("a deadline", ask("wait", Duration::from_millis(100))).await;
+    assert_eq!(late, Err(RequestError::DeadlineExceeded { may_have_run: true }));
+    // The handler is told, so that it goes on with the next one.
+    assert_eq!(within("an answer", ask("echo", TIME)).await.expect("an answer"), "echo");
+    let given_up = tokio::time::timeout(Duration::from_millis(100), ask("wait", TIME)).await;
+    assert!(given_up.is_err(), "nobody answers");
+    assert_eq!(within("an answer", ask("echo", TIME)).await.expect("an answer"), "echo");
+    handler.abort();
+    pair.end().await;
+}
+
+#[tokio::test]
+async fn what_is_accepted_while_nothing_comes_through_comes_when_the_network_is_back() {
+    let pair = Pair::new().await;
+    let mut events = pair.client.subscribe();
+    pair.at_client.send("before").await.expect("accepted");
+    assert_eq!(message(&pair.at_server).await, b"before");
+    // Nothing comes through for now.
+    pair.relay.cut();
+    let down = async {
+        loop {
+            if let Some(NodeEvent::PeerDown { peer, .. }) = events.next().await {
+                return peer;
+            }
+        }
+    };
+    assert_eq!(within("the loss", down).await, pair.server.identity());
+    for number in 0..100_u64 {
+        let frame = number.to_be_bytes().to_vec();
+        within("sending", pair.at_client.send(frame)).await.expect("accepted");
+    }
+    assert!(!pair.at_client.is_connected());
+    pair.relay.mend();
+    for number in 0..100_u64 {
+        assert_eq!(message(&pair.at_server).await, number.to_be_bytes());
+    }
+    pair.end().await;
+}
+
+#[tokio::test]
+async fn both_sides_that_ask_for_each_other_share_one_session() {
+    let (a, b) = friends();
+    let (one, other) = (node(a).await, node(b).await);
+    let [mut begun_one, mut begun_other] = [&one, &other].map(|node| node.accept(PROTOCOL));
+    let mut targets = Vec::new();
+    for node in [&one, &other] {
+        let address = within("listening", node.listen(loopback())).await.expect("a listener");
+        targets.push(Target::from(address).expect(node.identity()));
+    }
+    let (from_one, from_other) = within("both", async {
+        tokio::join!(
+            one.peer(targets[1].clone(), PROTOCOL),
+            other.peer(targets[0].clone(), PROTOCOL)
+        )
+    })
+    .await;
+    let (from_one, from_other) = (from_one.expect("a peer"), from_other.expect("a peer"));
+    for (from, to) in [(&from_one, &from_other), (&from_other, &from_one)] {
+        within("sending", from.send("hello")).await.expect("accepted");
+        assert_eq!(message(to).await, b"hello");
+    }
+    // Nobody came beside them.
+    drop((from_one, from_other));
+    within("one's end", one.close(TIME)).await.expect("an orderly end");
+    within("the other's end", other.close(TIME)).await.expect("an orderly end");
+    for begun in [&mut begun_one, &mut begun_other] {
+        while let Some(peer) = within("its end", begun.next()).await {
+            assert!(peer.recv().await.is_err(), "it is the one that was opened");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_close_waits_until_everything_was_taken() {
+    let pair = Pair::new().await;
+    for number in 0..1_000_u64 {
+        let frame = number.to_be_bytes().to_vec();
+        within("sending", pair.at_client.send(frame)).await.expect("accepted");
+    }
+    let closing = pair.at_client.clone();
+    let closed = tokio::spawn(async move { closing.close(CloseCode::NORMAL).await });
+    for number in 0..1_000_u64 {
+        assert_eq!(message(&pair.at_server).await, number.to_be_bytes());
+    }
+    let ended = within("the end", pair.at_server.recv()).await;
+    let by_peer = PeerEnded::ByPeer { code: CloseCode::NORMAL };
+    assert_eq!(ended.err(), Some(by_peer));
+    assert_eq!(within("the close", closed).await.expect("no panic"), PeerEnded::Closed);
+    let refused = pair.at_client.send("late").await.expect_err("it is closed");
+    assert!(
+        matches!(refused, PeerSendError::Ended { ended: PeerEnded::Closed, .. }),
+        "{refused:?}"
+    );
+    let counts = pair.at_client.deliveries()[Lane::Data as usize];
+    assert_eq!((counts.accepted, counts.delivered), (1_000, 1_000));
+    pair.end().await;
+}
+
+#[tokio::test]
+async fn a_protocol_that_nobody_accepts_and_a_target_without_identity_are_told() {
+    let pair = Pair::new().await;
+    let unknown = within("an error", pair.client.peer(pair.target.clone(), "other/1")).await;
+    let error = unknown.expect_err("nobody speaks it");
+    let PeerError::Ended(PeerEnded::Refused { code, .. }) = error else { panic!("{error:?}") };
+    assert_eq!(code, CloseCode::UNKNOWN_PROTOCOL);
+    let anybody = within("an error", pair.client.peer("127.0.0.1:1", PROTOCOL)).await;
+    assert!(matches!(anybody, Err(PeerError::NobodyExpected)));
+    pair.end().await;
+}
