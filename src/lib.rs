@@ -103,8 +103,8 @@ mod lock;
 mod registry;
 mod restart;
 // The table is ahead of the actors that will drive it.
-#[cfg_attr(not(test), expect(dead_code, reason = "nothing drives it yet"))]
 mod peers;
+#[cfg_attr(not(test), expect(dead_code, reason = "parts that applications cannot ask for yet"))]
 mod session;
 mod sync;
 #[cfg(feature = "testing")]
@@ -135,8 +135,9 @@ pub use identity::{
     Origin, ParseHexError, Refusal, SIGNATURES_EXAMINED_MAX, SignerKey, SigningKey, Trust,
     key_prefixes, read_certificate,
 };
+pub use peers::delivery::{Delivery, DeliveryCounts};
 pub use peers::error::{PeerEnded, PeerError, PeerSendError, RequestError};
-pub use peers::handle::{Delivery, DeliveryCounts, Incoming, Peer, Receipt, Request};
+pub use peers::handle::{Incoming, Peer, Receipt, Request};
 /// The actors' crate, in the version whose types are in this one's interface.
 pub use ractor;
 pub use restart::{BackoffSettings, InvalidRestartSetting, RestartPolicy};
@@ -163,6 +164,11 @@ pub fn msquic_version() -> LibraryVersion {
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// The same for the document on delivery.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/delivery.md")]
+struct DeliveryDocument;
 
 /// The same for the document on testing.
 #[cfg(all(doctest, feature = "testing"))]

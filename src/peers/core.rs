@@ -1,16 +1,21 @@
 //! One session as its frames are moved: flows out and in, requests both ways, and the link it has.
 
+mod asking;
+mod cancelled;
+mod taking;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::{Notify, oneshot, watch};
 use tracing::warn;
 
+pub(crate) use self::cancelled::Cancelled;
 use super::cut::Came;
-use super::in_flow::{Frame, InFlow, Special};
+use super::in_flow::{InFlow, Special};
 use super::kept::Left;
 use super::link::{Frames, Link, Listens, Violated};
 use super::out_flow::{OutFlow, Submission};
@@ -20,10 +25,10 @@ use crate::lock::lock;
 use crate::session::effect::EndReason;
 use crate::session::flow::{FLOWS_MAX, FlowId, FlowState, PerFlow};
 use crate::session::flow_out::Fate;
-use crate::session::frame_head::{FrameHead, ReplyStatus, StreamHead};
-use crate::session::handling::{Arrived, Handling};
-use crate::session::message::{Cancel, Message, PeerLimits, Refused, SessionId, Taken};
-use crate::session::requests::{Reply, RequestEnd, RequestId, Requests};
+use crate::session::frame_head::{FrameHead, StreamHead};
+use crate::session::handling::Handling;
+use crate::session::message::{PeerLimits, Refused, SessionId, Taken};
+use crate::session::requests::{RequestEnd, RequestId, Requests};
 use crate::transport::Lane;
 use crate::transport::clock;
 use crate::transport::core::ConnectionCore;
@@ -93,30 +98,6 @@ struct Handled {
     requests: Handling,
     /// Handlers that want to know that nobody waits for their reply.
     cancels: HashMap<RequestId, Arc<Cancelled>>,
-}
-
-/// Whether the reply to a request is still wanted.
-#[derive(Debug, Default)]
-pub(crate) struct Cancelled {
-    told: OnceLock<()>,
-    notify: Notify,
-}
-
-impl Cancelled {
-    fn tell(&self) {
-        let _ = self.told.set(());
-        self.notify.notify_waiters();
-    }
-
-    /// Waits until it is not. Cancel safe.
-    pub(crate) async fn wait(&self) {
-        let told = self.notify.notified();
-        tokio::pin!(told);
-        told.as_mut().enable();
-        if self.told.get().is_none() {
-            told.await;
-        }
-    }
 }
 
 /// What the application takes.
@@ -326,206 +307,6 @@ impl PeerCore {
         }
     }
 
-    // ---- requests
-
-    /// Issues a request for which room was taken: its answer comes by what is returned.
-    pub(super) fn ask(
-        &self,
-        lane: Lane,
-        frame: Bytes,
-        deadline: Instant,
-    ) -> Result<(RequestId, oneshot::Receiver<Answer>), NotAsked> {
-        let (tell, told) = oneshot::channel();
-        let flow = flow_of(lane, false);
-        let left = deadline.saturating_duration_since(clock::now());
-        let left_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX);
-        if let Some(in_flight) = self.begin_request() {
-            self.flow_out(flow).give_back(OutFlow::cost(frame.len()));
-            return Err(NotAsked::TooMany(in_flight, frame));
-        }
-        // A flow's lock goes before this one: what is left of requests is looked up under it.
-        let register = |number| {
-            let mut asking = lock(&self.asking);
-            asking.begun -= 1;
-            asking.requests.issue((flow.lane(), number), deadline);
-            asking.waiting.insert((flow.lane(), number), tell);
-        };
-        let head = FrameHead::Request { left_ms };
-        let number = self.flow_out(flow).push(head, frame, register).map_err(|frame| {
-            lock(&self.asking).begun -= 1;
-            NotAsked::Ended(frame)
-        })?;
-        self.pump(flow);
-        Ok(((flow.lane(), number), told))
-    }
-
-    /// Takes a place for a request, or tells how many have one.
-    fn begin_request(&self) -> Option<usize> {
-        let mut asking = lock(&self.asking);
-        let in_flight = asking.requests.in_flight() + asking.begun;
-        if in_flight >= asking.requests.max() {
-            return Some(in_flight);
-        }
-        asking.begun += 1;
-        None
-    }
-
-    /// Nobody waits for the answer any more; how the request ended, if it has not before.
-    pub(super) fn give_up(&self, id: RequestId) -> Option<RequestEnd> {
-        let flow = FlowId::new(id.0, false)?;
-        let submitted = self.flow_out(flow).last_submitted();
-        let end = {
-            let mut asking = lock(&self.asking);
-            asking.waiting.remove(&id);
-            asking.requests.cancel(id, submitted)?
-        };
-        if let (true, Some(link)) = (end.may_have_run(), self.link()) {
-            link.say(&Message::Cancel(Cancel { lane: id.0, number: id.1 }));
-        }
-        Some(end)
-    }
-
-    fn replied(&self, head: FrameHead, payload: Bytes) -> Result<(), Violated> {
-        let FrameHead::Reply { lane, number, status } = head else { return Ok(()) };
-        let flow = FlowId::new(lane, false)
-            .ok_or_else(|| Violated::by("a reply to a lane that there is not"))?;
-        let submitted = self.flow_out(flow).last_submitted();
-        let (end, waiter) = {
-            let mut asking = lock(&self.asking);
-            let reply = asking.requests.replied((lane, number), status, submitted);
-            match reply.map_err(Violated::by)? {
-                Reply::Late => return Ok(()),
-                Reply::End(end) => (end, asking.waiting.remove(&(lane, number))),
-            }
-        };
-        if let Some(waiter) = waiter {
-            // Whoever gave up meanwhile needs no answer.
-            let _ = waiter.send((end, payload));
-        }
-        Ok(())
-    }
-
-    fn request_arrived(&self, flow: FlowId, number: u64, left_ms: u32) {
-        let id = (flow.lane(), number);
-        let left = Duration::from_millis(left_ms.into());
-        let arrived = lock(&self.handling).requests.arrived(id, left, clock::now());
-        if arrived == Arrived::Refuse {
-            self.reply_now(id, ReplyStatus::Refused);
-        }
-    }
-
-    /// Answers without a payload, if there is room; the peer's deadline answers else.
-    fn reply_now(&self, id: RequestId, status: ReplyStatus) {
-        let Some(flow) = FlowId::new(id.0, true) else { return };
-        if self.flow_out(flow).try_admit(OutFlow::cost(0)).is_ok() {
-            let head = FrameHead::Reply { lane: id.0, number: id.1, status };
-            drop(self.push(flow, head, Bytes::new(), |_| {}));
-        }
-    }
-
-    /// The handler answers, or lets go; whether anybody waits for it.
-    pub(super) fn handled(&self, id: RequestId) -> bool {
-        let mut handling = lock(&self.handling);
-        handling.cancels.remove(&id);
-        handling.requests.finish(id)
-    }
-
-    /// The handler lets go without an answer.
-    pub(super) fn not_handled(&self, id: RequestId) {
-        if self.handled(id) {
-            self.reply_now(id, ReplyStatus::NoReply);
-        }
-    }
-
-    pub(super) fn cancelled_by_peer(&self, cancel: Cancel) {
-        let id = (cancel.lane, cancel.number);
-        let told = {
-            let mut handling = lock(&self.handling);
-            let told = handling.requests.cancel(id);
-            told.then(|| handling.cancels.remove(&id)).flatten()
-        };
-        if let Some(told) = told {
-            told.tell();
-        }
-    }
-
-    // ---- frames in
-
-    /// Takes the next frame of the first of these lanes that has one.
-    pub(crate) fn take(&self, lanes: &[Lane]) -> Option<Received> {
-        loop {
-            let link = self.link();
-            let on_its_way = link.as_ref().is_none_or(|link| link.is_telling());
-            let found = lanes.iter().find_map(|lane| {
-                let flow = flow_of(*lane, false);
-                Some((flow, self.flow_in(flow).take(on_its_way)?))
-            });
-            let (flow, Frame { number, head, payload, is_due }) = found?;
-            if let (true, Some(link)) = (is_due, &link) {
-                self.tell_taken(link);
-            }
-            match head {
-                FrameHead::Request { .. } => {
-                    if let Some(request) = self.hand((flow.lane(), number), payload) {
-                        return Some(request);
-                    }
-                }
-                _ => return Some(Received::Message(payload)),
-            }
-        }
-    }
-
-    /// Waits for the next frame of these lanes; none when the session is over and everything was taken.
-    /// Cancel safe: nothing is awaited behind the taking.
-    pub(crate) async fn receive(&self, lanes: &[Lane]) -> Option<Received> {
-        loop {
-            let readable = self.readable.notified();
-            tokio::pin!(readable);
-            readable.as_mut().enable();
-            if let Some(received) = self.take(lanes) {
-                if self.incoming.iter().any(InFlow::has_something) {
-                    // For another one who reads beside.
-                    self.readable.notify_one();
-                }
-                return Some(received);
-            }
-            if self.ended.get().is_some() {
-                self.readable.notify_one();
-                return None;
-            }
-            readable.await;
-        }
-    }
-
-    fn hand(&self, id: RequestId, frame: Bytes) -> Option<Received> {
-        use crate::session::handling::Hand;
-        let mut handling = lock(&self.handling);
-        match handling.requests.hand(id, clock::now()) {
-            Hand::Handle(deadline) => {
-                let cancelled = Arc::new(Cancelled::default());
-                handling.cancels.insert(id, Arc::clone(&cancelled));
-                Some(Received::Request { id, deadline, cancelled, frame })
-            }
-            Hand::Forget => None,
-            Hand::TooLate => {
-                drop(handling);
-                self.reply_now(id, ReplyStatus::DeadlineExceeded);
-                None
-            }
-        }
-    }
-
-    /// Tells the peer what was taken, as far as it is due.
-    fn tell_taken(&self, link: &Link) {
-        // Counters must not overtake each other on their way.
-        let _in_order = lock(&self.telling);
-        let on_its_way = link.is_telling();
-        let flows = PerFlow::of(|flow| self.flow_in(flow).tell(on_its_way));
-        if flows.iter().any(|(_, flow)| flow.is_some()) {
-            link.say(&Message::Taken(Taken { flows }));
-        }
-    }
-
     // ---- links and the end
 
     /// It has this link from here on.
@@ -641,16 +422,6 @@ impl PeerCore {
         self.up.send_replace(false);
         self.readable.notify_one();
         self.readable.notify_waiters();
-    }
-}
-
-impl std::fmt::Debug for PeerCore {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PeerCore")
-            .field("id", &self.id)
-            .field("peer", &self.peer)
-            .field("protocol", &self.protocol)
-            .finish_non_exhaustive()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::handle::Delivery;
+use super::delivery::Delivery;
 use crate::error::{CloseCode, ConnectError, ErrorKind};
 use crate::session::effect::{EndReason, OpenError};
 

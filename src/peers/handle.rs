@@ -1,45 +1,24 @@
 //! A peer as applications hold it: a handle that outlives connections.
 
+mod request;
+
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::core::{Cancelled, NotAsked, PeerCore, Received, flow_of};
+pub use self::request::Request;
+use super::core::{NotAsked, PeerCore, Received, flow_of};
+use super::delivery::{Delivery, DeliveryCounts};
 use super::error::{PeerEnded, PeerSendError, RequestError};
 use super::out_flow::{NotAccepted, OutFlow};
 use super::sessions::Sessions;
 use crate::error::CloseCode;
 use crate::identity::CertHash;
 use crate::session::flow_out::{Fate, Outcomes};
-use crate::session::frame_head::{FrameHead, ReplyStatus};
+use crate::session::frame_head::FrameHead;
 use crate::session::requests::{RequestEnd, RequestId};
 use crate::transport::{Lane, clock};
-
-/// What became of a frame that was accepted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Delivery {
-    /// The peer's application took it.
-    Delivered,
-    /// The peer's application did not take it, and never will: [`Peer::take_unsent`] has it.
-    NotSent,
-    /// It was on a connection; nobody can say.
-    MaybeSent,
-}
-
-/// How many frames met which end. `accepted` is the sum of the others once the session is over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct DeliveryCounts {
-    /// Frames taken over.
-    pub accepted: u64,
-    /// See [`Delivery::Delivered`].
-    pub delivered: u64,
-    /// See [`Delivery::NotSent`].
-    pub not_sent: u64,
-    /// See [`Delivery::MaybeSent`].
-    pub maybe_sent: u64,
-}
 
 /// What a peer sent.
 #[derive(Debug)]
@@ -367,15 +346,16 @@ impl Peer {
         // Before anything is taken: behind that nothing is awaited.
         tokio::task::consume_budget().await;
         let received = self.core().receive(lanes).await;
-        if self.core().is_drained() {
+        if self.core().ended().is_some() {
+            self.life.sessions.taken_late(self.core());
+        } else if self.core().is_drained() {
             self.life.sessions.drained(self.core());
         }
         match received {
             Some(Received::Message(frame)) => Ok(Incoming::Message(frame)),
             Some(Received::Request { id, deadline, cancelled, frame }) => {
-                let frame = Some(frame);
-                let peer = self.clone();
-                Ok(Incoming::Request(Request { peer, id, deadline, cancelled, frame, open: true }))
+                let request = Request::new(self.clone(), id, deadline, cancelled, frame);
+                Ok(Incoming::Request(request))
             }
             None => Err(self.core().ended().cloned().into()),
         }
@@ -427,81 +407,6 @@ impl Receipt {
             Fate::Delivered => Delivery::Delivered,
             Fate::NotSent => Delivery::NotSent,
             Fate::MaybeSent => Delivery::MaybeSent,
-        }
-    }
-}
-
-/// A request of a peer's. Dropped without an answer, the peer is told so.
-#[derive(Debug)]
-pub struct Request {
-    peer: Peer,
-    id: RequestId,
-    deadline: Instant,
-    cancelled: Arc<Cancelled>,
-    frame: Option<Bytes>,
-    open: bool,
-}
-
-impl Request {
-    /// What is asked; empty once it was taken.
-    #[must_use]
-    pub fn frame(&self) -> &[u8] {
-        self.frame.as_deref().unwrap_or_default()
-    }
-
-    /// Takes what is asked.
-    pub fn take_frame(&mut self) -> Bytes {
-        self.frame.take().unwrap_or_default()
-    }
-
-    /// When nobody waits for the answer any more.
-    #[must_use]
-    pub fn deadline(&self) -> Instant {
-        self.deadline
-    }
-
-    /// Waits until nobody wants an answer any more.
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel safe: it only watches.
-    pub async fn cancelled(&self) {
-        drop(tokio::time::timeout_at(self.deadline.into(), self.cancelled.wait()).await);
-    }
-
-    /// Answers. Nobody is told of an answer that comes too late.
-    ///
-    /// # Errors
-    ///
-    /// [`PeerSendError`], with the answer.
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancelled, the request was dropped without an answer.
-    pub async fn reply(mut self, answer: impl Into<Bytes>) -> Result<(), PeerSendError> {
-        let frame = self.peer.check(answer.into())?;
-        let lane = Lane::try_from(self.id.0).unwrap_or(Lane::Data);
-        let core = Arc::clone(self.peer.core());
-        let out = core.out(lane, true);
-        if out.admit(OutFlow::cost(frame.len())).await.is_err() {
-            return Err(self.peer.ended(frame));
-        }
-        self.open = false;
-        if !core.handled(self.id) {
-            out.give_back(OutFlow::cost(frame.len()));
-            return Ok(());
-        }
-        let (lane_number, number) = self.id;
-        let head = FrameHead::Reply { lane: lane_number, number, status: ReplyStatus::Reply };
-        let pushed = core.push(flow_of(lane, true), head, frame, |_| {});
-        pushed.map(drop).map_err(|frame| self.peer.ended(frame))
-    }
-}
-
-impl Drop for Request {
-    fn drop(&mut self) {
-        if self.open {
-            self.peer.core().not_handled(self.id);
         }
     }
 }

@@ -163,9 +163,9 @@ impl InFlow {
 impl State {
     fn run_arrived(&mut self, mut run: Run) -> Result<(), FlowViolation> {
         let mut first = None;
-        let mut looked_at = run.clone();
+        let looked_at = run.clone();
         let mut accepted = 0;
-        while let Some(payload) = looked_at.next() {
+        for payload in looked_at {
             match self.flow.arrived((HEADER_BYTES + payload.len()) as u64) {
                 Ok(Arrival::Accept(number)) => {
                     first.get_or_insert(number);

@@ -220,6 +220,11 @@ impl Sessions {
         self.decide(|table, at| table.drained(at, core.id));
     }
 
+    /// Of a session that is over, the application took more of what had come.
+    pub(crate) fn taken_late(&self, core: &PeerCore) {
+        lock(&self.inner).table.taken_late(core.id, core.inbound());
+    }
+
     /// The node stops: its peers are told.
     pub(crate) fn go_away(&self, delay: Duration) {
         let cores: Vec<_> =

@@ -45,7 +45,7 @@ const FOUND: [u64; 2] = [1_014_988, 1_049_946];
 const STILL_MAX: Duration = Duration::from_secs(300);
 
 /// How long the end of the peer's frames waits for a reader, as at the actor of a connection.
-const READER_PATIENCE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Steps of one case: far more than any needs.
 const STEPS_MAX: usize = 3_000_000;
@@ -389,11 +389,11 @@ impl Player<'_> {
                 let of = directions(core);
                 let act = match *patience {
                     None if of.peer_finished => {
-                        *patience = Some(Instant::now() + READER_PATIENCE);
+                        *patience = Some(Instant::now() + PATIENCE);
                         closing.peer_finished(of)
                     }
                     Some(until) if Instant::now() >= until => {
-                        *patience = Some(Instant::now() + READER_PATIENCE);
+                        *patience = Some(Instant::now() + PATIENCE);
                         closing.readers_gone(of)
                     }
                     None | Some(_) => closing.end_taken(of),

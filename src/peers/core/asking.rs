@@ -1,0 +1,140 @@
+//! Requests of one session, both ways.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::{Answer, NotAsked, PeerCore, flow_of};
+use crate::lock::lock;
+use crate::peers::link::Violated;
+use crate::peers::out_flow::OutFlow;
+use crate::session::flow::FlowId;
+use crate::session::frame_head::{FrameHead, ReplyStatus};
+use crate::session::handling::Arrived;
+use crate::session::message::{Cancel, Message};
+use crate::session::requests::{Reply, RequestEnd, RequestId};
+use crate::transport::{Lane, clock};
+
+impl PeerCore {
+    /// Issues a request for which room was taken: its answer comes by what is returned.
+    pub(in crate::peers) fn ask(
+        &self,
+        lane: Lane,
+        frame: Bytes,
+        deadline: Instant,
+    ) -> Result<(RequestId, oneshot::Receiver<Answer>), NotAsked> {
+        let (tell, told) = oneshot::channel();
+        let flow = flow_of(lane, false);
+        let left = deadline.saturating_duration_since(clock::now());
+        let left_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX);
+        if let Some(in_flight) = self.begin_request() {
+            self.flow_out(flow).give_back(OutFlow::cost(frame.len()));
+            return Err(NotAsked::TooMany(in_flight, frame));
+        }
+        // A flow's lock goes before this one: what is left of requests is looked up under it.
+        let register = |number| {
+            let mut asking = lock(&self.asking);
+            asking.begun -= 1;
+            asking.requests.issue((flow.lane(), number), deadline);
+            asking.waiting.insert((flow.lane(), number), tell);
+        };
+        let head = FrameHead::Request { left_ms };
+        let number = self.flow_out(flow).push(head, frame, register).map_err(|frame| {
+            lock(&self.asking).begun -= 1;
+            NotAsked::Ended(frame)
+        })?;
+        self.pump(flow);
+        Ok(((flow.lane(), number), told))
+    }
+
+    /// Takes a place for a request, or tells how many have one.
+    pub(super) fn begin_request(&self) -> Option<usize> {
+        let mut asking = lock(&self.asking);
+        let in_flight = asking.requests.in_flight() + asking.begun;
+        if in_flight >= asking.requests.max() {
+            return Some(in_flight);
+        }
+        asking.begun += 1;
+        None
+    }
+
+    /// Nobody waits for the answer any more; how the request ended, if it has not before.
+    pub(in crate::peers) fn give_up(&self, id: RequestId) -> Option<RequestEnd> {
+        let flow = FlowId::new(id.0, false)?;
+        let submitted = self.flow_out(flow).last_submitted();
+        let end = {
+            let mut asking = lock(&self.asking);
+            asking.waiting.remove(&id);
+            asking.requests.cancel(id, submitted)?
+        };
+        if let (true, Some(link)) = (end.may_have_run(), self.link()) {
+            link.say(&Message::Cancel(Cancel { lane: id.0, number: id.1 }));
+        }
+        Some(end)
+    }
+
+    pub(super) fn replied(&self, head: FrameHead, payload: Bytes) -> Result<(), Violated> {
+        let FrameHead::Reply { lane, number, status } = head else { return Ok(()) };
+        let flow = FlowId::new(lane, false)
+            .ok_or_else(|| Violated::by("a reply to a lane that there is not"))?;
+        let submitted = self.flow_out(flow).last_submitted();
+        let (end, waiter) = {
+            let mut asking = lock(&self.asking);
+            let reply = asking.requests.replied((lane, number), status, submitted);
+            match reply.map_err(Violated::by)? {
+                Reply::Late => return Ok(()),
+                Reply::End(end) => (end, asking.waiting.remove(&(lane, number))),
+            }
+        };
+        if let Some(waiter) = waiter {
+            // Whoever gave up meanwhile needs no answer.
+            let _ = waiter.send((end, payload));
+        }
+        Ok(())
+    }
+
+    pub(super) fn request_arrived(&self, flow: FlowId, number: u64, left_ms: u32) {
+        let id = (flow.lane(), number);
+        let left = Duration::from_millis(left_ms.into());
+        let arrived = lock(&self.handling).requests.arrived(id, left, clock::now());
+        if arrived == Arrived::Refuse {
+            self.reply_now(id, ReplyStatus::Refused);
+        }
+    }
+
+    /// Answers without a payload, if there is room; the peer's deadline answers else.
+    pub(super) fn reply_now(&self, id: RequestId, status: ReplyStatus) {
+        let Some(flow) = FlowId::new(id.0, true) else { return };
+        if self.flow_out(flow).try_admit(OutFlow::cost(0)).is_ok() {
+            let head = FrameHead::Reply { lane: id.0, number: id.1, status };
+            drop(self.push(flow, head, Bytes::new(), |_| {}));
+        }
+    }
+
+    /// The handler answers, or lets go; whether anybody waits for it.
+    pub(in crate::peers) fn handled(&self, id: RequestId) -> bool {
+        let mut handling = lock(&self.handling);
+        handling.cancels.remove(&id);
+        handling.requests.finish(id)
+    }
+
+    /// The handler lets go without an answer.
+    pub(in crate::peers) fn not_handled(&self, id: RequestId) {
+        if self.handled(id) {
+            self.reply_now(id, ReplyStatus::NoReply);
+        }
+    }
+
+    pub(in crate::peers) fn cancelled_by_peer(&self, cancel: Cancel) {
+        let id = (cancel.lane, cancel.number);
+        let told = {
+            let mut handling = lock(&self.handling);
+            let told = handling.requests.cancel(id);
+            told.then(|| handling.cancels.remove(&id)).flatten()
+        };
+        if let Some(told) = told {
+            told.tell();
+        }
+    }
+}
