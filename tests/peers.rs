@@ -198,6 +198,18 @@ async fn a_close_waits_until_everything_was_taken() {
 }
 
 #[tokio::test]
+async fn a_close_behind_everything_that_was_taken_does_not_wait() {
+    let pair = Pair::new().await;
+    within("sending", pair.at_client.send("one")).await.expect("accepted");
+    assert_eq!(message(&pair.at_server).await, b"one");
+    let closed = within("the close", pair.at_client.close(CloseCode::NORMAL)).await;
+    assert_eq!(closed, PeerEnded::Closed);
+    let by_peer = PeerEnded::ByPeer { code: CloseCode::NORMAL };
+    assert_eq!(within("the end", pair.at_server.recv()).await.err(), Some(by_peer));
+    pair.end().await;
+}
+
+#[tokio::test]
 async fn a_protocol_that_nobody_accepts_and_a_target_without_identity_are_told() {
     let pair = Pair::new().await;
     let unknown = within("an error", pair.client.peer(pair.target.clone(), "other/1")).await;

@@ -340,6 +340,10 @@ impl Sessions {
             Effect::PeerClosing { session, finals, .. } => {
                 if let Some(core) = self.peer(session) {
                     core.peer_closes(finals);
+                    if core.is_drained() {
+                        // Everything was taken before.
+                        self.drained(&core);
+                    }
                 }
             }
             Effect::GoingAway { session, last, .. } => {
