@@ -1,5 +1,7 @@
 //! The figures that documents state, held against the constants and defaults they are of.
 
+mod sessions;
+
 use std::fs;
 use std::time::Duration;
 
@@ -202,6 +204,7 @@ fn sentences() -> Vec<(&'static str, String)> {
     ];
     assert_eq!(CloseCode::APPLICATION_FINAL.value(), 0x1_0000);
     sentences.extend(sentences_of_decisions(&limits));
+    sentences.extend(sessions::sentences());
     sentences
 }
 
