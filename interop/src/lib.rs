@@ -7,6 +7,8 @@
 //! ├── moorline_end.rs ..... moorline as a transport, and as a node
 //! ├── certificate.rs ....... certificates that moorline did not make
 //! ├── quinn_peer.rs ........ quinn over rustls, moorline pinned by its hash
+//! ├── session_peer.rs ..... a connection of `moorline/1` over quinn
+//! │   └── session_message.rs  what its session streams carry
 //! └── msquic_async_peer.rs . msquic-async, moorline trusted by a file
 //! ```
 //!
@@ -18,6 +20,8 @@ mod frames;
 pub mod moorline_end;
 pub mod msquic_async_peer;
 pub mod quinn_peer;
+pub mod session_message;
+pub mod session_peer;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
