@@ -29,6 +29,7 @@ use super::stats::stats;
 use super::tasks::{OwnedTask, answer, answer_once, finish};
 use super::waiting::Waiting;
 use crate::error::{CloseCode, CloseReason, Outcome, SendError};
+use crate::peers::sessions::LAST_WORD_MAX;
 use crate::transport::MsQuicNetConnection;
 use crate::transport::clock::now;
 use crate::transport::core::{ConnectionCore, Deadline, Notice};
@@ -179,8 +180,10 @@ impl State {
             self.on_watch_close(reply);
         }
         if self.core().carries_session() {
-            // Its frames are no lane's: the session keeps what was not taken.
-            return self.core().cut(code);
+            // Its frames are no lane's: the session keeps what was not taken, and says its last word.
+            drop(self.closing.close(code, self.directions()));
+            self.close_timer = Some(self.after(LAST_WORD_MAX, Event::CloseDeadline));
+            return;
         }
         let act = self.closing.close(code, self.directions());
         self.perform(act);

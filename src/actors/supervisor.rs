@@ -450,6 +450,8 @@ impl State {
         }
         info!(?grace, connections = self.shared.registry.len(), "shutting down");
         self.shared.stopping.store(true, Ordering::Release);
+        // Before their connections are closed: peers learn what was taken.
+        self.shared.stop_sessions();
         self.remove(|_| true);
         for handle in self.shared.registry.connections() {
             let close = ConnectionMessage::Close { code: CloseCode::GOING_AWAY, reply: None };
@@ -473,6 +475,7 @@ impl State {
     /// Repeating it changes nothing.
     fn end(&self) {
         self.shared.stopping.store(true, Ordering::Release);
+        self.shared.stop_sessions();
         for handle in self.shared.registry.connections() {
             handle.core().cut(CloseCode::GOING_AWAY);
         }

@@ -25,7 +25,7 @@ use crate::lock::lock;
 use crate::session::effect::EndReason;
 use crate::session::flow::{FLOWS_MAX, FlowId, FlowState, PerFlow};
 use crate::session::flow_out::Fate;
-use crate::session::frame_head::{FrameHead, StreamHead};
+use crate::session::frame_head::{FrameHead, ReplyStatus, StreamHead};
 use crate::session::handling::Handling;
 use crate::session::message::{PeerLimits, Refused, SessionId, Taken};
 use crate::session::requests::{RequestEnd, RequestId, Requests};
@@ -435,11 +435,14 @@ impl Frames for PeerCore {
         if flow.is_replies() != is_reply {
             return Err(Violated::by("a reply where none may be, or the other way round"));
         }
-        match self.flow_in(flow).arrived(generation, came).map_err(Violated::by)? {
+        let mut refused = None;
+        let register = |number, left_ms| refused = self.request_arrived(flow, number, left_ms);
+        let special = self.flow_in(flow).arrived(generation, came, register);
+        if let Some(id) = refused {
+            self.reply_now(id, ReplyStatus::Refused);
+        }
+        match special.map_err(Violated::by)? {
             None => {}
-            Some(Special::Request { number, left_ms }) => {
-                self.request_arrived(flow, number, left_ms)
-            }
             Some(Special::Reply { head, payload }) => self.replied(head, payload)?,
             Some(Special::Void { number }) => {
                 lock(&self.handling).requests.passed(flow.lane(), number);

@@ -45,14 +45,11 @@ pub(super) struct Frame {
     pub(super) number: u64,
     pub(super) head: FrameHead,
     pub(super) payload: Bytes,
-    /// The peer is to be told what was taken.
-    pub(super) is_due: bool,
 }
 
 /// What came and is to be looked at before the application takes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Special {
-    Request { number: u64, left_ms: u32 },
     Reply { head: FrameHead, payload: Bytes },
     Void { number: u64 },
 }
@@ -69,12 +66,13 @@ impl InFlow {
         if state.generation == generation { state.flow.begin_stream(first) } else { Ok(()) }
     }
 
-    /// Something came over the connection of this generation; what is no message is told as well.
-    /// Replies are taken as they come.
+    /// Something came over the connection of this generation; what is neither a message nor a request is
+    /// told. Replies are taken as they come. `register` is told of a request before anybody can take it.
     pub(super) fn arrived(
         &self,
         generation: u64,
         came: Came,
+        register: impl FnOnce(u64, u32),
     ) -> Result<Option<Special>, FlowViolation> {
         let state = &mut *lock(&self.0);
         if state.generation != generation {
@@ -91,7 +89,10 @@ impl InFlow {
                 let Arrival::Accept(number) = state.flow.arrived(bytes)? else { return Ok(None) };
                 let special = match head {
                     FrameHead::Message => None,
-                    FrameHead::Request { left_ms } => Some(Special::Request { number, left_ms }),
+                    FrameHead::Request { left_ms } => {
+                        register(number, left_ms);
+                        None
+                    }
                     FrameHead::Void => Some(Special::Void { number }),
                     FrameHead::Reply { .. } => {
                         Some(Special::Reply { head, payload: payload.clone() })
@@ -109,8 +110,8 @@ impl InFlow {
         }
     }
 
-    /// The next frame, for good; `on_its_way`: the peer is being told something.
-    pub(super) fn take(&self, on_its_way: bool) -> Option<Frame> {
+    /// The next frame, for good.
+    pub(super) fn take(&self) -> Option<Frame> {
         let state = &mut *lock(&self.0);
         let (number, head, payload) = match state.queue.front_mut()? {
             Waiting::Run { next, run } => {
@@ -130,7 +131,12 @@ impl InFlow {
         };
         state.waiting -= 1;
         state.flow.take(number, 1, encoded(head, payload.len()));
-        Some(Frame { number, head, payload, is_due: state.flow.is_due(on_its_way) })
+        Some(Frame { number, head, payload })
+    }
+
+    /// Whether the peer is to be told what was taken; `on_its_way`: it is being told something.
+    pub(super) fn is_due(&self, on_its_way: bool) -> bool {
+        lock(&self.0).flow.is_due(on_its_way)
     }
 
     pub(super) fn has_something(&self) -> bool {

@@ -73,6 +73,8 @@ pub(super) struct Link {
     /// Held over the sending: messages keep their order.
     sending: Mutex<()>,
     unacknowledged: AtomicUsize,
+    /// It ends once the peer has what was said.
+    closing: OnceLock<CloseCode>,
     /// What was taken is being told.
     telling: AtomicBool,
     carries: Mutex<Carries>,
@@ -106,6 +108,7 @@ impl Link {
             session_stream: OnceLock::new(),
             sending: Mutex::new(()),
             unacknowledged: AtomicUsize::new(0),
+            closing: OnceLock::new(),
             telling: AtomicBool::new(false),
             carries: Mutex::new(Carries::Nobody(Vec::new())),
         })
@@ -148,9 +151,16 @@ impl Link {
         resume(before);
     }
 
-    pub(super) fn close(&self, code: CloseCode) {
+    /// Ends the connection, behind what was said last: at once if the peer has it. Whether that is still
+    /// on its way: then somebody ends it in a while in any case.
+    pub(super) fn close(&self, code: CloseCode) -> bool {
         self.leave();
-        self.core.cut(code);
+        let _ = self.closing.set(code);
+        let waits = self.unacknowledged.load(Ordering::Acquire) > 0;
+        if !waits {
+            self.core.cut(code);
+        }
+        waits
     }
 
     /// Whether what was taken is being told.
@@ -231,7 +241,10 @@ impl Outlet for SessionOutlet {
     fn sent(&self, token: u64, acknowledged: bool) {
         let Some(link) = self.0.upgrade() else { return };
         let bytes = usize::try_from(token & !TELLS_TAKEN).unwrap_or(0);
-        link.unacknowledged.fetch_sub(bytes, Ordering::AcqRel);
+        let rest = link.unacknowledged.fetch_sub(bytes, Ordering::AcqRel) - bytes;
+        if let (0, Some(code)) = (rest, link.closing.get()) {
+            return link.core.cut(*code);
+        }
         if token & TELLS_TAKEN > 0 && acknowledged {
             link.telling.store(false, Ordering::Release);
             if let Some(session) = link.session() {

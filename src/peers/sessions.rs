@@ -44,6 +44,9 @@ pub(crate) type Dial = Arc<
 /// The shortest and the longest wait before a dial that follows one that failed.
 const REDIAL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
+/// How long the last word on a connection may take.
+pub(crate) const LAST_WORD_MAX: Duration = Duration::from_millis(500);
+
 /// Sessions that peers began and nobody has taken yet, of one protocol.
 const BEGUN_MAX: usize = 1_024;
 
@@ -241,7 +244,9 @@ impl Sessions {
         // Whoever takes peers is told that none will come.
         drop(std::mem::take(&mut *lock(&self.accepts)));
         let links: Vec<_> = lock(&self.links).drain().map(|(_, link)| link).collect();
-        links.iter().for_each(|link| link.close(CloseCode::GOING_AWAY));
+        for link in links {
+            self.close_link(link, CloseCode::GOING_AWAY);
+        }
     }
 
     fn entry(
@@ -297,7 +302,7 @@ impl Sessions {
             Effect::CloseLink(id, code) => {
                 let link = lock(&self.links).remove(&id);
                 if let Some(link) = link {
-                    link.close(code);
+                    self.close_link(link, code);
                 }
             }
             Effect::AskAdmit { link, .. } => {
@@ -364,6 +369,16 @@ impl Sessions {
                     (self.tell)(SessionEvent::Ended(core, reason));
                 }
             }
+        }
+    }
+
+    /// Ends a connection, behind what was said last if the peer takes it soon.
+    fn close_link(&self, link: Arc<Link>, code: CloseCode) {
+        if link.close(code) {
+            self.runtime.spawn(async move {
+                tokio::time::sleep(LAST_WORD_MAX).await;
+                link.core().cut(code);
+            });
         }
     }
 

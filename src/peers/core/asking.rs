@@ -94,13 +94,17 @@ impl PeerCore {
         Ok(())
     }
 
-    pub(super) fn request_arrived(&self, flow: FlowId, number: u64, left_ms: u32) {
+    /// A request came, and nobody can have taken it yet; which one it is if there are too many.
+    pub(super) fn request_arrived(
+        &self,
+        flow: FlowId,
+        number: u64,
+        left_ms: u32,
+    ) -> Option<RequestId> {
         let id = (flow.lane(), number);
         let left = Duration::from_millis(left_ms.into());
         let arrived = lock(&self.handling).requests.arrived(id, left, clock::now());
-        if arrived == Arrived::Refuse {
-            self.reply_now(id, ReplyStatus::Refused);
-        }
+        (arrived == Arrived::Refuse).then_some(id)
     }
 
     /// Answers without a payload, if there is room; the peer's deadline answers else.

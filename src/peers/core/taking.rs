@@ -19,15 +19,16 @@ impl PeerCore {
     /// Takes the next frame of the first of these lanes that has one.
     pub(crate) fn take(&self, lanes: &[Lane]) -> Option<Received> {
         loop {
-            let link = self.link();
-            let on_its_way = link.as_ref().is_none_or(|link| link.is_telling());
             let found = lanes.iter().find_map(|lane| {
                 let flow = flow_of(*lane, false);
-                Some((flow, self.flow_in(flow).take(on_its_way)?))
+                Some((flow, self.flow_in(flow).take()?))
             });
-            let (flow, Frame { number, head, payload, is_due }) = found?;
-            if let (true, Some(link)) = (is_due, &link) {
-                self.tell_taken(link);
+            let (flow, Frame { number, head, payload }) = found?;
+            // Behind the taking: whoever learns later that the peer was told looks again.
+            if let Some(link) = self.link()
+                && self.flow_in(flow).is_due(link.is_telling())
+            {
+                self.tell_taken(&link);
             }
             match head {
                 FrameHead::Request { .. } => {
