@@ -112,7 +112,6 @@ pub mod testing;
 mod transport;
 
 pub use actors::adapters::{FrameSink, FrameStream};
-pub use actors::credit::Credit;
 pub use actors::events::{EventBatch, Events, NodeEvent};
 pub use actors::frame_batch::{FrameBatch, ReceivedFrame};
 pub use actors::frame_io::FrameIo;
@@ -121,6 +120,7 @@ pub use actors::message::connection::ConnectionMessage;
 pub use actors::message::supervisor::SupervisorMessage;
 pub use actors::node::Node;
 pub use actors::peers::Peers;
+pub use actors::sending::credit::Credit;
 pub use actors::stats::ConnectionStats;
 pub use actors::target::{Redial, Target};
 pub use config::{ConfigError, DEFAULT_ALPN, Latency, Limits, NodeConfig, STREAM_OP_TIMEOUT};

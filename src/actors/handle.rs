@@ -12,7 +12,7 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 use ractor::ActorCell;
 
-use super::credit::{Covered, Credit};
+use super::sending::credit::{Covered, Credit};
 use super::stats::{ConnectionStats, stats};
 use crate::error::{CloseReason, RecvError, SendError};
 use crate::identity::CertHash;

@@ -25,14 +25,14 @@ pub struct Credit {
 }
 
 /// A frame that a credit covers, and the room that it takes.
-pub(super) struct Covered {
-    pub(super) frame: Bytes,
-    pub(super) cost: Cost,
+pub(in crate::actors) struct Covered {
+    pub(in crate::actors) frame: Bytes,
+    pub(in crate::actors) cost: Cost,
 }
 
 impl Credit {
     /// Waits for the room.
-    pub(super) async fn reserve(
+    pub(in crate::actors) async fn reserve(
         core: &Arc<ConnectionCore>,
         lane: Lane,
         frames: usize,
@@ -45,7 +45,7 @@ impl Credit {
     }
 
     /// Without waiting.
-    pub(super) fn try_reserve(
+    pub(in crate::actors) fn try_reserve(
         core: &Arc<ConnectionCore>,
         lane: Lane,
         frames: usize,
@@ -74,7 +74,7 @@ impl Credit {
     }
 
     /// Uses it up for `frame`, if it covers it and is for `core`.
-    pub(super) fn spend(
+    pub(in crate::actors) fn spend(
         self,
         core: &Arc<ConnectionCore>,
         frame: Bytes,
@@ -87,7 +87,7 @@ impl Credit {
     }
 
     /// As [`Credit::spend`] for all of `frames` together, or for none.
-    pub(super) fn spend_many(
+    pub(in crate::actors) fn spend_many(
         self,
         core: &Arc<ConnectionCore>,
         frames: &VecDeque<Bytes>,
