@@ -100,6 +100,7 @@ mod error;
 mod frame;
 mod identity;
 mod lock;
+mod never;
 mod registry;
 mod restart;
 // The table is ahead of the actors that will drive it.
@@ -143,10 +144,10 @@ pub use restart::{BackoffSettings, InvalidRestartSetting, RestartPolicy};
 pub use transport::{
     AdmissionCounts, Direction, LINKAGE, Lane, LibraryVersion, MsQuicListener, MsQuicNetConnection,
     MsQuicNetIncomingRequest, MsQuicTransport, NetConnection, NetIncomingRequest, NetListener,
-    NetTransport, NoLane, OutcomeCounts, ReadStream, RegistrationWrapper, RemoteAddr, SendStream,
-    StreamPool, WorstCaseMemory, exit_at_once, msquic_is_debug_build, read_message_from_stream,
-    release_freed_memory, resolve_bad_certificate, skip_system_certificates,
-    unskip_system_certificates, write_buffer_to_stream,
+    NetTransport, NoLane, NodeStats, OutcomeCounts, ReadStream, RegistrationWrapper, RemoteAddr,
+    SendStream, StreamPool, WorstCaseMemory, exit_at_once, msquic_is_debug_build,
+    read_message_from_stream, release_freed_memory, resolve_bad_certificate,
+    skip_system_certificates, unskip_system_certificates, write_buffer_to_stream,
 };
 
 #[cfg(feature = "internals")]

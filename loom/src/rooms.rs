@@ -25,13 +25,19 @@ const NODE_BYTES: usize = 1 << 20;
 type Lane = SendLane<u8>;
 
 pub(super) fn lane(bytes_max: usize) -> Arc<Lane> {
-    Arc::new(SendLane::new(Share::alone(bytes_max), Arc::new(NodeRoom::new(NODE_BYTES))))
+    Arc::new(SendLane::new(
+        Share::alone(bytes_max),
+        Arc::new(NodeRoom::new(NODE_BYTES)),
+        &Arc::default(),
+    ))
 }
 
 /// Two lanes in one node's room.
 fn lanes() -> [Arc<Lane>; 2] {
     let node = Arc::new(NodeRoom::new(NODE_BYTES));
-    [(); 2].map(|()| Arc::new(SendLane::new(Share::alone(LANE_BYTES), Arc::clone(&node))))
+    [(); 2].map(|()| {
+        Arc::new(SendLane::new(Share::alone(LANE_BYTES), Arc::clone(&node), &Arc::default()))
+    })
 }
 
 /// Hands over what is next until there is nothing, as a connection does; `submitted` is called behind

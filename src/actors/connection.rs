@@ -28,6 +28,7 @@ use super::stats::stats;
 use super::tasks::{OwnedTask, answer, finish};
 use super::waiting::Waiting;
 use crate::error::{CloseCode, CloseReason};
+use crate::never::never;
 use crate::transport::MsQuicNetConnection;
 use crate::transport::clock::now;
 use crate::transport::core::{ConnectionCore, Deadline, Notice};
@@ -228,7 +229,11 @@ impl State {
 
     fn on_complete(&mut self) {
         let reason = self.core().close_reason();
-        let reason = reason.unwrap_or(CloseReason::Local { code: CloseCode::DROPPED });
+        let reason = reason.unwrap_or_else(|| {
+            never!("a connection is complete and not over");
+            self.core().look_for_marks();
+            CloseReason::Local { code: CloseCode::INTERNAL }
+        });
         let sent = stats(self.core()).sent;
         info!(%reason, ?sent, "closed");
         self.tell_waiters(&reason);

@@ -109,13 +109,13 @@ impl ConnectionHandle {
     /// The peer's certificate as DER.
     #[must_use]
     pub fn remote_certificate(&self) -> Bytes {
-        self.core.remote_certificate().unwrap_or_default()
+        self.core.remote_certificate()
     }
 
     /// The application protocol both ends agreed on.
     #[must_use]
     pub fn alpn_negotiated(&self) -> &str {
-        self.core.alpn().unwrap_or_default()
+        self.core.alpn()
     }
 
     /// The actor, for those who know what it can be asked.

@@ -2,6 +2,7 @@
 //! of the public interface.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -28,7 +29,7 @@ impl Default for Sending {
     fn default() -> Self {
         let bounds = Bounds::default();
         let share = Share::new(&bounds.sending, bounds.limits.lane_bytes_max);
-        Self(SendLane::new(share, bounds.large_sending))
+        Self(SendLane::new(share, bounds.large_sending, &Arc::default()))
     }
 }
 

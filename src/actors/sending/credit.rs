@@ -40,7 +40,7 @@ impl Credit {
     ) -> Result<Self, SendError> {
         match core.admit(lane, check_reserved(core, lane, frames, length)?).await {
             Ok(cost) => Ok(Self { core: Arc::clone(core), lane, frames, length, cost }),
-            Err(error) => Err(core.not_admitted(error, Bytes::new())),
+            Err(error) => Err(core.not_admitted(lane, error, Bytes::new())),
         }
     }
 

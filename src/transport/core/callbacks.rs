@@ -10,6 +10,7 @@ use super::{ConnectionCore, Dial, Direction, Notice, OnOver, PeerCertificate};
 use crate::error::{CertificateRefused, CloseCode, CloseReason};
 use crate::identity::key_prefixes;
 use crate::lock::lock;
+use crate::never::never;
 use crate::transport::ffi::{ConnectionCallbacks, ConnectionSlot, PeerStream, Stage};
 use crate::transport::refusal;
 
@@ -46,7 +47,10 @@ impl ConnectionCallbacks for ConnectionCore {
                 let der = Bytes::copy_from_slice(leaf);
                 self.certificate.set(PeerCertificate { identity, der }).is_ok()
             }
-            (Ok(_), None) => false,
+            (Ok(_), None) => {
+                never!("a peer without a certificate is trusted");
+                false
+            }
             (Err(refusal), leaf) => {
                 let _ = self.refused.set((refusal, leaf.map(key_prefixes)));
                 false
@@ -94,8 +98,8 @@ impl ConnectionCallbacks for ConnectionCore {
         self.live.release();
     }
 
-    fn panicked(&self) {
-        self.cut(CloseCode::INTERNAL);
+    fn failed(&self) {
+        self.has_failed();
     }
 }
 
@@ -132,8 +136,9 @@ impl ConnectionCore {
             self.complete.store(true, Ordering::Release);
             std::mem::take(&mut *waiting)
         };
-        if let Some(reason) = self.over.get() {
-            callbacks.into_iter().for_each(|callback| callback(reason));
+        match self.over.get() {
+            Some(reason) => callbacks.into_iter().for_each(|callback| callback(reason)),
+            None => never!("all is known but why the connection is over"),
         }
         self.session_streams.over();
         self.changed.notify_waiters();

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::error::RecvError;
+use crate::never::never;
 use crate::transport::link::fair::Ticket;
 use crate::transport::link::inbound::{Effects, From, Inbound, Lent, Taken};
 use crate::transport::link::lanes::Lane;
@@ -120,10 +121,10 @@ impl<S: Clone> Frames<S> {
             }
             let (taken, effects) = inbound.take(from);
             all.add(effects);
-            if let Some(result) = taken
-                && let Some(reader) = readers.pop_front()
-            {
-                return (Step::Give(reader, result), all);
+            let Some(result) = taken else { continue };
+            match readers.pop_front() {
+                Some(reader) => return (Step::Give(reader, result), all),
+                None => never!("a frame was taken for nobody"),
             }
         }
         (Step::Nothing, all)

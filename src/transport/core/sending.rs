@@ -11,6 +11,7 @@ use super::ConnectionCore;
 use crate::error::{CloseCode, CloseReason, LibraryError, Outcome, SendError};
 use crate::frame::HEADER_BYTES;
 use crate::lock::lock;
+use crate::never::never;
 use crate::transport::ffi;
 use crate::transport::lane::Next;
 use crate::transport::link::batch::Batch;
@@ -34,9 +35,14 @@ pub(crate) enum AdmitError {
 const FRAMES_A_TURN: u64 = 16;
 
 impl ConnectionCore {
-    pub(crate) fn closed_error(&self, frame: Bytes) -> SendError {
-        let reason = self.close_reason().or_else(|| self.shut_reason());
-        let reason = reason.unwrap_or(CloseReason::Local { code: CloseCode::NORMAL });
+    /// The error for a frame that `lane` refused because it is shut.
+    fn closed_error(&self, lane: Lane, frame: Bytes) -> SendError {
+        let reason = self.close_reason().or_else(|| self.lanes.get(lane).shut_reason());
+        let reason = reason.unwrap_or_else(|| {
+            never!("{:?} is shut without a reason", lane);
+            self.look_for_marks();
+            CloseReason::Local { code: CloseCode::INTERNAL }
+        });
         SendError::Closed { reason, outcome: Outcome::NotSent(frame) }
     }
 
@@ -78,6 +84,7 @@ impl ConnectionCore {
     /// Gives admission back that was not used.
     pub(crate) fn give_back(&self, lane: Lane, cost: Cost) {
         self.lanes.get(lane).give_back(cost);
+        self.end_if_broken();
     }
 
     /// Takes over a frame for which `cost` was admitted.
@@ -137,7 +144,7 @@ impl ConnectionCore {
         match self.lanes.get(lane).try_admit(frame.len()) {
             Admission::Granted(cost) => self.send_admitted(lane, frame, cost, None),
             Admission::Full => Err(SendError::Full { frame }),
-            Admission::Shut => Err(self.closed_error(frame)),
+            Admission::Shut => Err(self.closed_error(lane, frame)),
         }
     }
 
@@ -146,7 +153,7 @@ impl ConnectionCore {
         match self.lanes.get(lane).try_admit(length) {
             Admission::Granted(cost) => Ok(cost),
             Admission::Full => Err(SendError::Full { frame: Bytes::new() }),
-            Admission::Shut => Err(self.closed_error(Bytes::new())),
+            Admission::Shut => Err(self.closed_error(lane, Bytes::new())),
         }
     }
 
@@ -182,7 +189,7 @@ impl ConnectionCore {
         let remembered = if sink.is_some() { OUTCOME_BYTES } else { 0 };
         match self.admit(lane, frame.len() + remembered).await {
             Ok(cost) => self.send_admitted(lane, frame, cost, sink),
-            Err(error) => Err(self.not_admitted(error, frame)),
+            Err(error) => Err(self.not_admitted(lane, error, frame)),
         }
     }
 
@@ -222,7 +229,7 @@ impl ConnectionCore {
         }
         let cost = match self.admit(lane, length).await {
             Ok(cost) => cost,
-            Err(error) => return Err(self.not_admitted(error, whole(body))),
+            Err(error) => return Err(self.not_admitted(lane, error, whole(body))),
         };
         match self.lanes.get(lane).push_behind(head, body, cost, None) {
             Ok(true) => self.pump(lane),
@@ -262,23 +269,28 @@ impl ConnectionCore {
                     false => self.admit(lane, length).await,
                 };
                 // Only now: until here the caller may give up.
-                let frame = self.check_length(lane, frames.pop_front().unwrap_or_default())?;
+                let Some(frame) = frames.pop_front() else {
+                    never!("a frame is gone that nobody else can take");
+                    self.look_for_marks();
+                    break;
+                };
+                let frame = self.check_length(lane, frame)?;
                 match admitted {
                     Ok(cost) => self.send_admitted(lane, frame, cost, None)?,
-                    Err(error) => return Err(self.not_admitted(error, frame)),
+                    Err(error) => return Err(self.not_admitted(lane, error, frame)),
                 }
             }
         }
         Ok(())
     }
 
-    pub(crate) fn not_admitted(&self, error: AdmitError, frame: Bytes) -> SendError {
+    pub(crate) fn not_admitted(&self, lane: Lane, error: AdmitError, frame: Bytes) -> SendError {
         match error {
             AdmitError::TimedOut(after) => {
                 SendError::TimedOut { after, outcome: Outcome::NotSent(frame) }
             }
             AdmitError::NodeFull(after) => SendError::NodeFull { after, frame },
-            AdmitError::Shut => self.closed_error(frame),
+            AdmitError::Shut => self.closed_error(lane, frame),
         }
     }
 
@@ -312,6 +324,7 @@ impl ConnectionCore {
         let narrow = self.narrow(lane);
         let next = self.lanes.get(lane).next(narrow);
         self.hand_over(lane, next, narrow);
+        self.end_if_broken();
     }
 
     /// Whether the lane gives way to others now.

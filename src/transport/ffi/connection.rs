@@ -17,7 +17,7 @@ use super::settings::QuicSettings;
 use super::stream::{PeerStream, StreamCallbacks, StreamSlot};
 use crate::error::LibraryError;
 use crate::transport::bounds::Windows;
-use crate::transport::callback::guard;
+use crate::transport::callback::{guard, guard_or};
 
 /// Where a dialled connection runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,8 +46,8 @@ pub(in crate::transport) trait ConnectionCallbacks:
     fn complete(&self);
     /// The handle is closed.
     fn released(&self);
-    /// A callback panicked.
-    fn panicked(&self);
+    /// A callback panicked, or something happened in it that cannot.
+    fn failed(&self);
 }
 
 /// A connection handle, until its last callback.
@@ -375,10 +375,8 @@ unsafe extern "C" fn connection_callback<C: ConnectionCallbacks>(
     // SAFETY: MsQuic hands a valid event for the time of the call.
     let event = unsafe { &*event };
     // SAFETY: `raw_context` came from `Arc::into_raw` and its count is still MsQuic's.
-    let handled = guard("connection", || unsafe { handle_event(connection, raw_context, event) });
-    if handled.is_none() {
-        guard("connection", || connection.panicked());
-    }
+    let handle = || unsafe { handle_event(connection, raw_context, event) };
+    let handled = guard_or("connection", handle, || connection.failed());
     if event.Type == msquic::ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_SHUTDOWN_COMPLETE
         && let Some(handle) = connection.slot().0.take()
     {

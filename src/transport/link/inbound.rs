@@ -32,6 +32,7 @@ use self::queue::{Item, Mark, PIECE_BYTES, Queue};
 use crate::config::Limits;
 use crate::error::RecvError;
 use crate::frame::{HEADER_BYTES, Piece, Position};
+use crate::never::{never, take_off};
 use crate::transport::fault::{Fault, planted};
 use crate::transport::link::lanes::Lane;
 use crate::transport::link::share::Share;
@@ -237,14 +238,18 @@ impl<S: Clone> Inbound<S> {
 
     /// Ties the queue to what can be resumed.
     pub(in crate::transport) fn attach(&mut self, id: StreamId, stream: S) {
-        if let Some(queue) = self.queue_mut(id) {
-            queue.stream = Some(stream);
+        match self.queue_mut(id) {
+            Some(queue) => queue.stream = Some(stream),
+            None => never!("there is no queue for a stream that was added"),
         }
     }
 
     /// How many of `total` bytes the stream may take over.
     pub(in crate::transport) fn budget(&self, id: StreamId, total: usize) -> usize {
-        let Some(queue) = self.queue(id) else { return total };
+        let Some(queue) = self.queue(id) else {
+            never!("a stream brings {} bytes behind its end", total);
+            return total;
+        };
         let owner = self.beyond == Beyond::Owner(id);
         let beyond = match queue.position {
             Position::InBody { .. } if owner => queue.rest(),
@@ -265,9 +270,11 @@ impl<S: Clone> Inbound<S> {
         let mut effects = Effects::default();
         let Decoded { pieces, bytes, held, position, paused } = decoded;
         let Some(queue) = lookup(&mut self.queues, id) else {
+            never!("a stream brings {} frames behind its end", pieces.len());
             pieces.clear();
             return effects;
         };
+        never!(!queue.open, "a stream brings {} bytes behind its end", bytes);
         let (lane, whole, mark) = (queue.lane, !pieces.is_empty(), queue.mark());
         for piece in pieces.drain(..) {
             let item = match piece {
@@ -313,7 +320,10 @@ impl<S: Clone> Inbound<S> {
     /// The stream ended: what is not whole never will be. Returns whether the peer has finished.
     pub(in crate::transport) fn end(&mut self, id: StreamId, how: StreamEnd) -> (bool, Effects<S>) {
         let mut effects = Effects::default();
-        let Some(queue) = lookup(&mut self.queues, id) else { return (false, effects) };
+        let Some(queue) = lookup(&mut self.queues, id) else {
+            never!("a stream ends that is not there");
+            return (false, effects);
+        };
         if !queue.open {
             return (false, effects);
         }
@@ -321,7 +331,7 @@ impl<S: Clone> Inbound<S> {
         (queue.open, queue.paused, queue.held, queue.began) = (false, false, 0, None);
         queue.position = Position::Boundary;
         self.account(id, mark);
-        self.open -= 1;
+        take_off!(self.open, 1, "open streams");
         self.paused.retain(|paused| *paused != id);
         if self.beyond == Beyond::Owner(id) {
             self.beyond = Beyond::Nobody;
@@ -356,6 +366,7 @@ impl<S: Clone> Inbound<S> {
     /// `bytes` of the node's room for large frames are ours, as was asked for.
     pub(in crate::transport) fn granted(&mut self, bytes: usize) -> Effects<S> {
         let mut effects = Effects::default();
+        never!(self.beyond != Beyond::Asked(bytes), "{} bytes for {:?}", bytes, self.beyond);
         self.extra += bytes;
         self.beyond = Beyond::Nobody;
         self.settle(&mut effects);

@@ -10,6 +10,7 @@
 
 use super::fair::{FairRoom, Granted, Ticket, Turn};
 use super::share::Share;
+use crate::never::never;
 
 /// What is reserved, or used up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +88,7 @@ impl<W> Room<W> {
         let ticket = self.fair.wait(bytes, waiter);
         // It may be served by that itself, behind those before it.
         let granted = self.widen(bytes);
+        debug_assert!(self.is_enough());
         (Err(ticket), granted)
     }
 
@@ -105,13 +107,22 @@ impl<W> Room<W> {
             Turn::Granted => self.fair.give_back(bytes),
         };
         self.nobody_may_wait();
+        debug_assert!(self.is_enough());
         granted
     }
 
     /// Gives back what was not used.
     pub(crate) fn give_back(&mut self, bytes: usize) -> Granted<W> {
+        never!(
+            bytes + self.freed > self.fair.used(),
+            "{} bytes come back, {} were freed, {} are used",
+            bytes,
+            self.freed,
+            self.fair.used()
+        );
         let granted = self.fair.give_back(bytes);
         self.nobody_may_wait();
+        debug_assert!(self.is_enough());
         granted
     }
 
@@ -121,7 +132,7 @@ impl<W> Room<W> {
         if self.share.set_busy(true) {
             let size = self.fair.size().min(self.target());
             let nobody = self.fair.change(0, size);
-            debug_assert!(nobody.is_empty(), "a smaller room has nothing for anybody");
+            never!(!nobody.is_empty(), "{} are served by a smaller room", nobody.len());
         }
     }
 
@@ -133,6 +144,10 @@ impl<W> Room<W> {
     /// `bytes` were acknowledged or lost. `at_rest`: nothing else is on its way.
     pub(crate) fn free(&mut self, bytes: usize, at_rest: bool) -> Granted<W> {
         self.freed += bytes;
+        let used = self.fair.used();
+        if never!(self.freed > used, "{} bytes were freed of {}", self.freed, used) {
+            self.freed = used;
+        }
         if at_rest {
             return self.rest();
         }
@@ -170,12 +185,18 @@ impl<W> Room<W> {
         };
         let granted = self.fair.change(freed, size);
         self.nobody_may_wait();
+        debug_assert!(self.is_enough());
         granted
     }
 
     /// Makes room for one frame that needs `bytes`.
     fn widen(&mut self, bytes: usize) -> Granted<W> {
         self.fair.change(0, self.fair.size().max(bytes))
+    }
+
+    /// Whoever waits is admitted at last.
+    fn is_enough(&self) -> bool {
+        !self.fair.is_waited_for() || self.fair.size() >= self.largest
     }
 
     fn nobody_may_wait(&mut self) {

@@ -9,13 +9,15 @@ use super::{
     Effects, From, HEADER_BYTES, Inbound, InboundCounts, Item, PIECE_BYTES, RecvError, StreamId,
     lookup,
 };
+use crate::never::{never, take_off};
 use crate::transport::fault::{Fault, planted};
 use crate::transport::link::lanes::Lane;
 
 /// What one lane or stream gives before the others have their turn, in bytes.
 const TURN_BYTES: usize = 16 * 1024;
 
-fn cost_of(frame: &Bytes) -> usize {
+/// What a frame that came back counts for.
+pub(super) fn cost_of(frame: &Bytes) -> usize {
     PIECE_BYTES + HEADER_BYTES + frame.len()
 }
 
@@ -101,7 +103,7 @@ impl<S: Clone> Inbound<S> {
     /// A subscriber is done with frames that count for `cost`.
     pub(in crate::transport) fn return_lent(&mut self, cost: usize) -> Effects<S> {
         let mut effects = Effects::default();
-        self.lent -= cost;
+        take_off!(self.lent, cost, "bytes that are lent");
         self.settle(&mut effects);
         effects
     }
@@ -111,17 +113,23 @@ impl<S: Clone> Inbound<S> {
     pub(in crate::transport) fn put_back(&mut self, back: Lent) -> Effects<S> {
         let mut effects = Effects::default();
         let Lent { mut frames, lane, first, cost, tries } = back;
-        self.lent -= cost;
+        take_off!(self.lent, cost, "bytes that are lent");
         if planted(Fault::BackInAnotherOrder) {
             frames.reverse();
         }
         for (number, frame) in (first..).zip(frames) {
             self.queued += cost_of(&frame);
-            self.counts.frames -= 1;
-            self.counts.bytes -= frame.len() as u64;
+            take_off!(self.counts.frames, 1, "frames that were taken");
+            take_off!(self.counts.bytes, frame.len() as u64, "bytes that were taken");
             let tries = tries.saturating_add(1);
-            self.returned[lane as usize].insert(number, Returned { frame, tries });
+            let twice = self.returned[lane as usize].insert(number, Returned { frame, tries });
+            never!(twice.is_some(), "frame {} of {:?} comes back twice", number, lane);
         }
+        never!(
+            self.returned[lane as usize].range(self.next_number[lane as usize]..).next().is_some(),
+            "a frame of {:?} comes back that nobody took",
+            lane
+        );
         self.end_taken = false;
         effects.wake[lane as usize] = true;
         self.settle(&mut effects);
@@ -214,7 +222,7 @@ impl<S: Clone> Inbound<S> {
         };
         self.begin_turn(lane);
         if let Some((number, Returned { frame, .. })) = self.returned[lane as usize].pop_first() {
-            self.queued -= cost_of(&frame);
+            take_off!(self.queued, cost_of(&frame), "bytes that wait");
             self.count(lane, 1, frame.len(), HEADER_BYTES + frame.len());
             return Some(Taken { frame, lane, number, took: Duration::ZERO });
         }
@@ -237,7 +245,10 @@ impl<S: Clone> Inbound<S> {
         };
         self.begin_turn(lane);
         let Some(slot) = self.rings[lane as usize].front().copied() else { return 0 };
-        let Some(queue) = self.queues.get_mut(slot) else { return 0 };
+        let Some(queue) = self.queues.get_mut(slot) else {
+            never!("it is the turn of a stream that is not there");
+            return 0;
+        };
         let id = StreamId { slot, serial: queue.serial };
         let mark = queue.mark();
         let Some(Item::Run(run)) = queue.items.front_mut() else {
@@ -249,10 +260,10 @@ impl<S: Clone> Inbound<S> {
         let (encoded, before) = (run.encoded_bytes(), into.len());
         into.extend(run.by_ref().take(max));
         let left = run.encoded_bytes();
-        queue.queued -= encoded - left;
+        take_off!(queue.queued, encoded - left, "bytes of a stream");
         if left == 0 {
             queue.items.pop_front();
-            queue.queued -= PIECE_BYTES;
+            take_off!(queue.queued, PIECE_BYTES, "bytes of a stream");
         }
         let count = into.len() - before;
         let payload = encoded - left - count * HEADER_BYTES;
@@ -264,20 +275,24 @@ impl<S: Clone> Inbound<S> {
     }
 
     fn next_of(&mut self, slot: usize, lane: Lane) -> Option<Taken> {
-        let queue = self.queues.get_mut(slot)?;
+        let Some(queue) = self.queues.get_mut(slot) else {
+            never!("it is the turn of a stream that is not there");
+            return None;
+        };
         let id = StreamId { slot, serial: queue.serial };
         let mark = queue.mark();
         let (frame, took, is_last) = match queue.items.front_mut()? {
             Item::Run(run) => {
-                let frame = run.next().unwrap_or_default();
-                (frame, Duration::ZERO, run.encoded_bytes() == 0)
+                let frame = run.next();
+                never!(frame.is_none(), "a run without a frame waits");
+                (frame.unwrap_or_default(), Duration::ZERO, run.encoded_bytes() == 0)
             }
             Item::Frame(frame, took) => (std::mem::take(frame), *took, true),
         };
-        queue.queued -= HEADER_BYTES + frame.len();
+        take_off!(queue.queued, HEADER_BYTES + frame.len(), "bytes of a stream");
         if is_last {
             queue.items.pop_front();
-            queue.queued -= PIECE_BYTES;
+            take_off!(queue.queued, PIECE_BYTES, "bytes of a stream");
         }
         let number = self.next_number[lane as usize];
         self.next_number[lane as usize] += 1;
@@ -305,8 +320,13 @@ impl<S: Clone> Inbound<S> {
     /// turn.
     fn after_taking(&mut self, slot: usize, lane: Lane) {
         let ring = &mut self.rings[lane as usize];
-        let Some(queue) = self.queues.get_mut(slot) else { return };
+        let Some(queue) = self.queues.get_mut(slot) else {
+            never!("a frame was taken from a stream that is not there");
+            return;
+        };
+        never!(!queue.in_ring, "a frame was taken from a stream that has no turn");
         if queue.items.is_empty() {
+            never!(queue.queued > 0, "{} bytes of nothing wait", queue.queued);
             queue.in_ring = false;
             // A reader of one stream alone takes it from wherever it stands.
             match ring.front() == Some(&slot) {

@@ -18,6 +18,7 @@ impl<S, W> Outgoing<S, W> {
 
     /// Nothing more will be sent: what was not handed over is told so.
     pub(in crate::transport) fn abandon(&mut self) -> Ended<W> {
+        debug_assert!(self.adds_up());
         self.abandoned = true;
         self.queued_bytes = 0;
         self.room.end();
@@ -25,7 +26,9 @@ impl<S, W> Outgoing<S, W> {
         self.counts.not_sent += not_sent.iter().map(|batch| batch.sent.frames).sum::<u64>();
         let large = not_sent.iter().map(|batch| batch.sent.large).sum();
         // The lane's own room is shut; other lanes wait for the node's.
-        Ended { not_sent, freed: self.free_large(large) }
+        let freed = self.free_large(large);
+        debug_assert!(self.adds_up());
+        Ended { not_sent, freed }
     }
 
     /// Ends the stream once everything accepted was handed over.
