@@ -142,11 +142,11 @@ pub use peers::handle::{Delivery, DeliveryCounts, Incoming, Peer, Receipt, Reque
 pub use ractor;
 pub use restart::{BackoffSettings, InvalidRestartSetting, RestartPolicy};
 pub use transport::{
-    AdmissionCounts, Direction, LINKAGE, Lane, LibraryVersion, MsQuicListener, MsQuicNetConnection,
-    MsQuicNetIncomingRequest, MsQuicTransport, NetConnection, NetIncomingRequest, NetListener,
-    NetTransport, NoLane, NodeStats, OutcomeCounts, ReadStream, RegistrationWrapper, RemoteAddr,
-    SendStream, StreamPool, WorstCaseMemory, exit_at_once, msquic_is_debug_build,
-    read_message_from_stream, release_freed_memory, resolve_bad_certificate,
+    AdmissionCounts, Direction, LINKAGE, Lane, LibraryVersion, LimitCounts, MsQuicListener,
+    MsQuicNetConnection, MsQuicNetIncomingRequest, MsQuicTransport, NetConnection,
+    NetIncomingRequest, NetListener, NetTransport, NoLane, NodeStats, OutcomeCounts, ReadStream,
+    RegistrationWrapper, RemoteAddr, SendStream, StreamPool, WorstCaseMemory, exit_at_once,
+    msquic_is_debug_build, read_message_from_stream, release_freed_memory, resolve_bad_certificate,
     skip_system_certificates, unskip_system_certificates, write_buffer_to_stream,
 };
 

@@ -29,10 +29,10 @@ use super::tasks::{OwnedTask, answer, finish};
 use super::waiting::Waiting;
 use crate::error::{CloseCode, CloseReason};
 use crate::never::never;
-use crate::transport::MsQuicNetConnection;
 use crate::transport::clock::now;
 use crate::transport::core::{ConnectionCore, Deadline, Notice};
 use crate::transport::link::closing::{Act, Closing, Directions};
+use crate::transport::{Limit, MsQuicNetConnection};
 
 /// How long the end of the peer's frames waits for somebody to take the next frame: a reader that
 /// is at work comes back for more, and where nobody reads, the peer should not wait for long.
@@ -168,6 +168,9 @@ impl State {
             Event::ReadersGone => self.step(Closing::readers_gone),
             Event::CloseDeadline => {
                 info!("the limit of the close is reached; what is left is cut");
+                if !self.core().is_over() {
+                    self.core().reached(Limit::CloseTime);
+                }
                 self.step(|closing, _| closing.too_late());
             }
             Event::Transport(Notice::Began(what)) | Event::Deadline(what) => self.watch(*what),

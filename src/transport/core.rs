@@ -10,6 +10,7 @@ mod callbacks;
 mod carrying;
 mod delivery;
 mod intake;
+mod limits;
 mod measured;
 mod owner;
 mod readers;
@@ -34,6 +35,7 @@ pub(crate) use self::readers::{IsGone, Reader, Received, Subscriber};
 use super::admission::HandshakePlace;
 use super::bounds::{Bounds, Windows, window_floor};
 use super::clock;
+use super::counts::Limit;
 use super::dial_port::Dial;
 use super::ffi::ConnectionSlot;
 use super::guarded::Alarm;
@@ -198,6 +200,9 @@ impl ConnectionCore {
             live,
         });
         core.alarm.set_bell(Self::bell(&core));
+        if core.smaller_windows().is_some() {
+            core.reached(Limit::NodeWindowBytes);
+        }
         core
     }
 
@@ -428,6 +433,7 @@ impl ConnectionCore {
         });
         if first {
             debug!(%reason, remote = ?self.remote_addr(), "connection over");
+            self.ended_by_limit(reason);
             self.leave_handshake();
             self.lanes.iter().for_each(|lane| lane.shut(reason));
             self.lanes.iter().for_each(SendLane::abandon);

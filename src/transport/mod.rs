@@ -74,7 +74,8 @@ use std::sync::Arc;
 pub use admission::AdmissionCounts;
 pub use connection::MsQuicNetConnection;
 pub use core::Direction;
-pub use counts::NodeStats;
+pub(crate) use counts::Limit;
+pub use counts::{LimitCounts, NodeStats};
 pub(crate) use ffi::poll_when_idle;
 pub use ffi::{
     exit_at_once, msquic_is_debug_build, release_freed_memory, skip_system_certificates,

@@ -131,12 +131,10 @@ fn check_reserved(
     let remembered = OUTCOME_BYTES.saturating_mul(frames);
     let needed =
         length.saturating_add(HEADER_BYTES.saturating_mul(more)).saturating_add(remembered);
-    let (wanted, limit) = match more {
-        0 => (length, core.frame_bytes_max(lane)),
-        _ => (needed, core.lane_bytes_max(lane) - HEADER_BYTES),
-    };
-    if wanted > limit {
-        return Err(SendError::TooLarge { length: wanted, limit, frame: Bytes::new() });
+    let of_lane = core.lane_bytes_max(lane) - HEADER_BYTES;
+    match more {
+        0 if length > core.frame_bytes_max(lane) => Err(core.too_large(lane, length, Bytes::new())),
+        1.. if needed > of_lane => Err(core.too_many(lane, needed, of_lane)),
+        _ => Ok(needed),
     }
-    Ok(needed)
 }

@@ -15,8 +15,8 @@ use crate::actors::tasks::{Unfinished, answer};
 use crate::actors::waiting::{Waiter, Waiting};
 use crate::error::{Outcome, SendError};
 use crate::lock::lock;
-use crate::transport::Lane;
 use crate::transport::core::ConnectionCore;
+use crate::transport::{Lane, Limit};
 
 pub(in crate::actors) type Reply = RpcReplyPort<Result<Credit, SendError>>;
 
@@ -118,9 +118,11 @@ async fn serve(queue: Arc<Queue>, core: Arc<ConnectionCore>, lane: Lane) {
         let reserved = timeout_at(deadline, Credit::reserve(&core, lane, frames, length));
         tokio::select! {
             reserved = reserved => {
-                let outcome = Outcome::NotSent(Bytes::new());
-                let late = Err(SendError::TimedOut { after: limit, outcome });
-                answer(reply, reserved.unwrap_or(late));
+                answer(reply, reserved.unwrap_or_else(|_| {
+                    core.reached(Limit::StreamOperation);
+                    let outcome = Outcome::NotSent(Bytes::new());
+                    Err(SendError::TimedOut { after: limit, outcome })
+                }));
             }
             () = is_gone(&reply) => {}
         }

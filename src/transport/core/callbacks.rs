@@ -11,6 +11,7 @@ use crate::error::{CertificateRefused, CloseCode, CloseReason};
 use crate::identity::key_prefixes;
 use crate::lock::lock;
 use crate::never::never;
+use crate::transport::counts::Limit;
 use crate::transport::ffi::{ConnectionCallbacks, ConnectionSlot, PeerStream, Stage};
 use crate::transport::refusal;
 
@@ -60,6 +61,9 @@ impl ConnectionCallbacks for ConnectionCore {
 
     fn closed_by_transport(&self, status: u32, error_code: u64) {
         let connected = self.connected.load(Ordering::Acquire);
+        if connected && !self.is_over() {
+            self.ended_by_silence(status);
+        }
         let refused = self.refused.get().map(|(refusal, keys)| CertificateRefused::ByUs {
             refusal: refusal.clone(),
             keys: keys.clone(),
@@ -73,6 +77,10 @@ impl ConnectionCallbacks for ConnectionCore {
 
     fn closed_by_peer(&self, code: u64) {
         self.publish(CloseReason::Peer { code: CloseCode::from_wire(code) });
+    }
+
+    fn peer_needs_streams(&self) {
+        self.reached(Limit::PeerStreams);
     }
 
     fn peer_stream(self: Arc<Self>, stream: PeerStream<'_>) {

@@ -18,6 +18,7 @@ use crate::transport::clock;
 use crate::transport::fault::{Fault, planted};
 use crate::transport::link::inbound::{Effects, From, Inbound, InboundCounts, Lent, Look};
 use crate::transport::link::lanes::Lane;
+use crate::transport::link::room::Short;
 use crate::transport::node_room::WaitsForRoom;
 use crate::transport::stream::{InStream, StreamOwner};
 
@@ -194,6 +195,9 @@ impl ConnectionCore {
         for stream in effects.resume {
             stream.resume();
         }
+        if let Some(short) = effects.paused {
+            self.had_to_pause(short);
+        }
         for lane in Lane::ALL {
             if effects.wake[lane as usize] {
                 self.intake.waiting.wake(lane);
@@ -227,6 +231,7 @@ impl Perform<Arc<InStream<Self>>> for ConnectionCore {
                 Ok(()) => effects = state.inbound.granted(bytes),
                 Err(ticket) => {
                     state.ticket = Some(ticket);
+                    self.had_to_pause(Short::Beside);
                     break;
                 }
             }

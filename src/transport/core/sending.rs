@@ -12,6 +12,7 @@ use crate::error::{CloseCode, CloseReason, LibraryError, Outcome, SendError};
 use crate::frame::HEADER_BYTES;
 use crate::lock::lock;
 use crate::never::never;
+use crate::transport::counts::Limit;
 use crate::transport::ffi;
 use crate::transport::lane::Next;
 use crate::transport::link::batch::Batch;
@@ -77,8 +78,9 @@ impl ConnectionCore {
     }
 
     pub(crate) fn check_length(&self, lane: Lane, frame: Bytes) -> Result<Bytes, SendError> {
-        let (length, limit) = (frame.len(), self.frame_bytes_max(lane));
-        if length > limit { Err(SendError::TooLarge { length, limit, frame }) } else { Ok(frame) }
+        let length = frame.len();
+        let fits = length <= self.frame_bytes_max(lane);
+        if fits { Ok(frame) } else { Err(self.too_large(lane, length, frame)) }
     }
 
     /// Gives admission back that was not used.
@@ -143,7 +145,10 @@ impl ConnectionCore {
         let frame = self.check_length(lane, frame)?;
         match self.lanes.get(lane).try_admit(frame.len()) {
             Admission::Granted(cost) => self.send_admitted(lane, frame, cost, None),
-            Admission::Full => Err(SendError::Full { frame }),
+            Admission::Full => {
+                self.had_no_room(lane, frame.len());
+                Err(SendError::Full { frame })
+            }
             Admission::Shut => Err(self.closed_error(lane, frame)),
         }
     }
@@ -152,24 +157,20 @@ impl ConnectionCore {
     pub(crate) fn try_admit(&self, lane: Lane, length: usize) -> Result<Cost, SendError> {
         match self.lanes.get(lane).try_admit(length) {
             Admission::Granted(cost) => Ok(cost),
-            Admission::Full => Err(SendError::Full { frame: Bytes::new() }),
+            Admission::Full => {
+                self.had_no_room(lane, length);
+                Err(SendError::Full { frame: Bytes::new() })
+            }
             Admission::Shut => Err(self.closed_error(lane, Bytes::new())),
         }
     }
 
     /// Waits for admission of `length` bytes, within the limit for stream operations.
     pub(crate) async fn admit(&self, lane: Lane, length: usize) -> Result<Cost, AdmitError> {
-        let lane = self.lanes.get(lane);
-        let admission = match lane.try_admit(length) {
+        let admission = match self.lanes.get(lane).try_admit(length) {
             Admission::Full => {
-                let limit = self.limits().stream_op_timeout;
-                let at_node = AtomicBool::new(false);
-                let admit = lane.admit(length, || at_node.store(true, Ordering::Relaxed));
-                match tokio::time::timeout(limit, admit).await {
-                    Ok(admission) => admission,
-                    Err(_) if at_node.into_inner() => return Err(AdmitError::NodeFull(limit)),
-                    Err(_) => return Err(AdmitError::TimedOut(limit)),
-                }
+                self.had_no_room(lane, length);
+                self.wait_for_room(lane, length).await?
             }
             admission => admission,
         };
@@ -177,6 +178,20 @@ impl ConnectionCore {
             Admission::Granted(cost) => Ok(cost),
             Admission::Full | Admission::Shut => Err(AdmitError::Shut),
         }
+    }
+
+    async fn wait_for_room(&self, lane: Lane, length: usize) -> Result<Admission, AdmitError> {
+        let limit = self.limits().stream_op_timeout;
+        let at_node = AtomicBool::new(false);
+        let admit = self.lanes.get(lane).admit(length, || at_node.store(true, Ordering::Relaxed));
+        tokio::time::timeout(limit, admit).await.map_err(|_| {
+            self.reached(Limit::StreamOperation);
+            if at_node.into_inner() {
+                AdmitError::NodeFull(limit)
+            } else {
+                AdmitError::TimedOut(limit)
+            }
+        })
     }
 
     pub(crate) async fn send_with(
@@ -220,9 +235,9 @@ impl ConnectionCore {
     ) -> Result<(), SendError> {
         // Only an error puts them together.
         let whole = |body: Bytes| Bytes::from([head, &body].concat());
-        let (length, limit) = (head.len() + body.len(), self.frame_bytes_max(lane));
-        if length > limit {
-            return Err(SendError::TooLarge { length, limit, frame: whole(body) });
+        let length = head.len() + body.len();
+        if length > self.frame_bytes_max(lane) {
+            return Err(self.too_large(lane, length, whole(body)));
         }
         if self.lanes.get(lane).accepted().is_multiple_of(FRAMES_A_TURN) {
             tokio::task::consume_budget().await;
@@ -307,7 +322,10 @@ impl ConnectionCore {
         match tokio::time::timeout(after, told).await {
             Ok(Ok(Outcome::Completed)) => Ok(()),
             Ok(Ok(outcome)) => Err(self.not_completed(outcome)),
-            Ok(Err(_)) | Err(_) => Err(SendError::TimedOut { after, outcome: Outcome::MaybeSent }),
+            Ok(Err(_)) | Err(_) => {
+                self.reached(Limit::StreamOperation);
+                Err(SendError::TimedOut { after, outcome: Outcome::MaybeSent })
+            }
         }
     }
 

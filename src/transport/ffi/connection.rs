@@ -40,6 +40,8 @@ pub(in crate::transport) trait ConnectionCallbacks:
     fn peer_certificate(&self, leaf: Option<&[u8]>) -> bool;
     fn closed_by_transport(&self, status: u32, error_code: u64);
     fn closed_by_peer(&self, code: u64);
+    /// The peer wants more streams than it may have.
+    fn peer_needs_streams(&self);
     /// A stream of the peer's; if it is not taken it is refused.
     fn peer_stream(self: Arc<Self>, stream: PeerStream<'_>);
     /// Nothing comes after this; the handle is closed when it returns.
@@ -451,6 +453,9 @@ unsafe fn handle_event<C: ConnectionCallbacks>(
                 // Not adopted: the library closes the stream itself.
                 return status::ABORTED;
             }
+        }
+        q::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_PEER_NEEDS_STREAMS => {
+            connection.peer_needs_streams();
         }
         q::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_SHUTDOWN_COMPLETE => {
             connection.complete();

@@ -14,7 +14,7 @@ use crate::sync::Mutex;
 use crate::transport::fault::{Fault, planted};
 use crate::transport::link::fair::{Ticket, Turn};
 use crate::transport::link::outgoing::{Admission, Group, Outgoing};
-use crate::transport::link::room::Cost;
+use crate::transport::link::room::{Cost, Short};
 use crate::transport::node_room::WaitsForRoom;
 
 impl<S: Clone> SendLane<S> {
@@ -37,6 +37,11 @@ impl<S: Clone> SendLane<S> {
             }
             Admission::Full | Admission::Shut => turn,
         }
+    }
+
+    /// Why there was no admission for a frame of `length` bytes.
+    pub(in crate::transport) fn short(&self, length: usize) -> Short {
+        self.state.lock().short(HEADER_BYTES + length)
     }
 
     /// Reserves admission for one frame, in the order of asking; `at_node` is called when it is the

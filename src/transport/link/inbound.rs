@@ -35,6 +35,7 @@ use crate::frame::{HEADER_BYTES, Piece, Position};
 use crate::never::{never, take_off};
 use crate::transport::fault::{Fault, planted};
 use crate::transport::link::lanes::Lane;
+use crate::transport::link::room::Short;
 use crate::transport::link::share::Share;
 use crate::transport::link::watch::Watch;
 
@@ -73,6 +74,8 @@ pub(in crate::transport) struct Decoded<'a> {
 pub(in crate::transport) struct Effects<S> {
     /// Streams that go on.
     pub(in crate::transport) resume: Vec<S>,
+    /// A stream had to pause.
+    pub(in crate::transport) paused: Option<Short>,
     /// Lanes of which readers may find something, by [`Lane`].
     pub(in crate::transport) wake: [bool; 3],
     /// A frame is not whole that nobody watches: [`Inbound::look`] is to be called.
@@ -89,6 +92,7 @@ impl<S> Default for Effects<S> {
     fn default() -> Self {
         Self {
             resume: Vec::new(),
+            paused: None,
             wake: [false; 3],
             watch: false,
             end_taken: false,
@@ -102,6 +106,7 @@ impl<S> Effects<S> {
     /// Those of a later change as well.
     pub(in crate::transport) fn add(&mut self, later: Self) {
         self.resume.extend(later.resume);
+        self.paused = later.paused.or(self.paused);
         for (wake, also) in self.wake.iter_mut().zip(later.wake) {
             *wake |= also;
         }
@@ -296,6 +301,8 @@ impl<S: Clone> Inbound<S> {
         (queue.position, queue.held) = (position, held);
         if paused && !std::mem::replace(&mut queue.paused, true) {
             self.paused.push_back(id);
+            let reduced = self.share.is_reduced();
+            effects.paused = Some(if reduced { Short::Share } else { Short::Bound });
         }
         if whole && !std::mem::replace(&mut queue.in_ring, true) {
             self.rings[lane as usize].push_back(id.slot);

@@ -33,6 +33,17 @@ impl Cost {
     }
 }
 
+/// Why there is no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::transport) enum Short {
+    /// The own bound is used up.
+    Bound,
+    /// The share of the node's budget is, which is less.
+    Share,
+    /// The node's room for large frames is.
+    Beside,
+}
+
 /// See the module.
 pub(crate) struct Room<W> {
     fair: FairRoom<W>,
@@ -63,6 +74,11 @@ impl<W> Room<W> {
     /// Whether `bytes` are to be had here, and not beside it.
     pub(crate) fn fits(&self, bytes: usize) -> bool {
         bytes <= self.target()
+    }
+
+    /// Why there is nothing left.
+    pub(in crate::transport) fn short(&self) -> Short {
+        if self.share.is_reduced() { Short::Share } else { Short::Bound }
     }
 
     /// Takes `bytes` without waiting.

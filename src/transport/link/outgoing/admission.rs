@@ -9,7 +9,7 @@ use super::effects::{Admission, Freed, Group};
 use crate::frame::HEADER_BYTES;
 use crate::never::{never, take_off};
 use crate::transport::link::fair::{Ticket, Turn};
-use crate::transport::link::room::Cost;
+use crate::transport::link::room::{Cost, Short};
 
 /// Frames that are admitted together: less than the least room of a lane.
 const GROUP_BYTES: usize = 64 * 1024;
@@ -18,6 +18,12 @@ impl<S, W> Outgoing<S, W> {
     /// Whether `bytes` are to be had in the lane's own room, and not beside it.
     pub(in crate::transport) fn fits(&self, bytes: usize) -> bool {
         self.room.fits(bytes)
+    }
+
+    /// Why `bytes` were not to be had.
+    pub(in crate::transport) fn short(&self, bytes: usize) -> Short {
+        let for_turn = self.large_turn.used() > 0;
+        if self.room.fits(bytes) || for_turn { self.room.short() } else { Short::Beside }
     }
 
     /// Reserves `bytes` of the lane's own room without waiting.
