@@ -16,7 +16,7 @@ use crate::lock::lock;
 use crate::polling::{play, poll_once};
 use crate::sync::Mutex;
 use crate::transport::link::inbound::{
-    Decoded, Effects, From, Inbound, Lent, Look, StreamEnd, StreamId,
+    Decoded, Effects, From, Inbound, Lent, Look, Reading, StreamEnd, StreamId,
 };
 use crate::transport::link::lanes::Lane;
 use crate::transport::link::share::Share;
@@ -84,7 +84,8 @@ impl Receiving {
     /// The next frame of `from`, or why there will be none; nothing where its stream has ended.
     async fn recv(self: Arc<Self>, from: From) -> Result<Option<Bytes>, RecvError> {
         loop {
-            let (taken, effects) = self.intake.as_reader(|inbound| inbound.take(from))?;
+            let Reading { found: taken, effects } =
+                self.intake.as_reader(|inbound| inbound.take(from))?;
             self.perform(effects);
             self.intake.pass_on(from);
             if let Some(taken) = taken {
@@ -233,8 +234,8 @@ pub fn who_reads_a_stream_learns_its_end() {
         let from = From::Stream(receiving.stream);
         let reads = receiving.reads(from);
         let ends = receiving.spawn(|it| {
-            let (_, effects) = it.intake.frames.lock().inbound.end(it.stream, StreamEnd::Finished);
-            it.perform(effects);
+            let ended = it.intake.frames.lock().inbound.end(it.stream, StreamEnd::Finished);
+            it.perform(ended.effects);
             it.intake.waiting.wake_readers_of_streams();
         });
         assert_eq!(reads.join().unwrap(), None);

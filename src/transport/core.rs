@@ -30,7 +30,7 @@ use tokio::sync::Notify;
 use tracing::debug;
 
 use self::intake::Intake;
-use self::measured::Measured;
+use self::measured::{Measured, Packets};
 pub(crate) use self::readers::{IsGone, Reader, Received, Subscriber};
 use super::admission::HandshakePlace;
 use super::bounds::{Bounds, Windows, window_floor};
@@ -308,8 +308,8 @@ impl ConnectionCore {
         self.measured.rtt()
     }
 
-    /// Packets sent, and those of them that were lost, as last looked at.
-    pub(crate) fn packets(&self) -> (u64, u64) {
+    /// As last looked at.
+    pub(crate) fn packets(&self) -> Packets {
         self.measured.packets()
     }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::bounds::Bounds;
 use super::lane::{Next, SendLane};
-use super::link::inbound::{Decoded, From, Inbound, StreamId};
+use super::link::inbound::{Decoded, From, Inbound, Reading, StreamId};
 use super::link::lanes::Lane;
 use super::link::room::Cost;
 use super::link::share::Share;
@@ -90,8 +90,8 @@ impl Receiving {
 
     /// What `ConnectionHandle::recv_many` does; returns how many frames it took.
     pub fn take_many(&mut self, into: &mut Vec<Bytes>, max: usize) -> usize {
-        let (taken, effects) = self.inbound.take_many(From::All, into, max);
+        let Reading { found, effects } = self.inbound.take_many(From::All, into, max);
         drop(effects);
-        taken.and_then(Result::ok).unwrap_or(0)
+        found.and_then(Result::ok).unwrap_or(0)
     }
 }

@@ -37,6 +37,14 @@ pub(crate) struct SendLane<S> {
     accepted: AtomicU64,
 }
 
+/// What became of a lane's frames.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LaneCounts {
+    pub(crate) frames: OutcomeCounts,
+    /// Bytes of payload that the peer acknowledged.
+    pub(crate) bytes_sent: u64,
+}
+
 /// What to do next.
 #[expect(clippy::large_enum_variant, reason = "moved once or twice a submission, never stored")]
 pub(super) enum Next<S> {
@@ -288,10 +296,9 @@ impl<S: Clone> SendLane<S> {
         self.state.lock().pending()
     }
 
-    /// What became of its frames, and the bytes that were acknowledged.
-    pub(crate) fn counts(&self) -> (OutcomeCounts, u64) {
+    pub(crate) fn counts(&self) -> LaneCounts {
         let state = self.state.lock();
-        (state.counts(), state.bytes_sent())
+        LaneCounts { frames: state.counts(), bytes_sent: state.bytes_sent() }
     }
 
     /// Whether anything is on its way, and how many submissions have met their end so far.

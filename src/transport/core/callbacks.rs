@@ -22,11 +22,11 @@ impl ConnectionCallbacks for ConnectionCore {
 
     fn connected(&self, alpn: &[u8]) {
         let _ = self.alpn.set(String::from_utf8_lossy(alpn).into_owned());
-        let (local, remote) = self.slot.addresses();
-        if let Some(local) = local {
+        let ends = self.slot.addresses();
+        if let Some(local) = ends.local {
             let _ = self.local_addr.set(local);
         }
-        if let Some(remote) = remote {
+        if let Some(remote) = ends.remote {
             let _ = self.remote_addr.set(remote);
         }
         if self.direction == Direction::Outbound {
@@ -128,7 +128,7 @@ impl ConnectionCore {
     pub(super) fn guard_socket(&self, stage: Stage) {
         let socket = lock(&self.dial).as_ref().map(Dial::socket);
         if let Some(socket) = socket {
-            socket.reached(self.local_addr().or_else(|| self.slot.addresses().0), stage);
+            socket.reached(self.local_addr().or_else(|| self.slot.addresses().local), stage);
         }
     }
 

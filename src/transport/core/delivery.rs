@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::intake::{Intake, Perform};
-use super::readers::{IsGone, KINDS, READERS_MAX, Reader, Step, Subscriber, Subscription};
+use super::readers::{IsGone, KINDS, Next, READERS_MAX, Reader, Step, Subscriber, Subscription};
 use crate::error::RecvError;
 use crate::never::never;
 use crate::transport::fault::{Fault, planted};
@@ -121,14 +121,14 @@ impl<S: Clone> Intake<S> {
     pub(super) fn deliver(&self, outside: &impl Perform<S>) {
         let Some(work) = Delivering::begin(self) else { return };
         loop {
-            let (step, effects) = {
+            let Next { step, effects } = {
                 let mut state = self.frames.lock();
-                let (step, effects) = state.next_step();
+                let next = state.next_step();
                 // Under the same lock as the look: who stores something later comes here itself.
                 if !planted(Fault::DeliveryEndsBehindItsLook) {
-                    state.delivery.delivering = !matches!(step, Step::Nothing);
+                    state.delivery.delivering = !matches!(next.step, Step::Nothing);
                 }
-                (step, effects)
+                next
             };
             outside.perform(effects);
             match step {

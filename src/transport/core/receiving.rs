@@ -16,7 +16,7 @@ use crate::error::{CloseCode, CloseReason, RecvError};
 use crate::frame::Position;
 use crate::transport::clock;
 use crate::transport::fault::{Fault, planted};
-use crate::transport::link::inbound::{Effects, From, Inbound, InboundCounts, Lent, Look};
+use crate::transport::link::inbound::{Effects, From, Inbound, InboundCounts, Lent, Look, Reading};
 use crate::transport::link::lanes::Lane;
 use crate::transport::link::room::Short;
 use crate::transport::node_room::WaitsForRoom;
@@ -51,10 +51,9 @@ impl ConnectionCore {
     ) -> Result<usize, RecvError> {
         loop {
             tokio::task::consume_budget().await;
-            let (taken, effects) =
-                self.intake.as_reader(|inbound| inbound.take_many(from, into, max))?;
-            self.after_taking(from, effects);
-            if let Some(taken) = taken {
+            let reading = self.intake.as_reader(|inbound| inbound.take_many(from, into, max))?;
+            self.after_taking(from, reading.effects);
+            if let Some(taken) = reading.found {
                 return taken;
             }
             self.wait_for_frame(from).await;
@@ -63,9 +62,9 @@ impl ConnectionCore {
 
     /// The next frame of `from`, if there is one.
     pub(crate) fn try_recv(&self, from: From) -> Result<Option<Received>, RecvError> {
-        let (taken, effects) = self.intake.as_reader(|inbound| inbound.take(from))?;
+        let Reading { found, effects } = self.intake.as_reader(|inbound| inbound.take(from))?;
         self.after_taking(from, effects);
-        taken.transpose()
+        found.transpose()
     }
 
     /// The next frame of `stream` alone.

@@ -14,10 +14,10 @@ use crate::lock::lock;
 use crate::never::never;
 use crate::transport::counts::Limit;
 use crate::transport::ffi;
-use crate::transport::lane::Next;
+use crate::transport::lane::{LaneCounts, Next};
 use crate::transport::link::batch::Batch;
 use crate::transport::link::lanes::Lane;
-use crate::transport::link::outcome::{OUTCOME_BYTES, OutcomeCounts, OutcomeSink, Rejected};
+use crate::transport::link::outcome::{OUTCOME_BYTES, OutcomeSink, Rejected};
 use crate::transport::link::outgoing::{Admission, Group};
 use crate::transport::link::room::Cost;
 use crate::transport::stream::OutStream;
@@ -72,8 +72,8 @@ impl ConnectionCore {
         Lane::ALL.map(|lane| self.lanes.get(lane).pending())
     }
 
-    /// What became of the frames of each of [`Lane::ALL`], and the bytes that were sent.
-    pub(crate) fn counts_by_lane(&self) -> [(OutcomeCounts, u64); 3] {
+    /// Of each of [`Lane::ALL`].
+    pub(crate) fn counts_by_lane(&self) -> [LaneCounts; 3] {
         Lane::ALL.map(|lane| self.lanes.get(lane).counts())
     }
 

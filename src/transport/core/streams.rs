@@ -13,7 +13,7 @@ use crate::transport::fault::{Fault, planted};
 use crate::transport::ffi::{PeerStream, Stage};
 use crate::transport::lane::SendLane;
 use crate::transport::link::batch::Sent;
-use crate::transport::link::inbound::{Decoded, StreamEnd, StreamId};
+use crate::transport::link::inbound::{Decoded, EndedStream, StreamEnd, StreamId};
 use crate::transport::link::lanes::Lane;
 use crate::transport::stream::{InStream, OutStream, StreamOwner};
 
@@ -75,7 +75,7 @@ impl StreamOwner for ConnectionCore {
     }
 
     fn end_stream(&self, id: StreamId, how: StreamEnd) -> bool {
-        let (finished, effects) = self.intake.frames.lock().inbound.end(id, how);
+        let EndedStream { finished, effects } = self.intake.frames.lock().inbound.end(id, how);
         self.perform(effects);
         self.intake.waiting.wake_readers_of_streams();
         finished

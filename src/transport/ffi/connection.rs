@@ -56,6 +56,13 @@ pub(in crate::transport) trait ConnectionCallbacks:
 #[derive(Debug, Default)]
 pub(in crate::transport) struct ConnectionSlot(pub(super) Slot);
 
+/// Those of both ends of a connection, as far as they are known.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::transport) struct Addresses {
+    pub(in crate::transport) local: Option<SocketAddr>,
+    pub(in crate::transport) remote: Option<SocketAddr>,
+}
+
 /// The part of `QUIC_STATISTICS_V2` this crate shows.
 #[derive(Debug, Clone, Copy, Default)]
 pub(in crate::transport) struct RawStatistics {
@@ -193,17 +200,17 @@ impl ConnectionSlot {
 
     /// The addresses of both ends. Only from this connection's own callbacks: elsewhere the
     /// library would wait for the worker.
-    pub(in crate::transport) fn addresses(&self) -> (Option<SocketAddr>, Option<SocketAddr>) {
+    pub(in crate::transport) fn addresses(&self) -> Addresses {
         let read = |parameter| {
             // An all-zero address is valid: family "unspecified".
             let mut address = msquic::Addr::from(SocketAddr::from(([0, 0, 0, 0], 0)));
             self.parameter(parameter, &mut address)?;
             address.as_socket()
         };
-        (
-            read(msquic::ffi::QUIC_PARAM_CONN_LOCAL_ADDRESS),
-            read(msquic::ffi::QUIC_PARAM_CONN_REMOTE_ADDRESS),
-        )
+        Addresses {
+            local: read(msquic::ffi::QUIC_PARAM_CONN_LOCAL_ADDRESS),
+            remote: read(msquic::ffi::QUIC_PARAM_CONN_REMOTE_ADDRESS),
+        }
     }
 
     /// Round trip and losses. Only from this connection's own callbacks.

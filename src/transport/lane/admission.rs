@@ -204,7 +204,12 @@ struct AtNode<'a, S: Clone> {
 }
 
 /// Where the node's room puts what it grants.
-struct Place(Mutex<(Stands, Option<Waker>)>);
+struct Place(Mutex<Standing>);
+
+struct Standing {
+    stands: Stands,
+    waker: Option<Waker>,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stands {
@@ -217,11 +222,11 @@ enum Stands {
 impl WaitsForRoom for Place {
     fn granted(&self, bytes: usize) -> usize {
         let mut place = lock(&self.0);
-        if place.0 == Stands::Gone {
+        if place.stands == Stands::Gone {
             return bytes;
         }
-        place.0 = Stands::Granted;
-        let waker = place.1.take();
+        place.stands = Stands::Granted;
+        let waker = place.waker.take();
         drop(place);
         if let Some(waker) = waker {
             waker.wake();
@@ -232,11 +237,11 @@ impl WaitsForRoom for Place {
 
 impl<'a, S: Clone> AtNode<'a, S> {
     fn ask(lane: &'a SendLane<S>, bytes: usize) -> Self {
-        let place = Arc::new(Place(Mutex::new((Stands::Waiting, None))));
+        let place = Arc::new(Place(Mutex::new(Standing { stands: Stands::Waiting, waker: None })));
         let weak: Weak<Place> = Arc::downgrade(&place);
         let ticket = lane.node.take(bytes, weak).err();
         if ticket.is_none() {
-            lock(&place.0).0 = Stands::Granted;
+            lock(&place.0).stands = Stands::Granted;
         }
         Self { lane, bytes, place, ticket }
     }
@@ -253,22 +258,22 @@ impl<'a, S: Clone> AtNode<'a, S> {
         state.waits_at_node(context.waker().clone());
         drop(state);
         let mut place = lock(&self.place.0);
-        if place.0 == Stands::Granted {
+        if place.stands == Stands::Granted {
             return Poll::Ready(Turn::Granted);
         }
-        place.1 = Some(context.waker().clone());
+        place.waker = Some(context.waker().clone());
         Poll::Pending
     }
 
     /// What was granted has an owner.
     fn taken(&self) {
-        lock(&self.place.0).0 = Stands::Gone;
+        lock(&self.place.0).stands = Stands::Gone;
     }
 }
 
 impl<S: Clone> Drop for AtNode<'_, S> {
     fn drop(&mut self) {
-        let stood = std::mem::replace(&mut lock(&self.place.0).0, Stands::Gone);
+        let stood = std::mem::replace(&mut lock(&self.place.0).stands, Stands::Gone);
         match (stood, self.ticket) {
             (Stands::Granted, _) => self.lane.node.give_back(self.bytes),
             (Stands::Waiting, Some(ticket)) => self.lane.node.forget(ticket),

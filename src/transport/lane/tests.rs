@@ -38,7 +38,7 @@ impl AsRef<[u8]> for Owner {
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        self.2.send(self.0.counts().0.accepted).unwrap();
+        self.2.send(self.0.counts().frames.accepted).unwrap();
     }
 }
 

@@ -117,6 +117,23 @@ impl<S> Effects<S> {
     }
 }
 
+/// What reading found, and what follows from it.
+#[derive(Debug)]
+#[must_use = "somebody waits for it"]
+pub(in crate::transport) struct Reading<R, S> {
+    pub(in crate::transport) found: R,
+    pub(in crate::transport) effects: Effects<S>,
+}
+
+/// What the end of a stream means.
+#[derive(Debug)]
+#[must_use = "somebody waits for it"]
+pub(in crate::transport) struct EndedStream<S> {
+    /// It was the last one of a peer that has finished.
+    pub(in crate::transport) finished: bool,
+    pub(in crate::transport) effects: Effects<S>,
+}
+
 /// What [`Inbound::look`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::transport) enum Look {
@@ -146,6 +163,13 @@ struct Hungry {
     lanes: [bool; 3],
 }
 
+/// The lane whose turn it is, and the bytes it gave in it.
+#[derive(Debug, Default)]
+struct LaneTurn {
+    lane: usize,
+    given: usize,
+}
+
 /// The stream whose frame may pass the share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Beyond {
@@ -162,8 +186,7 @@ pub(in crate::transport) struct Inbound<S> {
     next_serial: u64,
     /// Streams that have something, by lane, in the order of their turn.
     rings: [VecDeque<usize>; 3],
-    /// The lane whose turn it is, and what it gave in it.
-    turn: (usize, usize),
+    turn: LaneTurn,
     /// Frames that were taken and came back, by lane and number.
     returned: [BTreeMap<u64, Returned>; 3],
     /// The number of the next frame that is taken, by lane.
@@ -207,7 +230,7 @@ impl<S: Clone> Inbound<S> {
             queues: Slab::new(),
             next_serial: 0,
             rings: Default::default(),
-            turn: (0, 0),
+            turn: LaneTurn::default(),
             returned: Default::default(),
             next_number: [0; 3],
             queued: 0,
@@ -324,15 +347,15 @@ impl<S: Clone> Inbound<S> {
         effects
     }
 
-    /// The stream ended: what is not whole never will be. Returns whether the peer has finished.
-    pub(in crate::transport) fn end(&mut self, id: StreamId, how: StreamEnd) -> (bool, Effects<S>) {
+    /// The stream ended: what is not whole never will be.
+    pub(in crate::transport) fn end(&mut self, id: StreamId, how: StreamEnd) -> EndedStream<S> {
         let mut effects = Effects::default();
         let Some(queue) = lookup(&mut self.queues, id) else {
             never!("a stream ends that is not there");
-            return (false, effects);
+            return EndedStream { finished: false, effects };
         };
         if !queue.open {
-            return (false, effects);
+            return EndedStream { finished: false, effects };
         }
         let mark = queue.mark();
         (queue.open, queue.paused, queue.held, queue.began) = (false, false, 0, None);
@@ -351,12 +374,12 @@ impl<S: Clone> Inbound<S> {
         // The end of another stream may be known later than the end that says it all.
         self.finished = self.open == 0 && self.ended_well;
         self.settle(&mut effects);
-        (self.finished, effects)
+        EndedStream { finished: self.finished, effects }
     }
 
     /// The stream's handle is gone.
     pub(in crate::transport) fn remove(&mut self, id: StreamId) -> Effects<S> {
-        let (_, effects) = self.end(id, StreamEnd::Gone);
+        let EndedStream { effects, .. } = self.end(id, StreamEnd::Gone);
         if let Some(queue) = lookup(&mut self.queues, id) {
             queue.stream = None;
             self.forget_if_done(id.slot);

@@ -62,7 +62,7 @@ async fn what_cannot_happen_in_a_callback_ends_its_connection_and_whoever_waits_
     assert_eq!(watches.await.expect("it ends"), BROKEN);
     assert_eq!(joined.handles(), 0);
     let mut counts = crate::transport::OutcomeCounts::default();
-    here.counts_by_lane().iter().for_each(|(lane, _)| counts += *lane);
+    here.counts_by_lane().iter().for_each(|lane| counts += lane.frames);
     assert_eq!(counts.accepted, counts.completed + counts.not_sent + counts.maybe_sent);
 }
 

@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use super::frames::{Lent, Returned, Taken};
 use super::{
-    Effects, From, HEADER_BYTES, Inbound, InboundCounts, Item, PIECE_BYTES, RecvError, StreamId,
-    lookup,
+    Effects, From, HEADER_BYTES, Inbound, InboundCounts, Item, LaneTurn, PIECE_BYTES, Reading,
+    RecvError, StreamId, lookup,
 };
 use crate::never::{never, take_off};
 use crate::transport::fault::{Fault, planted};
@@ -26,7 +26,7 @@ impl<S: Clone> Inbound<S> {
     pub(in crate::transport) fn take(
         &mut self,
         from: From,
-    ) -> (Option<Result<Taken, RecvError>>, Effects<S>) {
+    ) -> Reading<Option<Result<Taken, RecvError>>, S> {
         let mut effects = Effects::default();
         let taken = match self.next(from) {
             Some(taken) => {
@@ -39,7 +39,7 @@ impl<S: Clone> Inbound<S> {
             }
         };
         self.settle(&mut effects);
-        (taken, effects)
+        Reading { found: taken, effects }
     }
 
     /// As [`Inbound::take`], for up to `max` frames that are appended to `into`; how many there were.
@@ -48,7 +48,7 @@ impl<S: Clone> Inbound<S> {
         from: From,
         into: &mut Vec<Bytes>,
         max: usize,
-    ) -> (Option<Result<usize, RecvError>>, Effects<S>) {
+    ) -> Reading<Option<Result<usize, RecvError>>, S> {
         let mut effects = Effects::default();
         let mut count = 0;
         while count < max {
@@ -65,14 +65,14 @@ impl<S: Clone> Inbound<S> {
             self.over.clone().map(Err)
         };
         self.settle(&mut effects);
-        (taken, effects)
+        Reading { found: taken, effects }
     }
 
     /// Everything that waits in the lane whose turn it is; `None` if nothing does.
-    pub(in crate::transport) fn lend(&mut self) -> (Option<Lent>, Effects<S>) {
+    pub(in crate::transport) fn lend(&mut self) -> Reading<Option<Lent>, S> {
         let mut effects = Effects::default();
         let lent = self.lane_with_something().map(|lane| {
-            self.turn = ((lane as usize + 1) % Lane::ALL.len(), 0);
+            self.turn = LaneTurn { lane: (lane as usize + 1) % Lane::ALL.len(), given: 0 };
             self.lend_lane(lane)
         });
         match &lent {
@@ -82,7 +82,7 @@ impl<S: Clone> Inbound<S> {
             None => {}
         }
         self.settle(&mut effects);
-        (lent, effects)
+        Reading { found: lent, effects }
     }
 
     fn lend_lane(&mut self, lane: Lane) -> Lent {
@@ -199,8 +199,8 @@ impl<S: Clone> Inbound<S> {
 
     /// The lane whose turn it is among those that have something.
     fn lane_with_something(&self) -> Option<Lane> {
-        let (turn, given) = self.turn;
-        let from = if given >= TURN_BYTES { turn + 1 } else { turn };
+        let LaneTurn { lane, given } = self.turn;
+        let from = if given >= TURN_BYTES { lane + 1 } else { lane };
         let lanes = (from..from + Lane::ALL.len()).map(|lane| Lane::ALL[lane % Lane::ALL.len()]);
         lanes.into_iter().find(|lane| self.has_frames(*lane))
     }
@@ -303,16 +303,16 @@ impl<S: Clone> Inbound<S> {
     }
 
     fn begin_turn(&mut self, lane: Lane) {
-        if self.turn.0 != lane as usize || self.turn.1 >= TURN_BYTES {
-            self.turn = (lane as usize, 0);
+        if self.turn.lane != lane as usize || self.turn.given >= TURN_BYTES {
+            self.turn = LaneTurn { lane: lane as usize, given: 0 };
         }
     }
 
     fn count(&mut self, lane: Lane, frames: usize, payload: usize, given: usize) {
         self.counts.frames += frames as u64;
         self.counts.bytes += payload as u64;
-        if self.turn.0 == lane as usize {
-            self.turn.1 += given;
+        if self.turn.lane == lane as usize {
+            self.turn.given += given;
         }
     }
 
@@ -334,7 +334,7 @@ impl<S: Clone> Inbound<S> {
                 false => ring.retain(|other| *other != slot),
             }
             self.forget_if_done(slot);
-        } else if self.turn.1 >= TURN_BYTES && ring.front() == Some(&slot) {
+        } else if self.turn.given >= TURN_BYTES && ring.front() == Some(&slot) {
             ring.rotate_left(1);
         }
     }

@@ -136,7 +136,7 @@ impl Model {
     }
 
     fn take(&mut self, from: From) -> bool {
-        let (taken, effects) = self.inbound.take(from);
+        let Reading { found: taken, effects } = self.inbound.take(from);
         self.perform(effects);
         match taken {
             Some(Ok(taken)) => {
@@ -150,7 +150,7 @@ impl Model {
 
     fn take_many(&mut self, from: From, max: usize) -> bool {
         let mut frames = Vec::new();
-        let (taken, effects) = self.inbound.take_many(from, &mut frames, max);
+        let Reading { found: taken, effects } = self.inbound.take_many(from, &mut frames, max);
         self.perform(effects);
         for frame in &frames {
             let lane = self.streams[stream_of(frame)].lane;
@@ -176,7 +176,7 @@ impl Model {
     }
 
     fn lend(&mut self) {
-        let (lent, effects) = self.inbound.lend();
+        let Reading { found: lent, effects: effects } = self.inbound.lend();
         self.perform(effects);
         self.lent.extend(lent);
     }
@@ -212,7 +212,7 @@ impl Model {
         let stream = &mut self.streams[at];
         stream.expected.truncate(whole);
         (stream.unsent, stream.buffered) = Default::default();
-        let (_, effects) = self.inbound.end(id, how);
+        let EndedStream { effects, .. } = self.inbound.end(id, how);
         self.perform(effects);
         let effects = self.inbound.remove(id);
         self.perform(effects);
