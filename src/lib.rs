@@ -100,6 +100,7 @@ mod error;
 mod frame;
 mod identity;
 mod lock;
+mod marks;
 mod never;
 mod registry;
 mod restart;

@@ -20,6 +20,8 @@ mod frame;
 mod identity;
 #[path = "../../src/lock.rs"]
 mod lock;
+#[path = "../../src/marks.rs"]
+mod marks;
 mod never;
 mod played;
 mod polling;

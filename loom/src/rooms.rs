@@ -286,7 +286,7 @@ pub fn no_frame_is_left_behind() {
             })
         });
         sends.into_iter().for_each(|one| one.join().unwrap());
-        assert_eq!((lane.counts().0.completed, lane.pending()), (2, 0));
+        assert_eq!((lane.counts().frames.completed, lane.pending()), (2, 0));
         expect_all_free(&lane);
     });
 }

@@ -18,6 +18,8 @@ mod receiving;
 mod sending;
 mod stall;
 mod streams;
+#[cfg(test)]
+mod tests;
 mod waiting;
 
 use std::net::SocketAddr;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::readers::Frames;
 use super::waiting::Waiting;
+use crate::marks::mark;
 use crate::transport::fault::{Fault, planted};
 use crate::transport::guarded::{Alarm, Guarded};
 use crate::transport::link::inbound::{Effects, From, Inbound, Look};
@@ -74,6 +75,7 @@ impl<S: Clone> Intake<S> {
     pub(super) fn pass_on(&self, from: From) {
         let waiters = self.waiting.of(from);
         if waiters.any() && self.frames.lock().inbound.has_something(from) {
+            mark!("a reader passes the wake-up on");
             waiters.wake_one();
         }
     }

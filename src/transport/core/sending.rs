@@ -11,6 +11,7 @@ use super::ConnectionCore;
 use crate::error::{CloseCode, CloseReason, LibraryError, Outcome, SendError};
 use crate::frame::HEADER_BYTES;
 use crate::lock::lock;
+use crate::marks::mark;
 use crate::never::never;
 use crate::transport::counts::Limit;
 use crate::transport::ffi;
@@ -381,6 +382,7 @@ impl ConnectionCore {
                         if self.is_over() || !std::mem::take(&mut retry) {
                             return;
                         }
+                        mark!("a submission is tried again on another stream");
                         queue.next(narrow)
                     }
                 },
@@ -426,6 +428,7 @@ impl ConnectionCore {
             if wanted && self.lanes.get(next).stream().is_none() {
                 self.lanes.get(next).keep_stream(stream);
             } else {
+                mark!("a stream of another lane is passed over");
                 stream.pass_over();
             }
         }

@@ -10,6 +10,7 @@
 
 use super::fair::{FairRoom, Granted, Ticket, Turn};
 use super::share::Share;
+use crate::marks::mark;
 use crate::never::never;
 
 /// What is reserved, or used up.
@@ -91,7 +92,11 @@ impl<W> Room<W> {
             return nobody.is_empty() && self.fair.try_take(bytes);
         }
         let may_widen = !self.fair.is_waited_for() && bytes > self.fair.size() && self.fits(bytes);
-        may_widen && self.widen(bytes).is_empty() && self.fair.try_take(bytes)
+        let widened = may_widen && self.widen(bytes).is_empty() && self.fair.try_take(bytes);
+        if widened {
+            mark!("the room is widened for one frame");
+        }
+        widened
     }
 
     /// `waiter` waits for `bytes`, unless they are there. Others may have room by what it needs.
@@ -168,6 +173,7 @@ impl<W> Room<W> {
             return self.rest();
         }
         if self.fair.is_waited_for() && self.freed < self.fair.size() / 8 {
+            mark!("what is freed is gathered before anybody is woken");
             return Vec::new();
         }
         self.settle()
@@ -182,6 +188,7 @@ impl<W> Room<W> {
     fn rest(&mut self) -> Granted<W> {
         self.end();
         if std::mem::take(&mut self.short) || self.fair.is_waited_for() {
+            mark!("a lane at rest keeps the room that was too small");
             return self.settle();
         }
         let freed = std::mem::take(&mut self.freed);
@@ -238,6 +245,7 @@ mod tests {
 
     use super::super::share::{Budget, FLOOR};
     use super::*;
+    use crate::marks::covers;
 
     fn take(room: &mut Room<u8>, bytes: usize) {
         assert!(room.try_take(bytes), "{bytes} of {}", room.fair.size());
@@ -251,6 +259,7 @@ mod tests {
 
     #[test]
     fn the_room_grows_with_what_is_acknowledged_and_falls_back_at_rest() {
+        covers!("a lane at rest keeps the room that was too small");
         let mut room = Room::new(Share::alone(4 * FLOOR));
         take(&mut room, FLOOR);
         assert!(!room.try_take(1));
@@ -298,6 +307,7 @@ mod tests {
 
     #[test]
     fn a_frame_within_the_share_widens_the_room_until_the_lane_rests() {
+        covers!("the room is widened for one frame");
         let mut room = Room::<u8>::new(Share::alone(4 * FLOOR));
         take(&mut room, 3 * FLOOR);
         assert_eq!(room.free(3 * FLOOR, true), []);
@@ -343,6 +353,7 @@ mod tests {
 
     #[test]
     fn those_who_wait_are_woken_in_larger_steps_and_the_last_time_in_any_case() {
+        covers!("what is freed is gathered before anybody is woken");
         let mut room = Room::new(Share::alone(FLOOR));
         take(&mut room, FLOOR);
         let ticket = waits(&mut room, 10);

@@ -61,6 +61,11 @@ impl Joined {
         self.held.set(held);
     }
 
+    /// The library refuses the next so many submissions.
+    pub(crate) fn refuse_sends(&self, count: usize) {
+        self.script.refuse_sends(count);
+    }
+
     /// Handles that are open.
     pub(crate) fn handles(&self) -> usize {
         self.script.handles()

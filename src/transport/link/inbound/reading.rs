@@ -9,6 +9,7 @@ use super::{
     Effects, From, HEADER_BYTES, Inbound, InboundCounts, Item, LaneTurn, PIECE_BYTES, Reading,
     RecvError, StreamId, lookup,
 };
+use crate::marks::mark;
 use crate::never::{never, take_off};
 use crate::transport::fault::{Fault, planted};
 use crate::transport::link::lanes::Lane;
@@ -94,6 +95,9 @@ impl<S: Clone> Inbound<S> {
             && let Some(taken) = self.next(From::Lane(lane))
         {
             frames.push(taken.frame);
+        }
+        if self.has_frames(lane) {
+            mark!("frames are lent up to a gap");
         }
         let cost = before - self.queued;
         self.lent += cost;
@@ -222,6 +226,7 @@ impl<S: Clone> Inbound<S> {
         };
         self.begin_turn(lane);
         if let Some((number, Returned { frame, .. })) = self.returned[lane as usize].pop_first() {
+            mark!("a frame that came back is the next");
             take_off!(self.queued, cost_of(&frame), "bytes that wait");
             self.count(lane, 1, frame.len(), HEADER_BYTES + frame.len());
             return Some(Taken { frame, lane, number, took: Duration::ZERO });

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::queue::GUARANTEED_PART;
 use super::reading::cost_of;
 use super::{Beyond, Effects, HEADER_BYTES, Inbound, Mark, Position, Queue, StreamId, lookup};
+use crate::marks::mark;
 use crate::never::{never, take_off};
 use crate::transport::fault::{Fault, planted};
 
@@ -60,6 +61,9 @@ impl<S: Clone> Inbound<S> {
         let kept = planted(Fault::RoomIsKept) && self.beyond != Beyond::Nobody;
         if self.extra > 0 && !matches!(self.beyond, Beyond::Owner(_)) && !kept {
             let unused = self.extra.saturating_sub(self.excess());
+            if unused > 0 && matches!(self.beyond, Beyond::Asked(_)) {
+                mark!("room beside the share goes back while more is asked for");
+            }
             self.extra -= unused;
             effects.give_back += unused;
         }
@@ -115,6 +119,7 @@ impl<S: Clone> Inbound<S> {
         }
         let free = self.extra.saturating_sub(self.excess());
         if free >= rest {
+            mark!("a frame passes the share");
             self.beyond = Beyond::Owner(id);
             return true;
         }
@@ -136,6 +141,7 @@ impl<S: Clone> Inbound<S> {
         queue.paused = false;
         effects.resume.extend(queue.stream.clone());
         self.account(id, mark);
+        mark!("a deadline begins anew behind a pause");
         // Its sender learns only then that it may go on.
         if !planted(Fault::DeadlineOutlivesPause) {
             self.patience.rest();

@@ -3,6 +3,7 @@
 use super::effects::{Ended, Freed};
 use super::{Finish, Outgoing};
 use crate::error::CloseReason;
+use crate::marks::mark;
 use crate::transport::fault::{Fault, planted};
 use crate::transport::link::batch::Batch;
 
@@ -62,6 +63,7 @@ impl<S, W> Outgoing<S, W> {
     ) -> Option<S> {
         let discarded = self.stream.take_if(|stream| is_it(stream));
         if discarded.is_some() && self.finish == Finish::Asked && !planted(Fault::EndIsLost) {
+            mark!("the end of a lane is said again on another stream");
             // Its end is lost with it: the next one is to say it.
             self.finish = Finish::Wanted;
         }

@@ -2,6 +2,7 @@
 
 use super::effects::{Ended, Freed, Step, Submitting};
 use super::{Finish, Outgoing};
+use crate::marks::mark;
 use crate::never::{never, take_off};
 use crate::transport::fault::{Fault, planted};
 use crate::transport::link::batch::{Batch, Sent};
@@ -69,7 +70,11 @@ impl<S: Clone, W> Outgoing<S, W> {
         self.queued_bytes += batch.sent.bytes;
         self.queue.push_front(batch);
         debug_assert!(self.adds_up());
-        if self.abandoned { self.abandon() } else { Ended::default() }
+        if self.abandoned {
+            mark!("a submission comes back to a lane that was given up");
+            return self.abandon();
+        }
+        Ended::default()
     }
 
     /// A submission met its end.
@@ -115,6 +120,7 @@ impl<S: Clone, W> Outgoing<S, W> {
         if !self.queue.front().is_some_and(|front| front.sent.continues) || self.begun_on == on {
             return None;
         }
+        mark!("the rest of a frame is lost with its stream");
         let (mut not_sent, mut cost, mut large) = (Vec::new(), 0, 0);
         while self.queue.front().is_some_and(|front| front.sent.continues)
             && let Some(batch) = self.queue.pop_front()
