@@ -321,10 +321,13 @@ impl NodeConfig {
     }
 }
 
+/// Protocols that a listener or a dial offers at most.
+pub(crate) const ALPNS_MAX: usize = 16;
+
 /// RFC 7301, section 3.1: a protocol name has 1 to 255 bytes.
 pub(crate) fn validate_alpns<S: AsRef<str>>(alpns: &[S]) -> Result<(), ConfigError> {
     let fits = |alpn: &S| (1..=255).contains(&alpn.as_ref().len());
-    if alpns.is_empty() || alpns.len() > 16 || !alpns.iter().all(fits) {
+    if alpns.is_empty() || alpns.len() > ALPNS_MAX || !alpns.iter().all(fits) {
         return Err(ConfigError {
             field: "alpns",
             problem: "must be 1 to 16 names of 1 to 255 bytes each".to_owned(),

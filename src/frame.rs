@@ -8,6 +8,8 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use crate::never::never;
+
 /// Bytes in front of every payload: its length as a big-endian `u32`.
 pub const HEADER_BYTES: usize = 4;
 
@@ -20,9 +22,13 @@ const BODY_BYTES_INITIAL: usize = 64 * 1024;
 
 /// The header of a payload of `length` bytes.
 ///
-/// `length` was checked against a limit that fits `u32` before; anything above is cut by the type.
+/// `length` was checked against a limit that fits `u32` before.
 pub(crate) fn header(length: usize) -> [u8; HEADER_BYTES] {
-    u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes()
+    let announced = u32::try_from(length).unwrap_or_else(|_| {
+        never!("a frame of {} bytes", length);
+        u32::MAX
+    });
+    announced.to_be_bytes()
 }
 
 /// A frame announced more bytes than the limit allows.
@@ -102,8 +108,15 @@ impl Iterator for Run {
     type Item = Bytes;
 
     fn next(&mut self) -> Option<Bytes> {
-        let header = self.encoded.first_chunk::<HEADER_BYTES>()?;
+        let Some(header) = self.encoded.first_chunk::<HEADER_BYTES>() else {
+            never!(!self.encoded.is_empty(), "a run ends in {} bytes", self.encoded.len());
+            return None;
+        };
         let length = u32::from_be_bytes(*header) as usize;
+        if never!(self.encoded.len() - HEADER_BYTES < length, "a run ends inside a frame") {
+            self.encoded.clear();
+            return None;
+        }
         self.encoded.advance(HEADER_BYTES);
         Some(self.encoded.split_to(length))
     }
@@ -267,7 +280,7 @@ impl FrameDecoder {
             // Turns the header into a body and stores what there is of it.
             self.state = State::Header { bytes, received: HEADER_BYTES - 1 };
             let rest = self.finish_partial(&input[HEADER_BYTES - 1..], sink)?;
-            debug_assert!(rest.is_empty(), "a whole frame was taken for a partial one");
+            never!(!rest.is_empty(), "a whole frame was taken for a partial one");
         }
         Ok(())
     }

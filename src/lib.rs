@@ -100,6 +100,8 @@ mod error;
 mod frame;
 mod identity;
 mod lock;
+mod marks;
+mod never;
 mod registry;
 mod restart;
 // The table is ahead of the actors that will drive it.
@@ -112,7 +114,6 @@ pub mod testing;
 mod transport;
 
 pub use actors::adapters::{FrameSink, FrameStream};
-pub use actors::credit::Credit;
 pub use actors::events::{EventBatch, Events, NodeEvent};
 pub use actors::frame_batch::{FrameBatch, ReceivedFrame};
 pub use actors::frame_io::FrameIo;
@@ -121,6 +122,7 @@ pub use actors::message::connection::ConnectionMessage;
 pub use actors::message::supervisor::SupervisorMessage;
 pub use actors::node::Node;
 pub use actors::peers::Peers;
+pub use actors::sending::credit::Credit;
 pub use actors::stats::ConnectionStats;
 pub use actors::target::{Redial, Target};
 pub use config::{ConfigError, DEFAULT_ALPN, Latency, Limits, NodeConfig, STREAM_OP_TIMEOUT};
@@ -142,12 +144,12 @@ pub use peers::handle::{Incoming, Peer, Receipt, Request};
 pub use ractor;
 pub use restart::{BackoffSettings, InvalidRestartSetting, RestartPolicy};
 pub use transport::{
-    AdmissionCounts, Direction, LINKAGE, Lane, LibraryVersion, MsQuicListener, MsQuicNetConnection,
-    MsQuicNetIncomingRequest, MsQuicTransport, NetConnection, NetIncomingRequest, NetListener,
-    NetTransport, NoLane, OutcomeCounts, ReadStream, RegistrationWrapper, RemoteAddr, SendStream,
-    StreamPool, WorstCaseMemory, exit_at_once, msquic_is_debug_build, read_message_from_stream,
-    release_freed_memory, resolve_bad_certificate, skip_system_certificates,
-    unskip_system_certificates, write_buffer_to_stream,
+    AdmissionCounts, Direction, LINKAGE, Lane, LibraryVersion, LimitCounts, MsQuicListener,
+    MsQuicNetConnection, MsQuicNetIncomingRequest, MsQuicTransport, NetConnection,
+    NetIncomingRequest, NetListener, NetTransport, NoLane, NodeStats, OutcomeCounts, ReadStream,
+    RegistrationWrapper, RemoteAddr, SendStream, StreamPool, WorstCaseMemory, exit_at_once,
+    msquic_is_debug_build, read_message_from_stream, release_freed_memory, resolve_bad_certificate,
+    skip_system_certificates, unskip_system_certificates, write_buffer_to_stream,
 };
 
 #[cfg(feature = "internals")]

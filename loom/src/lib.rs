@@ -2,7 +2,8 @@
 //! lanes, who waits for room of a lane, and to whom frames are handed over.
 //!
 //! The files of the library are built as they are. `src/sync.rs` takes its types from `played.rs`
-//! here; what the models do not look into (`errors.rs`, `identities.rs`, `limits.rs`) is in short.
+//! here; what the models do not look into (`errors.rs`, `identities.rs`, `limits.rs`,
+//! `never.rs`, `counts.rs`) is in short.
 #![allow(
     dead_code,
     unused_imports,
@@ -19,6 +20,9 @@ mod frame;
 mod identity;
 #[path = "../../src/lock.rs"]
 mod lock;
+#[path = "../../src/marks.rs"]
+mod marks;
+mod never;
 mod played;
 mod polling;
 #[path = "../../src/sync.rs"]
@@ -26,7 +30,10 @@ mod sync;
 
 #[path = "../../src/transport"]
 mod transport {
+    #[path = "../../loom/src/counts.rs"]
+    mod counts;
     mod fault;
+    mod guarded;
     mod lane;
     mod link;
     mod node_room;

@@ -16,7 +16,7 @@ use crate::lock::lock;
 use crate::polling::{play, poll_once};
 use crate::sync::Mutex;
 use crate::transport::link::inbound::{
-    Decoded, Effects, From, Inbound, Lent, Look, StreamEnd, StreamId,
+    Decoded, Effects, From, Inbound, Lent, Look, Reading, StreamEnd, StreamId,
 };
 use crate::transport::link::lanes::Lane;
 use crate::transport::link::share::Share;
@@ -54,7 +54,7 @@ impl Receiving {
         let mut inbound = Inbound::new(Share::alone(1 << 20), &limits);
         let stream = inbound.add(Lane::Data);
         let (told, given) = (Mutex::new(false), Mutex::new(Vec::new()));
-        Arc::new(Self { intake: Intake::new(inbound), stream, told, given })
+        Arc::new(Self { intake: Intake::new(inbound, &Arc::default()), stream, told, given })
     }
 
     /// Frames arrive, and the first bytes of one more if it `goes_on`.
@@ -66,7 +66,7 @@ impl Receiving {
             false => Position::Boundary,
         };
         let decoded = Decoded { pieces: &mut pieces, bytes: 100, held: 0, position, paused: false };
-        let effects = lock(&self.intake.frames).inbound.store(self.stream, decoded, Instant::now());
+        let effects = self.intake.frames.lock().inbound.store(self.stream, decoded, Instant::now());
         self.perform(effects);
         if !frames.is_empty() {
             self.intake.deliver(self);
@@ -75,7 +75,7 @@ impl Receiving {
 
     fn close(&self) {
         let reason = CloseReason::Local { code: CloseCode::NORMAL };
-        let effects = lock(&self.intake.frames).inbound.close(RecvError::Closed { reason });
+        let effects = self.intake.frames.lock().inbound.close(RecvError::Closed { reason });
         self.perform(effects);
         self.intake.waiting.wake_everybody();
         self.intake.deliver(self);
@@ -84,13 +84,14 @@ impl Receiving {
     /// The next frame of `from`, or why there will be none; nothing where its stream has ended.
     async fn recv(self: Arc<Self>, from: From) -> Result<Option<Bytes>, RecvError> {
         loop {
-            let (taken, effects) = self.intake.as_reader(|inbound| inbound.take(from))?;
+            let Reading { found: taken, effects } =
+                self.intake.as_reader(|inbound| inbound.take(from))?;
             self.perform(effects);
             self.intake.pass_on(from);
             if let Some(taken) = taken {
                 return taken.map(|taken| Some(taken.frame));
             }
-            if matches!(from, From::Stream(id) if !lock(&self.intake.frames).inbound.is_open(id)) {
+            if matches!(from, From::Stream(id) if !self.intake.frames.lock().inbound.is_open(id)) {
                 return Ok(None);
             }
             let waited = self.intake.wait(from, |_| Look::Nothing).await;
@@ -119,7 +120,7 @@ impl Receiving {
     }
 
     fn expect_nothing_left(&self) {
-        assert!(!lock(&self.intake.frames).inbound.has_something(From::All), "a frame is left");
+        assert!(!self.intake.frames.lock().inbound.has_something(From::All), "a frame is left");
     }
 }
 
@@ -233,8 +234,8 @@ pub fn who_reads_a_stream_learns_its_end() {
         let from = From::Stream(receiving.stream);
         let reads = receiving.reads(from);
         let ends = receiving.spawn(|it| {
-            let (_, effects) = lock(&it.intake.frames).inbound.end(it.stream, StreamEnd::Finished);
-            it.perform(effects);
+            let ended = it.intake.frames.lock().inbound.end(it.stream, StreamEnd::Finished);
+            it.perform(ended.effects);
             it.intake.waiting.wake_readers_of_streams();
         });
         assert_eq!(reads.join().unwrap(), None);
@@ -307,7 +308,7 @@ pub fn who_waits_is_refused_when_a_subscriber_comes() {
         assert!(receiving.intake.subscribe(subscriber, Arc::new(|| false), &*receiving));
         assert!(matches!(reads.join().unwrap(), Err(RecvError::Subscribed)));
         // They know each other.
-        drop(lock(&receiving.intake.frames).delivery.end_subscription(0));
+        drop(receiving.intake.frames.lock().delivery.end_subscription(0));
     });
 }
 
@@ -326,7 +327,7 @@ pub fn a_subscriber_and_a_reader_share_no_frame() {
         assert!(!matches!(read, Err(RecvError::Closed { .. })));
         receiving.expect_nothing_left();
         // They know each other.
-        drop(lock(&receiving.intake.frames).delivery.end_subscription(0));
+        drop(receiving.intake.frames.lock().delivery.end_subscription(0));
     });
 }
 
@@ -342,7 +343,7 @@ pub fn a_frame_that_begins_is_watched() {
             it.arrive(&[], true);
         });
         *lock(&receiving.told) = false;
-        let look = lock(&receiving.intake.frames).inbound.look(Instant::now());
+        let look = receiving.intake.frames.lock().inbound.look(Instant::now());
         arrives.join().unwrap();
         let watched = *lock(&receiving.told) || matches!(look, Look::At(_));
         assert!(watched, "a frame has begun and nobody looks");

@@ -25,13 +25,19 @@ const NODE_BYTES: usize = 1 << 20;
 type Lane = SendLane<u8>;
 
 pub(super) fn lane(bytes_max: usize) -> Arc<Lane> {
-    Arc::new(SendLane::new(Share::alone(bytes_max), Arc::new(NodeRoom::new(NODE_BYTES))))
+    Arc::new(SendLane::new(
+        Share::alone(bytes_max),
+        Arc::new(NodeRoom::new(NODE_BYTES)),
+        &Arc::default(),
+    ))
 }
 
 /// Two lanes in one node's room.
 fn lanes() -> [Arc<Lane>; 2] {
     let node = Arc::new(NodeRoom::new(NODE_BYTES));
-    [(); 2].map(|()| Arc::new(SendLane::new(Share::alone(LANE_BYTES), Arc::clone(&node))))
+    [(); 2].map(|()| {
+        Arc::new(SendLane::new(Share::alone(LANE_BYTES), Arc::clone(&node), &Arc::default()))
+    })
 }
 
 /// Hands over what is next until there is nothing, as a connection does; `submitted` is called behind
@@ -280,7 +286,7 @@ pub fn no_frame_is_left_behind() {
             })
         });
         sends.into_iter().for_each(|one| one.join().unwrap());
-        assert_eq!((lane.counts().0.completed, lane.pending()), (2, 0));
+        assert_eq!((lane.counts().frames.completed, lane.pending()), (2, 0));
         expect_all_free(&lane);
     });
 }

@@ -15,26 +15,25 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tracing::{Span, info, warn};
 
-use super::credit::{Covered, Credit};
 use super::handle::{ConnectionHandle, Ends};
 use super::message::connection::{ConnectionMessage, Event, Internal};
 use super::readers::{read_later, subscribe};
-use super::reserve::Reservations;
-use super::send_many::send_many;
+use super::sending::many::send_many;
+use super::sending::one::send_one;
+use super::sending::reserve::Reservations;
 use super::stats::stats;
-use super::tasks::{OwnedTask, answer, answer_once, finish};
+use super::tasks::{OwnedTask, answer, finish};
 use super::waiting::Waiting;
-use crate::error::{CloseCode, CloseReason, Outcome, SendError};
+use crate::error::{CloseCode, CloseReason};
+use crate::never::never;
 use crate::peers::sessions::LAST_WORD_MAX;
-use crate::transport::MsQuicNetConnection;
 use crate::transport::clock::now;
 use crate::transport::core::{ConnectionCore, Deadline, Notice};
 use crate::transport::link::closing::{Act, Closing, Directions};
-use crate::transport::link::outcome::OutcomeSink;
+use crate::transport::{Limit, MsQuicNetConnection};
 
 /// How long the end of the peer's frames waits for somebody to take the next frame: a reader that
 /// is at work comes back for more, and where nobody reads, the peer should not wait for long.
@@ -114,7 +113,9 @@ impl Actor for ConnectionActor {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         state.span.clone().in_scope(|| match message {
-            ConnectionMessage::Send { frame, credit, reply } => state.on_send(frame, credit, reply),
+            ConnectionMessage::Send { frame, credit, reply } => {
+                send_one(state.core(), frame, credit, reply);
+            }
             ConnectionMessage::SendMany { frames, credit, reply } => {
                 send_many(state.core(), frames, credit, reply);
             }
@@ -138,41 +139,6 @@ impl Actor for ConnectionActor {
 impl State {
     fn core(&self) -> &Arc<ConnectionCore> {
         self.connection.core()
-    }
-
-    fn on_send(
-        &self,
-        frame: Bytes,
-        credit: Credit,
-        reply: Option<RpcReplyPort<Result<(), SendError>>>,
-    ) {
-        let core = self.core();
-        let lane = credit.lane();
-        let Covered { frame, cost } = match credit.spend(core, frame) {
-            Ok(spent) => spent,
-            Err(error) => {
-                return reply.into_iter().for_each(|reply| answer(reply, Err(error.clone())));
-            }
-        };
-        let Some(reply) = reply else {
-            // Nobody asked what becomes of it.
-            drop(core.send_admitted(lane, frame, cost, None));
-            return;
-        };
-        // The lane answers by the sink or, if it does not take the frame over, by the result.
-        let reply = Arc::new(std::sync::Mutex::new(Some(reply)));
-        let (by_sink, weak) = (Arc::clone(&reply), Arc::downgrade(core));
-        let sink: OutcomeSink = Box::new(move |outcome| {
-            let result = match (outcome, weak.upgrade()) {
-                (Outcome::Completed, _) => Ok(()),
-                (outcome, Some(core)) => Err(core.not_completed(outcome)),
-                (outcome, None) => Err(SendError::StreamLost { outcome }),
-            };
-            answer_once(&by_sink, result);
-        });
-        if let Err(error) = core.send_admitted(lane, frame, cost, Some(sink)) {
-            answer_once(&reply, Err(error));
-        }
     }
 
     fn on_close(&mut self, code: CloseCode, reply: Option<RpcReplyPort<CloseReason>>) {
@@ -205,6 +171,9 @@ impl State {
             Event::ReadersGone => self.step(Closing::readers_gone),
             Event::CloseDeadline => {
                 info!("the limit of the close is reached; what is left is cut");
+                if !self.core().is_over() {
+                    self.core().reached(Limit::CloseTime);
+                }
                 self.step(|closing, _| closing.too_late());
             }
             Event::Transport(Notice::Began(what)) | Event::Deadline(what) => self.watch(*what),
@@ -266,7 +235,11 @@ impl State {
 
     fn on_complete(&mut self) {
         let reason = self.core().close_reason();
-        let reason = reason.unwrap_or(CloseReason::Local { code: CloseCode::DROPPED });
+        let reason = reason.unwrap_or_else(|| {
+            never!("a connection is complete and not over");
+            self.core().look_for_marks();
+            CloseReason::Local { code: CloseCode::INTERNAL }
+        });
         let sent = stats(self.core()).sent;
         info!(%reason, ?sent, "closed");
         self.tell_waiters(&reason);

@@ -127,6 +127,8 @@ async fn a_peer_that_ends_its_frames_and_never_closes_is_cut_at_the_limit() {
         pair.reasons(),
         [Some(CloseReason::Local { code }), Some(CloseReason::Peer { code })]
     );
+    let counted = [&pair.here, &pair.there].map(|end| end.core().node_stats().limits);
+    assert_eq!(counted.map(|limits| limits.close_time_max), [1, 0]);
 }
 
 #[tokio::test(start_paused = true)]

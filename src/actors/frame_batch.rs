@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::handle::ConnectionHandle;
 use crate::identity::CertHash;
+use crate::never::never;
 use crate::transport::Lane;
 use crate::transport::core::{ConnectionCore, IsGone, Lent, Received};
 
@@ -37,7 +38,11 @@ impl ReceivedFrame {
     /// Takes it.
     #[must_use = "it is taken"]
     pub fn into_bytes(mut self) -> Bytes {
-        self.received.take().map(|received| received.frame).unwrap_or_default()
+        let received = self.received.take();
+        if never!(received.is_none(), "a frame is gone that nobody else can take") {
+            self.core.look_for_marks();
+        }
+        received.map(|received| received.frame).unwrap_or_default()
     }
 
     /// Nobody gets it: the one who calls puts it back.

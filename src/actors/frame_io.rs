@@ -7,9 +7,9 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::credit::Credit;
 use super::handle::ConnectionHandle;
 use super::message::connection::ConnectionMessage;
+use super::sending::credit::Credit;
 use crate::error::{CloseCode, CloseReason, RecvError, SendError};
 use crate::transport::Lane;
 use crate::transport::core::From as Of;

@@ -12,7 +12,7 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 use ractor::ActorCell;
 
-use super::credit::{Covered, Credit};
+use super::sending::credit::{Covered, Credit};
 use super::stats::{ConnectionStats, stats};
 use crate::error::{CloseReason, RecvError, SendError};
 use crate::identity::CertHash;
@@ -109,13 +109,13 @@ impl ConnectionHandle {
     /// The peer's certificate as DER.
     #[must_use]
     pub fn remote_certificate(&self) -> Bytes {
-        self.core.remote_certificate().unwrap_or_default()
+        self.core.remote_certificate()
     }
 
     /// The application protocol both ends agreed on.
     #[must_use]
     pub fn alpn_negotiated(&self) -> &str {
-        self.core.alpn().unwrap_or_default()
+        self.core.alpn()
     }
 
     /// The actor, for those who know what it can be asked.

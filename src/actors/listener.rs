@@ -24,6 +24,7 @@ use super::events::NodeEvent;
 use super::refusal_log::RefusalLog;
 use super::shared::NodeShared;
 use super::tasks::{OwnedTask, Unfinished, finish};
+use crate::config::ALPNS_MAX;
 use crate::error::{AcceptError, CloseReason, ListenError};
 use crate::transport::session_streams::SESSION_ALPN;
 use crate::transport::{MsQuicListener, MsQuicNetConnection};
@@ -81,7 +82,9 @@ impl Actor for ListenerActor {
             let unfinished = failed(owner.clone());
             let credential = shared.config.credential.clone();
             let mut alpns = shared.alpns();
-            alpns.push(SESSION_ALPN);
+            if alpns.len() < ALPNS_MAX {
+                alpns.push(SESSION_ALPN);
+            }
             let bound = shared.transport.create_listener(address, &alpns, credential).await;
             drop(owner.cast(ListenerMessage::Bound(bound.map(Arc::new))));
             unfinished.done();

@@ -16,7 +16,7 @@ use super::target::{Redial, Target};
 use crate::config::NodeConfig;
 use crate::error::{CloseCode, ConnectError, ListenError, NodeError};
 use crate::identity::CertHash;
-use crate::transport::{AdmissionCounts, MsQuicTransport, poll_when_idle};
+use crate::transport::{AdmissionCounts, MsQuicTransport, NodeStats, poll_when_idle};
 
 /// How long the registration may take to close once its last handle is gone.
 const REGISTRATION_CLOSE_MAX: Duration = Duration::from_secs(5);
@@ -199,6 +199,12 @@ impl Node {
     #[must_use]
     pub fn admissions(&self) -> AdmissionCounts {
         self.shared().transport.admissions()
+    }
+
+    /// How the node is doing.
+    #[must_use]
+    pub fn stats(&self) -> NodeStats {
+        self.shared().transport.stats()
     }
 
     /// The events from here on.

@@ -39,21 +39,21 @@ pub struct ConnectionStats {
 pub(super) fn stats(core: &ConnectionCore) -> ConnectionStats {
     let by_lane = core.counts_by_lane();
     let mut sent = OutcomeCounts::default();
-    by_lane.iter().for_each(|(counts, _)| sent += *counts);
+    by_lane.iter().for_each(|lane| sent += lane.frames);
     let received = core.inbound_counts();
-    let (packets_sent, packets_lost) = core.packets();
+    let packets = core.packets();
     ConnectionStats {
         sent,
-        sent_by_lane: by_lane.map(|(counts, _)| counts),
+        sent_by_lane: by_lane.map(|lane| lane.frames),
         bytes_pending_by_lane: core.pending_by_lane(),
-        bytes_sent: by_lane.iter().map(|(_, bytes)| bytes).sum(),
+        bytes_sent: by_lane.iter().map(|lane| lane.bytes_sent).sum(),
         frames_received: received.frames,
         bytes_received: received.bytes,
         bytes_waiting: received.waiting,
         streams_reset: received.resets,
         rtt: core.rtt(),
-        packets_sent,
-        packets_lost,
+        packets_sent: packets.sent,
+        packets_lost: packets.lost,
         up_for: core.started().elapsed(),
     }
 }

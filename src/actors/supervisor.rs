@@ -126,6 +126,7 @@ impl Actor for Supervisor {
                 SupervisorMessage::Admissions { reply } => {
                     answer(reply, state.shared.transport.admissions());
                 }
+                SupervisorMessage::Stats { reply } => answer(reply, state.shared.transport.stats()),
                 SupervisorMessage::Shutdown { grace, reply } => state.on_shutdown(grace, reply),
                 SupervisorMessage::Internal(Internal(event)) => match event {
                     Event::Restart { key } => state.on_restart(key).await?,

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use crate::config::Limits;
 use crate::error::CloseCode;
 use crate::lock::lock;
+use crate::never::{never, take_off};
 
 /// Known addresses that are remembered; of more, those that were seen last.
 const KNOWN_MAX: usize = 4096;
@@ -141,11 +142,13 @@ impl Places {
     }
 
     fn handshake_over(&mut self, neighbour: Neighbour) {
-        if let Some(handshakes) = self.handshakes.get_mut(&neighbour) {
-            *handshakes -= 1;
-            if *handshakes == 0 {
-                self.handshakes.remove(&neighbour);
-            }
+        let Some(handshakes) = self.handshakes.get_mut(&neighbour) else {
+            never!("a handshake is over that did not begin");
+            return;
+        };
+        take_off!(*handshakes, 1, "handshakes of an address");
+        if *handshakes == 0 {
+            self.handshakes.remove(&neighbour);
         }
     }
 }
@@ -257,7 +260,8 @@ pub(super) struct Place(Arc<Admission>);
 
 impl Drop for Place {
     fn drop(&mut self) {
-        lock(&self.0.places).taken -= 1;
+        let places = &mut *lock(&self.0.places);
+        take_off!(places.taken, 1, "places");
     }
 }
 

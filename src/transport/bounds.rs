@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::admission::Arrivals;
+use super::counts::{Counts, NodeStats};
 use super::link::share::Budget;
 use super::node_room::NodeRoom;
 use crate::config::Limits;
@@ -21,6 +22,7 @@ pub(super) struct Bounds {
     pub(super) large_sending: Arc<NodeRoom>,
     /// Who asked for a connection, and from where peers were connected.
     pub(super) arrivals: Arc<Arrivals>,
+    pub(super) counts: Arc<Counts>,
 }
 
 impl Default for Bounds {
@@ -38,8 +40,15 @@ impl Bounds {
             large: NodeRoom::new(large_bytes(&limits)),
             large_sending: Arc::new(NodeRoom::new(large_bytes(&limits))),
             arrivals: Arc::default(),
+            counts: Arc::default(),
             limits: Arc::new(limits),
         }
+    }
+}
+
+impl Bounds {
+    pub(super) fn stats(&self) -> NodeStats {
+        NodeStats { admissions: self.arrivals.counts(), ..self.counts.stats() }
     }
 }
 

@@ -12,6 +12,7 @@ use super::link::lanes::Lane;
 use super::stream_pool::StreamPool;
 use crate::error::{CloseCode, CloseReason, RecvError, SendError};
 use crate::identity::CertHash;
+use crate::never::never;
 
 /// One mutually authenticated QUIC connection. Dropping it without a close ends it at once with
 /// [`CloseCode::DROPPED`].
@@ -28,7 +29,8 @@ impl MsQuicNetConnection {
         let (Some(remote_addr), Some(remote_identity)) =
             (core.remote_addr(), core.remote_identity())
         else {
-            core.cut(CloseCode::INTERNAL);
+            never!("a connection stands of which nobody knows with whom");
+            core.look_for_marks();
             return Err(CloseReason::Local { code: CloseCode::INTERNAL });
         };
         Ok(Self { core, remote_addr, remote_identity })
@@ -66,13 +68,13 @@ impl MsQuicNetConnection {
     /// The peer's certificate as DER.
     #[must_use]
     pub fn remote_certificate(&self) -> Bytes {
-        self.core.remote_certificate().unwrap_or_default()
+        self.core.remote_certificate()
     }
 
     /// The application protocol both ends agreed on.
     #[must_use]
     pub fn alpn_negotiated(&self) -> &str {
-        self.core.alpn().unwrap_or_default()
+        self.core.alpn()
     }
 
     /// The streams of this connection.

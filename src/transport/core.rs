@@ -5,16 +5,21 @@
 //! callback waits.
 
 mod arriving;
+mod broken;
 mod callbacks;
 mod carrying;
 mod delivery;
 mod intake;
+mod limits;
 mod measured;
+mod owner;
 mod readers;
 mod receiving;
 mod sending;
 mod stall;
 mod streams;
+#[cfg(test)]
+mod tests;
 mod waiting;
 
 use std::net::SocketAddr;
@@ -27,13 +32,15 @@ use tokio::sync::Notify;
 use tracing::debug;
 
 use self::intake::Intake;
-use self::measured::Measured;
+use self::measured::{Measured, Packets};
 pub(crate) use self::readers::{IsGone, Reader, Received, Subscriber};
 use super::admission::HandshakePlace;
 use super::bounds::{Bounds, Windows, window_floor};
 use super::clock;
+use super::counts::Limit;
 use super::dial_port::Dial;
 use super::ffi::ConnectionSlot;
+use super::guarded::Alarm;
 use super::lane::SendLane;
 use super::lanes::Lanes;
 use super::link::inbound::Inbound;
@@ -101,6 +108,8 @@ pub(crate) struct ConnectionCore {
     lanes: Lanes<Arc<OutStream<Self>>>,
     still: Mutex<Still>,
     intake: Intake<Arc<InStream<Self>>>,
+    /// What happened to it that cannot.
+    alarm: Arc<Alarm>,
     /// Of a connection that carries a session.
     session_streams: PeerStreams<Self>,
     certificate: OnceLock<PeerCertificate>,
@@ -146,12 +155,13 @@ impl ConnectionCore {
     ) -> Arc<Self> {
         let limits = &bounds.limits;
         let share = Share::new(&bounds.receiving, limits.inbound_bytes_max);
-        let intake = Intake::new(Inbound::new(share, limits));
+        let alarm = Alarm::new(&bounds.counts);
+        let intake = Intake::new(Inbound::new(share, limits), &alarm);
         let window_max = limits.window_bytes_max;
         let mut window_share = Share::with_floor(&bounds.windows, window_floor(limits), window_max);
         // What a peer may send is told in the handshake, so that it counts from here on.
         window_share.set_busy(true);
-        Arc::new_cyclic(|weak: &Weak<Self>| Self {
+        let core = Arc::new_cyclic(|weak: &Weak<Self>| Self {
             weak: weak.clone(),
             slot: ConnectionSlot::default(),
             direction,
@@ -159,9 +169,10 @@ impl ConnectionCore {
             expected,
             windows: Windows::out_of(limits, window_share.bytes()),
             window_share: Mutex::new(window_share),
-            lanes: Lanes::new(bounds),
+            lanes: Lanes::new(bounds, &alarm),
             still: Mutex::default(),
             intake,
+            alarm,
             session_streams: PeerStreams::default(),
             bounds: Arc::clone(bounds),
             certificate: OnceLock::new(),
@@ -189,7 +200,12 @@ impl ConnectionCore {
             dial: Mutex::new(None),
             handshake_place: Mutex::default(),
             live,
-        })
+        });
+        core.alarm.set_bell(Self::bell(&core));
+        if core.smaller_windows().is_some() {
+            core.reached(Limit::NodeWindowBytes);
+        }
+        core
     }
 
     // ---- facts
@@ -225,12 +241,15 @@ impl ConnectionCore {
         self.certificate.get().map(|certificate| certificate.identity)
     }
 
-    pub(crate) fn remote_certificate(&self) -> Option<Bytes> {
-        self.certificate.get().map(|certificate| certificate.der.clone())
+    /// Of a connection that stands.
+    pub(crate) fn remote_certificate(&self) -> Bytes {
+        let shown = self.certificate.get().map(|certificate| certificate.der.clone());
+        self.expect_known(shown)
     }
 
-    pub(crate) fn alpn(&self) -> Option<&str> {
-        self.alpn.get().map(String::as_str)
+    /// Of a connection that stands.
+    pub(crate) fn alpn(&self) -> &str {
+        self.expect_known(self.alpn.get().map(String::as_str))
     }
 
     pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
@@ -291,8 +310,8 @@ impl ConnectionCore {
         self.measured.rtt()
     }
 
-    /// Packets sent, and those of them that were lost, as last looked at.
-    pub(crate) fn packets(&self) -> (u64, u64) {
+    /// As last looked at.
+    pub(crate) fn packets(&self) -> Packets {
         self.measured.packets()
     }
 
@@ -406,12 +425,17 @@ impl ConnectionCore {
 
     fn publish(&self, reason: CloseReason) {
         let mut first = false;
+        // What the peer was told already.
+        let broken =
+            self.alarm.is_raised().then_some(CloseReason::Local { code: CloseCode::INTERNAL });
+        let reason = broken.unwrap_or(reason);
         let reason = self.over.get_or_init(|| {
             first = true;
             reason
         });
         if first {
             debug!(%reason, remote = ?self.remote_addr(), "connection over");
+            self.ended_by_limit(reason);
             self.leave_handshake();
             self.lanes.iter().for_each(|lane| lane.shut(reason));
             self.lanes.iter().for_each(SendLane::abandon);
@@ -435,50 +459,11 @@ impl ConnectionCore {
             }
         }
     }
-
-    // ---- the owner
-
-    /// Somebody owns the connection, who watches its deadlines.
-    fn has_owner(&self) -> bool {
-        self.hook.get().is_some()
-    }
-
-    /// Sets who is told of notices, once. What happened before is told at once.
-    pub(crate) fn set_hook(&self, hook: Hook) {
-        if self.hook.set(hook).is_err() {
-            return;
-        }
-        let happened = [
-            (self.has_peer_finished(), Notice::PeerFinished),
-            (self.is_end_taken(), Notice::EndTaken),
-            (self.look_at(Deadline::Frames).is_some(), Notice::Began(Deadline::Frames)),
-            (self.look_at(Deadline::Lanes).is_some(), Notice::Began(Deadline::Lanes)),
-            (self.is_complete(), Notice::Complete),
-        ];
-        for (_, notice) in happened.into_iter().filter(|(happened, _)| *happened) {
-            self.notify(notice);
-        }
-    }
-
-    /// Ends the connection if the deadline was missed; otherwise tells when to look again, if there is
-    /// anything to look at.
-    pub(crate) fn look_at(&self, deadline: Deadline) -> Option<Instant> {
-        match deadline {
-            Deadline::Frames => self.check_frames(),
-            Deadline::Lanes => self.check_lanes(),
-        }
-    }
-
-    fn notify(&self, notice: Notice) {
-        if let Some(hook) = self.hook.get() {
-            hook(notice);
-        }
-    }
 }
 
 impl Drop for ConnectionCore {
     fn drop(&mut self) {
-        let unused = lock(&self.intake.frames).inbound.release_extra();
+        let unused = self.intake.frames.lock().inbound.release_extra();
         self.bounds.large.give_back(unused);
     }
 }

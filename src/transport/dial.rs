@@ -23,6 +23,7 @@ use super::blocking::{self, NotRun};
 use super::bounds::Windows;
 use super::connection::MsQuicNetConnection;
 use super::core::{ConnectionCore, Direction};
+use super::counts::Limit;
 use super::dial_socket::DialSocket;
 use super::ffi::{self, Place, Role};
 use super::handshake::Handshake;
@@ -109,13 +110,25 @@ impl Dial {
         shared: &Arc<Shared>,
         resolver: &Arc<Resolver>,
     ) -> Result<MsQuicNetConnection, ConnectError> {
-        let begun = Instant::now();
+        let deadline = Instant::now() + shared.limits().handshake_time_max;
+        self.run_until(deadline, shared, resolver).await.inspect_err(|_| {
+            if Instant::now() >= deadline {
+                shared.bounds.counts.reached(Limit::HandshakeTime);
+            }
+        })
+    }
+
+    async fn run_until(
+        self,
+        deadline: Instant,
+        shared: &Arc<Shared>,
+        resolver: &Arc<Resolver>,
+    ) -> Result<MsQuicNetConnection, ConnectError> {
         let remote = || self.remote.to_string();
         validate_alpns(&self.alpns)
             .map_err(|source| ConnectError::Config { remote: remote(), source })?;
         let plan = self.remote.plan()?;
         let limit = shared.limits().handshake_time_max;
-        let deadline = begun + limit;
         let loaded = timeout_at(deadline.into(), self.load(shared)).await;
         let Loaded { registration, configuration } = loaded.unwrap_or_else(|_| {
             let doing = "loading the own credential";
@@ -392,6 +405,7 @@ mod tests {
         let begun = Instant::now();
         let dialled = dial.run_with(&shared, &resolver);
         let dialled = tokio::time::timeout(LIMIT * 5, dialled).await.expect("it has a deadline");
+        assert_eq!(shared.bounds.counts.stats().limits.handshake_time_max, 1);
         (dialled.map(drop).expect_err("nobody is there"), begun.elapsed())
     }
 

@@ -21,6 +21,10 @@ pub(super) enum Fault {
     RoomDoesNotComeBack,
     /// Frames that go back come again in another order.
     BackInAnotherOrder,
+    /// What was acknowledged becomes free twice, which cannot happen.
+    RoomComesBackTwice,
+    /// The end of a submission is told to a callback that panics.
+    CallbackPanics,
 
     // Found by loom: an order of steps among threads.
     /// Whoever watches finds nothing, lets go and does not look once more.

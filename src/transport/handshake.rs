@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::core::{ConnectionCore, Direction};
+use super::counts::Limit;
 use crate::error::{CloseCode, CloseReason};
 
 /// A connection on its way. Ends it if nobody waits for it any more.
@@ -43,13 +44,19 @@ impl Handshake {
     pub(super) async fn done_by_peer(&self) -> Result<(), CloseReason> {
         let (core, deadline) = (&self.core, self.deadline());
         let answer = deadline.min(core.started() + core.limits().handshake_answer_max);
-        let done = tokio::time::timeout_at(answer.into(), core.connected()).await;
-        match done {
-            Ok(done) => return done,
-            Err(_) if core.has_answered() => {}
-            Err(_) => core.was_silent(),
-        }
-        self.done(if core.has_answered() { deadline } else { answer }).await
+        let done = match tokio::time::timeout_at(answer.into(), core.connected()).await {
+            Ok(done) => done,
+            Err(_) if core.has_answered() => self.done(deadline).await,
+            Err(_) => {
+                core.was_silent();
+                return self.done(answer).await;
+            }
+        };
+        done.inspect_err(|reason| {
+            if *reason == CloseReason::HandshakeTimedOut {
+                core.reached(Limit::HandshakeTime);
+            }
+        })
     }
 
     /// It is done: the connection has an owner.
@@ -104,6 +111,8 @@ mod tests {
         let took = asked.elapsed();
         assert!((limit..limit * 4 / 3).contains(&took), "{took:?}");
         assert_eq!(handshake.core().close_reason(), Some(CloseReason::HandshakeTimedOut));
+        assert_eq!(handshake.done_by_peer().await, Err(CloseReason::HandshakeTimedOut));
+        assert_eq!(bounds.stats().limits.handshake_time_max, 1);
     }
 
     #[tokio::test]

@@ -2,13 +2,14 @@
 //! of the public interface.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::bounds::Bounds;
 use super::lane::{Next, SendLane};
-use super::link::inbound::{Decoded, From, Inbound, StreamId};
+use super::link::inbound::{Decoded, From, Inbound, Reading, StreamId};
 use super::link::lanes::Lane;
 use super::link::room::Cost;
 use super::link::share::Share;
@@ -28,7 +29,7 @@ impl Default for Sending {
     fn default() -> Self {
         let bounds = Bounds::default();
         let share = Share::new(&bounds.sending, bounds.limits.lane_bytes_max);
-        Self(SendLane::new(share, bounds.large_sending))
+        Self(SendLane::new(share, bounds.large_sending, &Arc::default()))
     }
 }
 
@@ -89,8 +90,8 @@ impl Receiving {
 
     /// What `ConnectionHandle::recv_many` does; returns how many frames it took.
     pub fn take_many(&mut self, into: &mut Vec<Bytes>, max: usize) -> usize {
-        let (taken, effects) = self.inbound.take_many(From::All, into, max);
+        let Reading { found, effects } = self.inbound.take_many(From::All, into, max);
         drop(effects);
-        taken.and_then(Result::ok).unwrap_or(0)
+        found.and_then(Result::ok).unwrap_or(0)
     }
 }

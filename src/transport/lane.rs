@@ -15,6 +15,7 @@ use std::task::Waker;
 
 use bytes::Bytes;
 
+use super::guarded::{Alarm, Guarded};
 use super::link::batch::{Batch, Payload, Sent};
 use super::link::outcome::{OUTCOME_BYTES, OutcomeCounts, OutcomeSink, Rejected};
 use super::link::outgoing::{Admission, Ended, Freed, Outgoing, Step};
@@ -24,17 +25,24 @@ use super::link::stall::Progress;
 use super::node_room::NodeRoom;
 use crate::error::{CloseReason, Outcome};
 use crate::frame::HEADER_BYTES;
-use crate::lock::lock;
-use crate::sync::{AtomicU64, Mutex};
+use crate::sync::AtomicU64;
 
 /// See the module. `S` is what frames go out on.
 pub(crate) struct SendLane<S> {
-    state: Mutex<Outgoing<S, Waker>>,
+    state: Guarded<Outgoing<S, Waker>>,
     /// For frames beyond the lane's share.
     node: Arc<NodeRoom>,
     bytes_max: usize,
     /// Frames taken over so far, for those who do not hold the lock.
     accepted: AtomicU64,
+}
+
+/// What became of a lane's frames.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LaneCounts {
+    pub(crate) frames: OutcomeCounts,
+    /// Bytes of payload that the peer acknowledged.
+    pub(crate) bytes_sent: u64,
 }
 
 /// What to do next.
@@ -49,9 +57,10 @@ pub(super) enum Next<S> {
 }
 
 impl<S: Clone> SendLane<S> {
-    pub(super) fn new(share: Share, node: Arc<NodeRoom>) -> Self {
+    /// `alarm` is told of what cannot happen.
+    pub(super) fn new(share: Share, node: Arc<NodeRoom>, alarm: &Arc<Alarm>) -> Self {
         let bytes_max = share.bytes_max();
-        let state = Mutex::new(Outgoing::new(share));
+        let state = Guarded::new(Outgoing::new(share), alarm);
         Self { state, node, bytes_max, accepted: AtomicU64::new(0) }
     }
 
@@ -84,7 +93,7 @@ impl<S: Clone> SendLane<S> {
         cost: Cost,
         sink: Option<OutcomeSink>,
     ) -> Result<bool, Rejected> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if let Some(reason) = state.shut_reason().cloned() {
             drop(state);
             self.give_back(cost);
@@ -99,7 +108,7 @@ impl<S: Clone> SendLane<S> {
 
     /// As [`SendLane::try_admit`] and [`SendLane::push`] in one, in the lane's own room.
     pub(super) fn offer(&self, frame: Bytes) -> Result<bool, Bytes> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let Admission::Granted(cost) = state.try_take(HEADER_BYTES + frame.len()) else {
             return Err(frame);
         };
@@ -133,7 +142,7 @@ impl<S: Clone> SendLane<S> {
         sinks: Vec<OutcomeSink>,
     ) -> Result<bool, CloseReason> {
         let mut sinks = sinks.into_iter();
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if let Some(reason) = state.shut_reason().cloned() {
             drop(state);
             self.give_back(cost);
@@ -156,13 +165,13 @@ impl<S: Clone> SendLane<S> {
 
     /// The next thing to do, if this caller is the one to do it. `narrow`: the lane gives way to others.
     pub(super) fn next(&self, narrow: bool) -> Next<S> {
-        let step = lock(&self.state).next(narrow);
+        let step = self.state.lock().next(narrow);
         self.look_at(step, narrow)
     }
 
     /// The batch of [`Next::Submit`] was handed over: what is next?
     pub(super) fn submitted(&self, narrow: bool) -> Next<S> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         state.submitted();
         let step = state.next(narrow);
         drop(state);
@@ -171,13 +180,13 @@ impl<S: Clone> SendLane<S> {
 
     /// The batch of [`Next::Submit`] could not be handed over.
     pub(super) fn came_back(&self, batch: Batch) {
-        let ended = lock(&self.state).came_back(batch);
+        let ended = self.state.lock().came_back(batch);
         self.ended(ended);
     }
 
     /// A submission met its end: what is next?
     pub(super) fn completed(&self, sent: Sent, acknowledged: bool, narrow: bool) -> Next<S> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let freed = state.completed(&sent, acknowledged);
         let step = state.next(narrow);
         drop(state);
@@ -197,7 +206,7 @@ impl<S: Clone> SendLane<S> {
                 Step::Finish => return Next::Finish,
                 Step::Lost(lost) => {
                     self.ended(lost);
-                    step = lock(&self.state).next(narrow);
+                    step = self.state.lock().next(narrow);
                 }
             }
         }
@@ -207,6 +216,7 @@ impl<S: Clone> SendLane<S> {
     fn freed(&self, freed: Freed<Waker>) {
         if freed.large > 0 {
             self.node.give_back(freed.large);
+            self.state.alarm().look();
         }
         freed.wake.into_iter().for_each(Waker::wake);
     }
@@ -220,62 +230,62 @@ impl<S: Clone> SendLane<S> {
 
     /// The stream to send on, if there is one.
     pub(super) fn stream(&self) -> Option<S> {
-        lock(&self.state).stream().cloned()
+        self.state.lock().stream().cloned()
     }
 
     /// Keeps `stream` for the next sends unless there is one; returns the one that is kept.
     pub(super) fn keep_stream(&self, stream: S) -> S {
-        lock(&self.state).keep_stream(stream).clone()
+        self.state.lock().keep_stream(stream).clone()
     }
 
     /// Forgets a stream that failed or ended; the next send opens another one. Returns whether it was
     /// this lane's.
     pub(super) fn discard_stream(&self, is_it: impl FnOnce(&S) -> bool) -> bool {
-        let discarded = lock(&self.state).discard_stream(is_it);
+        let discarded = self.state.lock().discard_stream(is_it);
         discarded.is_some()
     }
 
     /// On a long path more batches are in flight. `least` is the round trip of an empty path.
     pub(super) fn set_round_trip(&self, microseconds: u32, least: u32) {
-        lock(&self.state).set_round_trip(microseconds, least);
+        self.state.lock().set_round_trip(microseconds, least);
     }
 
     // ---- its end
 
     /// Refuses frames from here on; those waiting for admission are told at once.
     pub(super) fn shut(&self, reason: &CloseReason) {
-        let freed = lock(&self.state).shut(reason);
+        let freed = self.state.lock().shut(reason);
         self.freed(freed);
     }
 
     /// Why no frame is accepted any more.
     pub(super) fn shut_reason(&self) -> Option<CloseReason> {
-        lock(&self.state).shut_reason().cloned()
+        self.state.lock().shut_reason().cloned()
     }
 
     /// Ends the stream once everything accepted was handed over.
     pub(super) fn finish(&self) {
-        lock(&self.state).finish();
+        self.state.lock().finish();
     }
 
     /// As [`SendLane::finish`] for a lane that nothing was sent on: it has finished.
     pub(super) fn finish_unused(&self) {
-        lock(&self.state).finish_unused();
+        self.state.lock().finish_unused();
     }
 
     /// The end of the stream was acknowledged, or will never be.
     pub(super) fn finished(&self) {
-        lock(&self.state).finished();
+        self.state.lock().finished();
     }
 
     /// Whether [`SendLane::finish`] was asked for and has come true.
     pub(crate) fn is_finished(&self) -> bool {
-        lock(&self.state).is_finished()
+        self.state.lock().is_finished()
     }
 
     /// Nothing more will be sent: what was not handed over is told so.
     pub(super) fn abandon(&self) {
-        let ended = lock(&self.state).abandon();
+        let ended = self.state.lock().abandon();
         self.ended(ended);
     }
 
@@ -283,24 +293,23 @@ impl<S: Clone> SendLane<S> {
 
     /// Bytes that were accepted and have not met their end.
     pub(crate) fn pending(&self) -> usize {
-        lock(&self.state).pending()
+        self.state.lock().pending()
     }
 
-    /// What became of its frames, and the bytes that were acknowledged.
-    pub(crate) fn counts(&self) -> (OutcomeCounts, u64) {
-        let state = lock(&self.state);
-        (state.counts(), state.bytes_sent())
+    pub(crate) fn counts(&self) -> LaneCounts {
+        let state = self.state.lock();
+        LaneCounts { frames: state.counts(), bytes_sent: state.bytes_sent() }
     }
 
     /// Whether anything is on its way, and how many submissions have met their end so far.
     pub(super) fn progress(&self) -> Progress {
-        lock(&self.state).progress()
+        self.state.lock().progress()
     }
 }
 
 impl<S> std::fmt::Debug for SendLane<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let state = lock(&self.state);
+        let state = self.state.lock();
         f.debug_struct("SendLane")
             .field("pending", &state.pending())
             .field("counts", &state.counts())

@@ -18,6 +18,7 @@ use super::registration::{LiveHandle, RegistrationWrapper};
 use crate::error::{AcceptError, CloseCode, LibraryError};
 use crate::identity::NetCredential;
 use crate::lock::lock;
+use crate::never;
 
 /// A bound address that takes connections. Dropping it stops it; established connections live on.
 #[derive(Debug)]
@@ -210,6 +211,10 @@ impl ListenerCallbacks for ListenerCore {
 
     fn released(&self) {
         self.live.release();
+    }
+
+    fn failed(&self) {
+        self.bounds.counts.impossible(never::take_marks().max(1));
     }
 }
 

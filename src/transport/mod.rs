@@ -15,6 +15,7 @@
 //! ├── link.rs     frames in: bounded queues, readers, deadlines, as plain state
 //! └── stream.rs, stream_pool.rs   streams of MsQuic, and framing over them
 //! callback.rs, refusal.rs, clock.rs   the guard around callbacks; who refused whom; the time
+//! guarded.rs, counts.rs            what ends a broken connection; what a node counts
 //! dial_port.rs, dial_socket.rs     local ports that dialled connections share; what sockets let in
 //! admission.rs                     who may begin a handshake
 //! blocking.rs                      calls that block, on threads of their own
@@ -35,11 +36,13 @@ mod callback;
 pub(crate) mod clock;
 mod connection;
 pub(crate) mod core;
+mod counts;
 mod dial;
 mod dial_port;
 mod dial_socket;
 mod fault;
 mod ffi;
+mod guarded;
 mod handshake;
 #[cfg(feature = "internals")]
 pub mod internals;
@@ -71,6 +74,8 @@ use std::sync::Arc;
 pub use admission::AdmissionCounts;
 pub use connection::MsQuicNetConnection;
 pub use core::Direction;
+pub(crate) use counts::Limit;
+pub use counts::{LimitCounts, NodeStats};
 pub(crate) use ffi::poll_when_idle;
 pub use ffi::{
     exit_at_once, msquic_is_debug_build, release_freed_memory, skip_system_certificates,
@@ -135,6 +140,12 @@ impl MsQuicTransport {
     #[must_use]
     pub fn admissions(&self) -> AdmissionCounts {
         self.inner.bounds.arrivals.counts()
+    }
+
+    /// How all that it made is doing.
+    #[must_use]
+    pub fn stats(&self) -> NodeStats {
+        self.inner.bounds.stats()
     }
 
     /// Counts one that its owner closed with `code`, as there is no room for it.

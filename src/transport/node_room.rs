@@ -2,8 +2,9 @@
 
 use std::sync::Weak;
 
-use super::link::fair::{FairRoom, Granted, Ticket};
+use super::link::fair::{FairRoom, Grant, Granted, Ticket};
 use crate::lock::lock;
+use crate::never;
 use crate::sync::Mutex;
 
 /// Who waits for room for a large frame.
@@ -43,11 +44,11 @@ impl NodeRoom {
 
     /// Tells them, outside the lock; what they do not need goes to the next.
     fn pass_on(&self, mut granted: Granted<Weak<dyn WaitsForRoom>>) {
+        let tell = |it: Grant<Weak<dyn WaitsForRoom>>| {
+            it.waiter.upgrade().map_or(it.bytes, |waiter| waiter.granted(it.bytes))
+        };
         while !granted.is_empty() {
-            let unused = granted
-                .drain(..)
-                .map(|it| it.waiter.upgrade().map_or(it.bytes, |waiter| waiter.granted(it.bytes)))
-                .sum();
+            let unused = never::apart(|| granted.drain(..).map(tell).sum());
             granted = lock(&self.0).give_back(unused);
         }
     }

@@ -137,8 +137,8 @@ pub(crate) trait StreamOwner: Send + Sync + 'static {
     fn acknowledged(&self);
     /// Looks at the path now and then.
     fn look_at_path(&self);
-    /// Ends the connection now and tells the peer `code`.
-    fn end(&self, code: CloseCode);
+    /// A callback panicked, or something happened in it that cannot.
+    fn has_failed(&self);
 }
 
 /// Opens a stream of ours; the larger `priority` goes first.
@@ -257,8 +257,8 @@ impl<O: StreamOwner> ffi::StreamCallbacks for OutStream<O> {
         self.live.release();
     }
 
-    fn panicked(&self) {
-        self.owner.end(CloseCode::INTERNAL);
+    fn failed(&self) {
+        self.owner.has_failed();
     }
 }
 
@@ -362,7 +362,7 @@ impl<O: StreamOwner> ffi::StreamCallbacks for InStream<O> {
         self.live.release();
     }
 
-    fn panicked(&self) {
-        self.owner.end(CloseCode::INTERNAL);
+    fn failed(&self) {
+        self.owner.has_failed();
     }
 }

@@ -258,7 +258,7 @@ impl World {
         let mut accepted = 0;
         for (number, end) in self.ends.iter().enumerate() {
             let mut all = OutcomeCounts::default();
-            end.core.counts_by_lane().iter().for_each(|(counts, _)| all += *counts);
+            end.core.counts_by_lane().iter().for_each(|lane| all += lane.frames);
             if all.accepted != all.completed + all.not_sent + all.maybe_sent {
                 return Err(format!("end {number}: outcomes do not add up: {all:?}"));
             }

@@ -46,8 +46,8 @@ pub(super) trait StreamOwner: Send + Sync + Sized + 'static {
     fn remove_stream(&self, id: StreamId);
     /// The peer broke a rule: readers get what came before it, then `error`.
     fn fail_inbound(&self, error: RecvError, code: CloseCode);
-    /// Ends the connection now and tells the peer `code`.
-    fn cut(&self, code: CloseCode);
+    /// A callback panicked, or something happened in it that cannot.
+    fn has_failed(&self);
 }
 
 /// A unidirectional stream of ours.
@@ -191,8 +191,8 @@ impl<O: StreamOwner> ffi::StreamCallbacks for OutStream<O> {
         self.live.release();
     }
 
-    fn panicked(&self) {
-        self.owner.cut(CloseCode::INTERNAL);
+    fn failed(&self) {
+        self.owner.has_failed();
     }
 }
 
@@ -350,7 +350,7 @@ impl<O: StreamOwner> ffi::StreamCallbacks for InStream<O> {
         self.live.release();
     }
 
-    fn panicked(&self) {
-        self.owner.cut(CloseCode::INTERNAL);
+    fn failed(&self) {
+        self.owner.has_failed();
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::core::ConnectionCore;
+use super::counts::Limit;
 use super::link::lanes::Lane;
 use super::stream::{InStream, OutStream};
 use crate::error::{CloseCode, CloseReason, RecvError, SendError, StreamError};
@@ -96,7 +97,10 @@ impl StreamPool {
 
     async fn within<R>(&self, wait: impl Future<Output = R>) -> Result<R, StreamError> {
         let after = self.connection.limits().stream_op_timeout;
-        tokio::time::timeout(after, wait).await.map_err(|_| StreamError::TimedOut { after })
+        tokio::time::timeout(after, wait).await.map_err(|_| {
+            self.connection.reached(Limit::StreamOperation);
+            StreamError::TimedOut { after }
+        })
     }
 
     fn closed(&self) -> StreamError {

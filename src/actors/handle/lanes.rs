@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::ConnectionHandle;
-use crate::actors::credit::Credit;
+use crate::actors::sending::credit::Credit;
 use crate::error::SendError;
 use crate::transport::Lane;
 

@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use ractor::{ActorRef, DerivedActorRef, RpcReplyPort};
 
-use crate::actors::credit::Credit;
 use crate::actors::frame_batch::{FrameBatch, ReceivedFrame};
 use crate::actors::handle::ConnectionHandle;
+use crate::actors::sending::credit::Credit;
 use crate::actors::stats::ConnectionStats;
 use crate::error::{CloseCode, CloseReason, RecvError, SendError, SendManyError};
 use crate::transport::Lane;

@@ -14,7 +14,7 @@ use crate::actors::handle::ConnectionHandle;
 use crate::actors::target::Target;
 use crate::error::ListenError;
 use crate::identity::CertHash;
-use crate::transport::{AdmissionCounts, MsQuicListener};
+use crate::transport::{AdmissionCounts, MsQuicListener, NodeStats};
 
 /// What a node's root can be asked.
 #[derive(Debug)]
@@ -74,6 +74,11 @@ pub enum SupervisorMessage {
     Admissions {
         /// Told the counts.
         reply: RpcReplyPort<AdmissionCounts>,
+    },
+    /// Tell how the node is doing.
+    Stats {
+        /// Told the numbers.
+        reply: RpcReplyPort<NodeStats>,
     },
     /// End everything in order.
     Shutdown {

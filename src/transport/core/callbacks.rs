@@ -10,6 +10,8 @@ use super::{ConnectionCore, Dial, Direction, Notice, OnOver, PeerCertificate};
 use crate::error::{CertificateRefused, CloseCode, CloseReason};
 use crate::identity::key_prefixes;
 use crate::lock::lock;
+use crate::never::never;
+use crate::transport::counts::Limit;
 use crate::transport::ffi::{ConnectionCallbacks, ConnectionSlot, PeerStream, Stage};
 use crate::transport::refusal;
 
@@ -20,11 +22,11 @@ impl ConnectionCallbacks for ConnectionCore {
 
     fn connected(&self, alpn: &[u8]) {
         let _ = self.alpn.set(String::from_utf8_lossy(alpn).into_owned());
-        let (local, remote) = self.slot.addresses();
-        if let Some(local) = local {
+        let ends = self.slot.addresses();
+        if let Some(local) = ends.local {
             let _ = self.local_addr.set(local);
         }
-        if let Some(remote) = remote {
+        if let Some(remote) = ends.remote {
             let _ = self.remote_addr.set(remote);
         }
         if self.direction == Direction::Outbound {
@@ -46,7 +48,10 @@ impl ConnectionCallbacks for ConnectionCore {
                 let der = Bytes::copy_from_slice(leaf);
                 self.certificate.set(PeerCertificate { identity, der }).is_ok()
             }
-            (Ok(_), None) => false,
+            (Ok(_), None) => {
+                never!("a peer without a certificate is trusted");
+                false
+            }
             (Err(refusal), leaf) => {
                 let _ = self.refused.set((refusal, leaf.map(key_prefixes)));
                 false
@@ -56,6 +61,9 @@ impl ConnectionCallbacks for ConnectionCore {
 
     fn closed_by_transport(&self, status: u32, error_code: u64) {
         let connected = self.connected.load(Ordering::Acquire);
+        if connected && !self.is_over() {
+            self.ended_by_silence(status);
+        }
         let refused = self.refused.get().map(|(refusal, keys)| CertificateRefused::ByUs {
             refusal: refusal.clone(),
             keys: keys.clone(),
@@ -69,6 +77,10 @@ impl ConnectionCallbacks for ConnectionCore {
 
     fn closed_by_peer(&self, code: u64) {
         self.publish(CloseReason::Peer { code: CloseCode::from_wire(code) });
+    }
+
+    fn peer_needs_streams(&self) {
+        self.reached(Limit::PeerStreams);
     }
 
     fn peer_stream(self: Arc<Self>, stream: PeerStream<'_>) {
@@ -94,8 +106,8 @@ impl ConnectionCallbacks for ConnectionCore {
         self.live.release();
     }
 
-    fn panicked(&self) {
-        self.cut(CloseCode::INTERNAL);
+    fn failed(&self) {
+        self.has_failed();
     }
 }
 
@@ -116,7 +128,7 @@ impl ConnectionCore {
     pub(super) fn guard_socket(&self, stage: Stage) {
         let socket = lock(&self.dial).as_ref().map(Dial::socket);
         if let Some(socket) = socket {
-            socket.reached(self.local_addr().or_else(|| self.slot.addresses().0), stage);
+            socket.reached(self.local_addr().or_else(|| self.slot.addresses().local), stage);
         }
     }
 
@@ -132,8 +144,9 @@ impl ConnectionCore {
             self.complete.store(true, Ordering::Release);
             std::mem::take(&mut *waiting)
         };
-        if let Some(reason) = self.over.get() {
-            callbacks.into_iter().for_each(|callback| callback(reason));
+        match self.over.get() {
+            Some(reason) => callbacks.into_iter().for_each(|callback| callback(reason)),
+            None => never!("all is known but why the connection is over"),
         }
         self.session_streams.over();
         self.changed.notify_waiters();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::ConnectionCore;
-use crate::error::{CloseCode, LibraryError};
+use crate::error::LibraryError;
 use crate::transport::ffi::{self, PeerStream};
 use crate::transport::registration::LiveHandle;
 use crate::transport::session_streams::{
@@ -19,15 +19,15 @@ impl StreamOwner for ConnectionCore {
         self.sample();
     }
 
-    fn end(&self, code: CloseCode) {
-        self.cut(code);
+    fn has_failed(&self) {
+        Self::has_failed(self);
     }
 }
 
 impl ConnectionCore {
     /// Whether its streams carry a session.
     pub(crate) fn carries_session(&self) -> bool {
-        self.alpn() == Some(SESSION_ALPN)
+        self.alpn.get().is_some_and(|alpn| alpn == SESSION_ALPN)
     }
 
     /// From here on `carrier` reads what the peer's streams bring, also what came before. Once.

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::intake::{Intake, Perform};
-use super::readers::{IsGone, KINDS, READERS_MAX, Reader, Step, Subscriber, Subscription};
+use super::readers::{IsGone, KINDS, Next, READERS_MAX, Reader, Step, Subscriber, Subscription};
 use crate::error::RecvError;
-use crate::lock::lock;
+use crate::never::never;
 use crate::transport::fault::{Fault, planted};
 use crate::transport::link::inbound::{From, Inbound, Lent};
 
@@ -16,7 +16,7 @@ impl<S: Clone> Intake<S> {
         read: impl FnOnce(&mut Inbound<S>) -> R,
     ) -> Result<R, RecvError> {
         loop {
-            let mut state = lock(&self.frames);
+            let mut state = self.frames.lock();
             if !state.delivery.is_subscribed() {
                 return Ok(read(&mut state.inbound));
             }
@@ -28,7 +28,7 @@ impl<S: Clone> Intake<S> {
     /// Refuses readers while a subscriber lives.
     fn check_subscriber(&self) -> Result<(), RecvError> {
         let subscribed = {
-            let state = lock(&self.frames);
+            let state = self.frames.lock();
             let subscription = state.delivery.subscription.as_ref();
             subscription.map(|it| (it.number, Arc::clone(&it.is_gone)))
         };
@@ -36,7 +36,7 @@ impl<S: Clone> Intake<S> {
         if !is_gone() {
             return Err(RecvError::Subscribed);
         }
-        let ended = lock(&self.frames).delivery.end_subscription(number);
+        let ended = self.frames.lock().delivery.end_subscription(number);
         drop(ended);
         Ok(())
     }
@@ -52,17 +52,19 @@ impl<S: Clone> Intake<S> {
         if let Err(error) = self.check_subscriber() {
             return refuse(reader, error);
         }
-        if lock(&self.frames).delivery.readers() >= READERS_MAX {
+        if self.frames.lock().delivery.readers() >= READERS_MAX {
             self.forget_gone_readers(outside);
         }
         {
-            let mut state = lock(&self.frames);
+            let mut state = self.frames.lock();
             if state.delivery.readers() >= READERS_MAX {
                 drop(state);
                 return refuse(reader, RecvError::TooManyReaders { limit: READERS_MAX });
             }
-            let kind = KINDS.iter().position(|kind| *kind == from).unwrap_or(0);
-            state.delivery.readers[kind].push_back(reader);
+            match KINDS.iter().position(|kind| *kind == from) {
+                Some(kind) => state.delivery.readers[kind].push_back(reader),
+                None => never!("a reader by message waits for {:?}", from),
+            }
         }
         self.deliver(outside);
     }
@@ -70,12 +72,12 @@ impl<S: Clone> Intake<S> {
     /// Readers that gave up do not take the places of those who wait.
     fn forget_gone_readers(&self, outside: &impl Perform<S>) {
         let Some(work) = Delivering::begin(self) else { return };
-        let mut readers = std::mem::take(&mut lock(&self.frames).delivery.readers);
+        let mut readers = std::mem::take(&mut self.frames.lock().delivery.readers);
         for kind in &mut readers {
             kind.retain(|reader| !reader.is_gone());
         }
         {
-            let delivery = &mut lock(&self.frames).delivery;
+            let delivery = &mut self.frames.lock().delivery;
             for (kind, later) in readers.iter_mut().zip(&mut delivery.readers) {
                 kind.append(later);
             }
@@ -96,7 +98,7 @@ impl<S: Clone> Intake<S> {
             return false;
         }
         let readers = {
-            let delivery = &mut lock(&self.frames).delivery;
+            let delivery = &mut self.frames.lock().delivery;
             if delivery.is_subscribed() {
                 return false;
             }
@@ -119,14 +121,14 @@ impl<S: Clone> Intake<S> {
     pub(super) fn deliver(&self, outside: &impl Perform<S>) {
         let Some(work) = Delivering::begin(self) else { return };
         loop {
-            let (step, effects) = {
-                let mut state = lock(&self.frames);
-                let (step, effects) = state.next_step();
+            let Next { step, effects } = {
+                let mut state = self.frames.lock();
+                let next = state.next_step();
                 // Under the same lock as the look: who stores something later comes here itself.
                 if !planted(Fault::DeliveryEndsBehindItsLook) {
-                    state.delivery.delivering = !matches!(step, Step::Nothing);
+                    state.delivery.delivering = !matches!(next.step, Step::Nothing);
                 }
-                (step, effects)
+                next
             };
             outside.perform(effects);
             match step {
@@ -153,7 +155,7 @@ impl<S: Clone> Intake<S> {
     ) {
         let refused = subscriber.give(lent).err();
         let left = {
-            let mut state = lock(&self.frames);
+            let mut state = self.frames.lock();
             let subscription = state.delivery.subscription.as_mut();
             match subscription.filter(|subscription| subscription.number == number) {
                 Some(subscription) if refused.is_none() => {
@@ -170,7 +172,7 @@ impl<S: Clone> Intake<S> {
     }
 
     fn take_back(&self, lent: Lent, outside: &impl Perform<S>) {
-        let effects = lock(&self.frames).inbound.put_back(lent);
+        let effects = self.frames.lock().inbound.put_back(lent);
         outside.perform(effects);
     }
 }
@@ -180,7 +182,7 @@ struct Delivering<'a, S: Clone>(&'a Intake<S>);
 
 impl<'a, S: Clone> Delivering<'a, S> {
     fn begin(intake: &'a Intake<S>) -> Option<Self> {
-        let delivery = &mut lock(&intake.frames).delivery;
+        let delivery = &mut intake.frames.lock().delivery;
         let idle = delivery.subscription.is_none() && delivery.readers() == 0;
         if idle || std::mem::replace(&mut delivery.delivering, true) {
             return None;
@@ -191,7 +193,7 @@ impl<'a, S: Clone> Delivering<'a, S> {
 
 impl<S: Clone> Drop for Delivering<'_, S> {
     fn drop(&mut self) {
-        lock(&self.0.frames).delivery.delivering = false;
+        self.0.frames.lock().delivery.delivering = false;
     }
 }
 

@@ -3,16 +3,18 @@
 //! Invariant: nothing of anybody else runs under the lock: what a change brings with it is performed
 //! behind it.
 
+use std::sync::Arc;
+
 use super::readers::Frames;
 use super::waiting::Waiting;
-use crate::lock::lock;
-use crate::sync::Mutex;
+use crate::marks::mark;
 use crate::transport::fault::{Fault, planted};
+use crate::transport::guarded::{Alarm, Guarded};
 use crate::transport::link::inbound::{Effects, From, Inbound, Look};
 
 /// See the module. `S` is what can be resumed.
 pub(super) struct Intake<S> {
-    pub(super) frames: Mutex<Frames<S>>,
+    pub(super) frames: Guarded<Frames<S>>,
     pub(super) waiting: Waiting,
 }
 
@@ -31,8 +33,9 @@ pub(super) enum Waited {
 }
 
 impl<S: Clone> Intake<S> {
-    pub(super) fn new(inbound: Inbound<S>) -> Self {
-        Self { frames: Mutex::new(Frames::new(inbound)), waiting: Waiting::default() }
+    /// `alarm` is told of what cannot happen.
+    pub(super) fn new(inbound: Inbound<S>, alarm: &Arc<Alarm>) -> Self {
+        Self { frames: Guarded::new(Frames::new(inbound), alarm), waiting: Waiting::default() }
     }
 
     /// Waits until something may be there for `from`, or until `look` is to be called again.
@@ -43,13 +46,13 @@ impl<S: Clone> Intake<S> {
     ) -> Waited {
         let waiters = self.waiting.of(from);
         let looked_before =
-            planted(Fault::ReaderLooksBeforeItWaits) && !lock(&self.frames).is_ready(from);
+            planted(Fault::ReaderLooksBeforeItWaits) && !self.frames.lock().is_ready(from);
         let _counted = waiters.enter();
         let notified = waiters.ready.notified();
         tokio::pin!(notified);
         notified.as_mut().enable();
         let deadline = {
-            let state = &mut *lock(&self.frames);
+            let state = &mut *self.frames.lock();
             // Between the last look and `enable` something may have come.
             if !looked_before && state.is_ready(from) {
                 return Waited::Woken;
@@ -71,7 +74,8 @@ impl<S: Clone> Intake<S> {
     /// Behind taking: passes the wake-up on if more is there.
     pub(super) fn pass_on(&self, from: From) {
         let waiters = self.waiting.of(from);
-        if waiters.any() && lock(&self.frames).inbound.has_something(from) {
+        if waiters.any() && self.frames.lock().inbound.has_something(from) {
+            mark!("a reader passes the wake-up on");
             waiters.wake_one();
         }
     }

@@ -8,6 +8,14 @@ use crate::transport::ffi::RawStatistics;
 /// How often the round trip is looked at, at most: a look costs a walk through the statistics.
 const SAMPLE_INTERVAL_MS: u64 = 100;
 
+/// Packets on the path.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Packets {
+    pub(crate) sent: u64,
+    /// Those of them that were lost.
+    pub(crate) lost: u64,
+}
+
 /// As last looked at.
 #[derive(Debug, Default)]
 pub(super) struct Measured {
@@ -23,10 +31,9 @@ impl Measured {
         Duration::from_micros(u64::from(self.rtt_us.load(Ordering::Relaxed)))
     }
 
-    /// Packets sent, and those of them that were lost.
-    pub(super) fn packets(&self) -> (u64, u64) {
+    pub(super) fn packets(&self) -> Packets {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        (read(&self.packets_sent), read(&self.packets_lost))
+        Packets { sent: read(&self.packets_sent), lost: read(&self.packets_lost) }
     }
 
     /// Whether to look again; counts as a look if so.

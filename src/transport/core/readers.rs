@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::error::RecvError;
+use crate::never::never;
 use crate::transport::link::fair::Ticket;
-use crate::transport::link::inbound::{Effects, From, Inbound, Lent, Taken};
+use crate::transport::link::inbound::{Effects, From, Inbound, Lent, Reading, Taken};
 use crate::transport::link::lanes::Lane;
 
 /// Whose frame it was, for a reader that may have to put it back.
@@ -74,6 +75,12 @@ pub(super) enum Step {
     Nothing,
 }
 
+/// As it is known behind a look.
+pub(super) struct Next<S> {
+    pub(super) step: Step,
+    pub(super) effects: Effects<S>,
+}
+
 /// What is behind the lock.
 pub(super) struct Frames<S> {
     pub(super) inbound: Inbound<S>,
@@ -96,36 +103,37 @@ impl<S: Clone> Frames<S> {
     }
 
     /// Takes what the next one is to get.
-    pub(super) fn next_step(&mut self) -> (Step, Effects<S>) {
+    pub(super) fn next_step(&mut self) -> Next<S> {
         let Self { inbound, delivery, .. } = self;
         if let Some(subscription) = &mut delivery.subscription {
             let Some(subscriber) = subscription.subscriber.take() else {
-                return (Step::Nothing, Effects::default());
+                return Next { step: Step::Nothing, effects: Effects::default() };
             };
-            let (lent, effects) = inbound.lend();
-            return match lent {
-                Some(lent) => {
-                    (Step::Lend { number: subscription.number, subscriber, lent }, effects)
-                }
+            let Reading { found: lent, effects } = inbound.lend();
+            let step = match lent {
+                Some(lent) => Step::Lend { number: subscription.number, subscriber, lent },
                 None => {
                     subscription.subscriber = Some(subscriber);
-                    (Step::Nothing, effects)
+                    Step::Nothing
                 }
             };
+            return Next { step, effects };
         }
         let mut all = Effects::default();
         for (readers, from) in delivery.readers.iter_mut().zip(KINDS) {
             if readers.is_empty() {
                 continue;
             }
-            let (taken, effects) = inbound.take(from);
+            let Reading { found: taken, effects } = inbound.take(from);
             all.add(effects);
-            if let Some(result) = taken
-                && let Some(reader) = readers.pop_front()
-            {
-                return (Step::Give(reader, result), all);
+            let Some(result) = taken else { continue };
+            match readers.pop_front() {
+                Some(reader) => {
+                    return Next { step: Step::Give(reader, result), effects: all };
+                }
+                None => never!("a frame was taken for nobody"),
             }
         }
-        (Step::Nothing, all)
+        Next { step: Step::Nothing, effects: all }
     }
 }

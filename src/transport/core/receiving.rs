@@ -14,11 +14,11 @@ use super::readers::{IsGone, Reader, Received, Subscriber};
 use super::{ConnectionCore, Deadline, Notice};
 use crate::error::{CloseCode, CloseReason, RecvError};
 use crate::frame::Position;
-use crate::lock::lock;
 use crate::transport::clock;
 use crate::transport::fault::{Fault, planted};
-use crate::transport::link::inbound::{Effects, From, Inbound, InboundCounts, Lent, Look};
+use crate::transport::link::inbound::{Effects, From, Inbound, InboundCounts, Lent, Look, Reading};
 use crate::transport::link::lanes::Lane;
+use crate::transport::link::room::Short;
 use crate::transport::node_room::WaitsForRoom;
 use crate::transport::stream::{InStream, StreamOwner};
 
@@ -51,10 +51,9 @@ impl ConnectionCore {
     ) -> Result<usize, RecvError> {
         loop {
             tokio::task::consume_budget().await;
-            let (taken, effects) =
-                self.intake.as_reader(|inbound| inbound.take_many(from, into, max))?;
-            self.after_taking(from, effects);
-            if let Some(taken) = taken {
+            let reading = self.intake.as_reader(|inbound| inbound.take_many(from, into, max))?;
+            self.after_taking(from, reading.effects);
+            if let Some(taken) = reading.found {
                 return taken;
             }
             self.wait_for_frame(from).await;
@@ -63,9 +62,9 @@ impl ConnectionCore {
 
     /// The next frame of `from`, if there is one.
     pub(crate) fn try_recv(&self, from: From) -> Result<Option<Received>, RecvError> {
-        let (taken, effects) = self.intake.as_reader(|inbound| inbound.take(from))?;
+        let Reading { found, effects } = self.intake.as_reader(|inbound| inbound.take(from))?;
         self.after_taking(from, effects);
-        taken.transpose()
+        found.transpose()
     }
 
     /// The next frame of `stream` alone.
@@ -80,7 +79,7 @@ impl ConnectionCore {
                 return Ok((taken.frame, taken.took));
             }
             if let Some(end) = stream.ended_with()
-                && !lock(&self.intake.frames).inbound.has_something(from)
+                && !self.intake.frames.lock().inbound.has_something(from)
             {
                 return Err(end);
             }
@@ -112,14 +111,14 @@ impl ConnectionCore {
 
     /// Frames that were lent and reached nobody come first again.
     pub(crate) fn put_back(&self, lent: Lent) {
-        let effects = lock(&self.intake.frames).inbound.put_back(lent);
+        let effects = self.intake.frames.lock().inbound.put_back(lent);
         self.perform(effects);
         self.intake.deliver(self);
     }
 
     /// A subscriber is done with frames that count for `cost`.
     pub(crate) fn return_lent(&self, cost: usize) {
-        let effects = lock(&self.intake.frames).inbound.return_lent(cost);
+        let effects = self.intake.frames.lock().inbound.return_lent(cost);
         self.perform(effects);
         self.intake.deliver(self);
     }
@@ -127,16 +126,16 @@ impl ConnectionCore {
     /// Streams of the peer's of which anything is remembered.
     #[cfg(test)]
     pub(in crate::transport) fn streams_remembered(&self) -> usize {
-        lock(&self.intake.frames).inbound.streams()
+        self.intake.frames.lock().inbound.streams()
     }
 
     pub(crate) fn inbound_counts(&self) -> InboundCounts {
-        lock(&self.intake.frames).inbound.counts()
+        self.intake.frames.lock().inbound.counts()
     }
 
     /// The oldest stream of the peer's that can still deliver.
     pub(in crate::transport) fn first_stream(&self) -> Option<Arc<InStream<Self>>> {
-        lock(&self.intake.frames).inbound.first_stream()
+        self.intake.frames.lock().inbound.first_stream()
     }
 
     /// Performs what taking asks for, and passes the wake-up on if more is there.
@@ -151,7 +150,7 @@ impl ConnectionCore {
     /// The connection is over: readers get what is left, then `reason`.
     pub(super) fn close_inbound(&self, reason: &CloseReason) {
         let (effects, ticket) = {
-            let mut state = lock(&self.intake.frames);
+            let mut state = self.intake.frames.lock();
             let effects = state.inbound.close(RecvError::Closed { reason: reason.clone() });
             (effects, state.ticket.take())
         };
@@ -176,7 +175,7 @@ impl ConnectionCore {
     /// Ends the connection if a frame is not whole for too long; otherwise tells when to look
     /// again, if there is anything to look at.
     pub(super) fn check_frames(&self) -> Option<Instant> {
-        let look = lock(&self.intake.frames).inbound.look(clock::now());
+        let look = self.intake.frames.lock().inbound.look(clock::now());
         match look {
             Look::Nothing => None,
             Look::At(next) => Some(next),
@@ -189,48 +188,61 @@ impl ConnectionCore {
     }
 }
 
+impl ConnectionCore {
+    /// Does what is to be done outside the lock, but for what is asked for.
+    fn perform_once(&self, effects: Effects<Arc<InStream<Self>>>) {
+        for stream in effects.resume {
+            stream.resume();
+        }
+        if let Some(short) = effects.paused {
+            self.had_to_pause(short);
+        }
+        for lane in Lane::ALL {
+            if effects.wake[lane as usize] {
+                self.intake.waiting.wake(lane);
+            }
+        }
+        if effects.watch {
+            self.frame_began();
+        }
+        if effects.end_taken {
+            self.end_taken.store(true, Ordering::Release);
+            // An owner answers the end; where there is none, a reader is told.
+            self.end_untold.store(!self.has_owner(), Ordering::Release);
+            self.intake.waiting.wake_everybody();
+            self.notify(Notice::EndTaken);
+        }
+        if effects.give_back > 0 {
+            self.bounds.large.give_back(effects.give_back);
+        }
+    }
+}
+
 impl Perform<Arc<InStream<Self>>> for ConnectionCore {
     fn perform(&self, mut effects: Effects<Arc<InStream<Self>>>) {
         loop {
-            for stream in effects.resume.drain(..) {
-                stream.resume();
-            }
-            for lane in Lane::ALL {
-                if effects.wake[lane as usize] {
-                    self.intake.waiting.wake(lane);
-                }
-            }
-            if effects.watch {
-                self.frame_began();
-            }
-            if effects.end_taken {
-                self.end_taken.store(true, Ordering::Release);
-                // An owner answers the end; where there is none, a reader is told.
-                self.end_untold.store(!self.has_owner(), Ordering::Release);
-                self.intake.waiting.wake_everybody();
-                self.notify(Notice::EndTaken);
-            }
-            if effects.give_back > 0 {
-                self.bounds.large.give_back(effects.give_back);
-            }
-            let Some(bytes) = effects.ask else { return };
-            let mut state = lock(&self.intake.frames);
+            let ask = effects.ask;
+            self.perform_once(effects);
+            let Some(bytes) = ask else { break };
+            let mut state = self.intake.frames.lock();
             let waiter = self.weak.clone();
             match self.bounds.large.take(bytes, waiter) {
                 Ok(()) => effects = state.inbound.granted(bytes),
                 Err(ticket) => {
                     state.ticket = Some(ticket);
-                    return;
+                    self.had_to_pause(Short::Beside);
+                    break;
                 }
             }
         }
+        self.look_for_marks();
     }
 }
 
 impl WaitsForRoom for ConnectionCore {
     fn granted(&self, bytes: usize) -> usize {
         let mut effects = {
-            let mut state = lock(&self.intake.frames);
+            let mut state = self.intake.frames.lock();
             state.ticket = None;
             state.inbound.granted(bytes)
         };

@@ -11,11 +11,14 @@ use super::ConnectionCore;
 use crate::error::{CloseCode, CloseReason, LibraryError, Outcome, SendError};
 use crate::frame::HEADER_BYTES;
 use crate::lock::lock;
+use crate::marks::mark;
+use crate::never::never;
+use crate::transport::counts::Limit;
 use crate::transport::ffi;
-use crate::transport::lane::Next;
+use crate::transport::lane::{LaneCounts, Next};
 use crate::transport::link::batch::Batch;
 use crate::transport::link::lanes::Lane;
-use crate::transport::link::outcome::{OUTCOME_BYTES, OutcomeCounts, OutcomeSink, Rejected};
+use crate::transport::link::outcome::{OUTCOME_BYTES, OutcomeSink, Rejected};
 use crate::transport::link::outgoing::{Admission, Group};
 use crate::transport::link::room::Cost;
 use crate::transport::stream::OutStream;
@@ -34,9 +37,14 @@ pub(crate) enum AdmitError {
 const FRAMES_A_TURN: u64 = 16;
 
 impl ConnectionCore {
-    pub(crate) fn closed_error(&self, frame: Bytes) -> SendError {
-        let reason = self.close_reason().or_else(|| self.shut_reason());
-        let reason = reason.unwrap_or(CloseReason::Local { code: CloseCode::NORMAL });
+    /// The error for a frame that `lane` refused because it is shut.
+    fn closed_error(&self, lane: Lane, frame: Bytes) -> SendError {
+        let reason = self.close_reason().or_else(|| self.lanes.get(lane).shut_reason());
+        let reason = reason.unwrap_or_else(|| {
+            never!("{:?} is shut without a reason", lane);
+            self.look_for_marks();
+            CloseReason::Local { code: CloseCode::INTERNAL }
+        });
         SendError::Closed { reason, outcome: Outcome::NotSent(frame) }
     }
 
@@ -65,19 +73,21 @@ impl ConnectionCore {
         Lane::ALL.map(|lane| self.lanes.get(lane).pending())
     }
 
-    /// What became of the frames of each of [`Lane::ALL`], and the bytes that were sent.
-    pub(crate) fn counts_by_lane(&self) -> [(OutcomeCounts, u64); 3] {
+    /// Of each of [`Lane::ALL`].
+    pub(crate) fn counts_by_lane(&self) -> [LaneCounts; 3] {
         Lane::ALL.map(|lane| self.lanes.get(lane).counts())
     }
 
     pub(crate) fn check_length(&self, lane: Lane, frame: Bytes) -> Result<Bytes, SendError> {
-        let (length, limit) = (frame.len(), self.frame_bytes_max(lane));
-        if length > limit { Err(SendError::TooLarge { length, limit, frame }) } else { Ok(frame) }
+        let length = frame.len();
+        let fits = length <= self.frame_bytes_max(lane);
+        if fits { Ok(frame) } else { Err(self.too_large(lane, length, frame)) }
     }
 
     /// Gives admission back that was not used.
     pub(crate) fn give_back(&self, lane: Lane, cost: Cost) {
         self.lanes.get(lane).give_back(cost);
+        self.end_if_broken();
     }
 
     /// Takes over a frame for which `cost` was admitted.
@@ -136,8 +146,11 @@ impl ConnectionCore {
         let frame = self.check_length(lane, frame)?;
         match self.lanes.get(lane).try_admit(frame.len()) {
             Admission::Granted(cost) => self.send_admitted(lane, frame, cost, None),
-            Admission::Full => Err(SendError::Full { frame }),
-            Admission::Shut => Err(self.closed_error(frame)),
+            Admission::Full => {
+                self.had_no_room(lane, frame.len());
+                Err(SendError::Full { frame })
+            }
+            Admission::Shut => Err(self.closed_error(lane, frame)),
         }
     }
 
@@ -145,24 +158,20 @@ impl ConnectionCore {
     pub(crate) fn try_admit(&self, lane: Lane, length: usize) -> Result<Cost, SendError> {
         match self.lanes.get(lane).try_admit(length) {
             Admission::Granted(cost) => Ok(cost),
-            Admission::Full => Err(SendError::Full { frame: Bytes::new() }),
-            Admission::Shut => Err(self.closed_error(Bytes::new())),
+            Admission::Full => {
+                self.had_no_room(lane, length);
+                Err(SendError::Full { frame: Bytes::new() })
+            }
+            Admission::Shut => Err(self.closed_error(lane, Bytes::new())),
         }
     }
 
     /// Waits for admission of `length` bytes, within the limit for stream operations.
     pub(crate) async fn admit(&self, lane: Lane, length: usize) -> Result<Cost, AdmitError> {
-        let lane = self.lanes.get(lane);
-        let admission = match lane.try_admit(length) {
+        let admission = match self.lanes.get(lane).try_admit(length) {
             Admission::Full => {
-                let limit = self.limits().stream_op_timeout;
-                let at_node = AtomicBool::new(false);
-                let admit = lane.admit(length, || at_node.store(true, Ordering::Relaxed));
-                match tokio::time::timeout(limit, admit).await {
-                    Ok(admission) => admission,
-                    Err(_) if at_node.into_inner() => return Err(AdmitError::NodeFull(limit)),
-                    Err(_) => return Err(AdmitError::TimedOut(limit)),
-                }
+                self.had_no_room(lane, length);
+                self.wait_for_room(lane, length).await?
             }
             admission => admission,
         };
@@ -170,6 +179,20 @@ impl ConnectionCore {
             Admission::Granted(cost) => Ok(cost),
             Admission::Full | Admission::Shut => Err(AdmitError::Shut),
         }
+    }
+
+    async fn wait_for_room(&self, lane: Lane, length: usize) -> Result<Admission, AdmitError> {
+        let limit = self.limits().stream_op_timeout;
+        let at_node = AtomicBool::new(false);
+        let admit = self.lanes.get(lane).admit(length, || at_node.store(true, Ordering::Relaxed));
+        tokio::time::timeout(limit, admit).await.map_err(|_| {
+            self.reached(Limit::StreamOperation);
+            if at_node.into_inner() {
+                AdmitError::NodeFull(limit)
+            } else {
+                AdmitError::TimedOut(limit)
+            }
+        })
     }
 
     pub(crate) async fn send_with(
@@ -182,7 +205,7 @@ impl ConnectionCore {
         let remembered = if sink.is_some() { OUTCOME_BYTES } else { 0 };
         match self.admit(lane, frame.len() + remembered).await {
             Ok(cost) => self.send_admitted(lane, frame, cost, sink),
-            Err(error) => Err(self.not_admitted(error, frame)),
+            Err(error) => Err(self.not_admitted(lane, error, frame)),
         }
     }
 
@@ -213,16 +236,16 @@ impl ConnectionCore {
     ) -> Result<(), SendError> {
         // Only an error puts them together.
         let whole = |body: Bytes| Bytes::from([head, &body].concat());
-        let (length, limit) = (head.len() + body.len(), self.frame_bytes_max(lane));
-        if length > limit {
-            return Err(SendError::TooLarge { length, limit, frame: whole(body) });
+        let length = head.len() + body.len();
+        if length > self.frame_bytes_max(lane) {
+            return Err(self.too_large(lane, length, whole(body)));
         }
         if self.lanes.get(lane).accepted().is_multiple_of(FRAMES_A_TURN) {
             tokio::task::consume_budget().await;
         }
         let cost = match self.admit(lane, length).await {
             Ok(cost) => cost,
-            Err(error) => return Err(self.not_admitted(error, whole(body))),
+            Err(error) => return Err(self.not_admitted(lane, error, whole(body))),
         };
         match self.lanes.get(lane).push_behind(head, body, cost, None) {
             Ok(true) => self.pump(lane),
@@ -262,23 +285,28 @@ impl ConnectionCore {
                     false => self.admit(lane, length).await,
                 };
                 // Only now: until here the caller may give up.
-                let frame = self.check_length(lane, frames.pop_front().unwrap_or_default())?;
+                let Some(frame) = frames.pop_front() else {
+                    never!("a frame is gone that nobody else can take");
+                    self.look_for_marks();
+                    break;
+                };
+                let frame = self.check_length(lane, frame)?;
                 match admitted {
                     Ok(cost) => self.send_admitted(lane, frame, cost, None)?,
-                    Err(error) => return Err(self.not_admitted(error, frame)),
+                    Err(error) => return Err(self.not_admitted(lane, error, frame)),
                 }
             }
         }
         Ok(())
     }
 
-    pub(crate) fn not_admitted(&self, error: AdmitError, frame: Bytes) -> SendError {
+    pub(crate) fn not_admitted(&self, lane: Lane, error: AdmitError, frame: Bytes) -> SendError {
         match error {
             AdmitError::TimedOut(after) => {
                 SendError::TimedOut { after, outcome: Outcome::NotSent(frame) }
             }
             AdmitError::NodeFull(after) => SendError::NodeFull { after, frame },
-            AdmitError::Shut => self.closed_error(frame),
+            AdmitError::Shut => self.closed_error(lane, frame),
         }
     }
 
@@ -295,7 +323,10 @@ impl ConnectionCore {
         match tokio::time::timeout(after, told).await {
             Ok(Ok(Outcome::Completed)) => Ok(()),
             Ok(Ok(outcome)) => Err(self.not_completed(outcome)),
-            Ok(Err(_)) | Err(_) => Err(SendError::TimedOut { after, outcome: Outcome::MaybeSent }),
+            Ok(Err(_)) | Err(_) => {
+                self.reached(Limit::StreamOperation);
+                Err(SendError::TimedOut { after, outcome: Outcome::MaybeSent })
+            }
         }
     }
 
@@ -312,6 +343,7 @@ impl ConnectionCore {
         let narrow = self.narrow(lane);
         let next = self.lanes.get(lane).next(narrow);
         self.hand_over(lane, next, narrow);
+        self.end_if_broken();
     }
 
     /// Whether the lane gives way to others now.
@@ -350,6 +382,7 @@ impl ConnectionCore {
                         if self.is_over() || !std::mem::take(&mut retry) {
                             return;
                         }
+                        mark!("a submission is tried again on another stream");
                         queue.next(narrow)
                     }
                 },
@@ -395,6 +428,7 @@ impl ConnectionCore {
             if wanted && self.lanes.get(next).stream().is_none() {
                 self.lanes.get(next).keep_stream(stream);
             } else {
+                mark!("a stream of another lane is passed over");
                 stream.pass_over();
             }
         }

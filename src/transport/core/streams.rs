@@ -7,12 +7,13 @@ use super::intake::Perform;
 use super::{ConnectionCore, Notice};
 use crate::error::{CloseCode, RecvError};
 use crate::frame::Position;
-use crate::lock::lock;
+use crate::never::never;
 use crate::transport::clock;
+use crate::transport::fault::{Fault, planted};
 use crate::transport::ffi::{PeerStream, Stage};
 use crate::transport::lane::SendLane;
 use crate::transport::link::batch::Sent;
-use crate::transport::link::inbound::{Decoded, StreamEnd, StreamId};
+use crate::transport::link::inbound::{Decoded, EndedStream, StreamEnd, StreamId};
 use crate::transport::link::lanes::Lane;
 use crate::transport::stream::{InStream, OutStream, StreamOwner};
 
@@ -32,12 +33,14 @@ impl StreamOwner for ConnectionCore {
     }
 
     fn sent(self: &Arc<Self>, lane: Lane, batch: Sent, acknowledged: bool) {
+        assert!(!planted(Fault::CallbackPanics), "asked to by a test");
         if acknowledged {
             self.peer_has_spoken();
         }
         let narrow = self.narrow(lane);
         let next = self.lanes.get(lane).completed(batch, acknowledged, narrow);
         self.hand_over(lane, next, narrow);
+        self.end_if_broken();
     }
 
     fn lane_finished(self: &Arc<Self>, lane: Lane) {
@@ -59,12 +62,12 @@ impl StreamOwner for ConnectionCore {
     }
 
     fn budget(&self, id: StreamId, total: usize) -> usize {
-        lock(&self.intake.frames).inbound.budget(id, total)
+        self.intake.frames.lock().inbound.budget(id, total)
     }
 
     fn store(&self, id: StreamId, decoded: Decoded<'_>) {
         let whole = !decoded.pieces.is_empty();
-        let effects = lock(&self.intake.frames).inbound.store(id, decoded, clock::now());
+        let effects = self.intake.frames.lock().inbound.store(id, decoded, clock::now());
         self.perform(effects);
         if whole {
             self.intake.deliver(self);
@@ -72,7 +75,7 @@ impl StreamOwner for ConnectionCore {
     }
 
     fn end_stream(&self, id: StreamId, how: StreamEnd) -> bool {
-        let (finished, effects) = lock(&self.intake.frames).inbound.end(id, how);
+        let EndedStream { finished, effects } = self.intake.frames.lock().inbound.end(id, how);
         self.perform(effects);
         self.intake.waiting.wake_readers_of_streams();
         finished
@@ -89,19 +92,19 @@ impl StreamOwner for ConnectionCore {
     }
 
     fn remove_stream(&self, id: StreamId) {
-        let effects = lock(&self.intake.frames).inbound.remove(id);
+        let effects = self.intake.frames.lock().inbound.remove(id);
         self.perform(effects);
         self.intake.waiting.wake_readers_of_streams();
     }
 
     fn fail_inbound(&self, error: RecvError, code: CloseCode) {
-        let effects = lock(&self.intake.frames).inbound.close(error);
+        let effects = self.intake.frames.lock().inbound.close(error);
         self.perform(effects);
         self.cut(code);
     }
 
-    fn cut(&self, code: CloseCode) {
-        Self::cut(self, code);
+    fn has_failed(&self) {
+        Self::has_failed(self);
     }
 }
 
@@ -122,11 +125,15 @@ impl ConnectionCore {
         if self.carries_session() {
             return self.adopt_stream(live, peer_stream);
         }
-        let lane = peer_stream.ordinal().map_or(Lane::Data, Lane::of_ordinal);
-        let id = lock(&self.intake.frames).inbound.add(lane);
+        let Some(ordinal) = peer_stream.ordinal() else {
+            never!("a stream of the peer's has no number");
+            return;
+        };
+        let lane = Lane::of_ordinal(ordinal);
+        let id = self.intake.frames.lock().inbound.add(lane);
         let frame_bytes_max = self.limits().frame_bytes_max;
         let stream = InStream::new(Arc::clone(self), live, id, frame_bytes_max);
-        lock(&self.intake.frames).inbound.attach(id, Arc::clone(&stream));
+        self.intake.frames.lock().inbound.attach(id, Arc::clone(&stream));
         peer_stream.accept(&stream);
     }
 }

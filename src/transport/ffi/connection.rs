@@ -17,7 +17,7 @@ use super::settings::QuicSettings;
 use super::stream::{PeerStream, StreamCallbacks, StreamSlot};
 use crate::error::LibraryError;
 use crate::transport::bounds::Windows;
-use crate::transport::callback::guard;
+use crate::transport::callback::{guard, guard_or};
 
 /// Where a dialled connection runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,19 +40,28 @@ pub(in crate::transport) trait ConnectionCallbacks:
     fn peer_certificate(&self, leaf: Option<&[u8]>) -> bool;
     fn closed_by_transport(&self, status: u32, error_code: u64);
     fn closed_by_peer(&self, code: u64);
+    /// The peer wants more streams than it may have.
+    fn peer_needs_streams(&self);
     /// A stream of the peer's; if it is not taken it is refused.
     fn peer_stream(self: Arc<Self>, stream: PeerStream<'_>);
     /// Nothing comes after this; the handle is closed when it returns.
     fn complete(&self);
     /// The handle is closed.
     fn released(&self);
-    /// A callback panicked.
-    fn panicked(&self);
+    /// A callback panicked, or something happened in it that cannot.
+    fn failed(&self);
 }
 
 /// A connection handle, until its last callback.
 #[derive(Debug, Default)]
 pub(in crate::transport) struct ConnectionSlot(pub(super) Slot);
+
+/// Those of both ends of a connection, as far as they are known.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::transport) struct Addresses {
+    pub(in crate::transport) local: Option<SocketAddr>,
+    pub(in crate::transport) remote: Option<SocketAddr>,
+}
 
 /// The part of `QUIC_STATISTICS_V2` this crate shows.
 #[derive(Debug, Clone, Copy, Default)]
@@ -191,17 +200,17 @@ impl ConnectionSlot {
 
     /// The addresses of both ends. Only from this connection's own callbacks: elsewhere the
     /// library would wait for the worker.
-    pub(in crate::transport) fn addresses(&self) -> (Option<SocketAddr>, Option<SocketAddr>) {
+    pub(in crate::transport) fn addresses(&self) -> Addresses {
         let read = |parameter| {
             // An all-zero address is valid: family "unspecified".
             let mut address = msquic::Addr::from(SocketAddr::from(([0, 0, 0, 0], 0)));
             self.parameter(parameter, &mut address)?;
             address.as_socket()
         };
-        (
-            read(msquic::ffi::QUIC_PARAM_CONN_LOCAL_ADDRESS),
-            read(msquic::ffi::QUIC_PARAM_CONN_REMOTE_ADDRESS),
-        )
+        Addresses {
+            local: read(msquic::ffi::QUIC_PARAM_CONN_LOCAL_ADDRESS),
+            remote: read(msquic::ffi::QUIC_PARAM_CONN_REMOTE_ADDRESS),
+        }
     }
 
     /// Round trip and losses. Only from this connection's own callbacks.
@@ -375,10 +384,8 @@ unsafe extern "C" fn connection_callback<C: ConnectionCallbacks>(
     // SAFETY: MsQuic hands a valid event for the time of the call.
     let event = unsafe { &*event };
     // SAFETY: `raw_context` came from `Arc::into_raw` and its count is still MsQuic's.
-    let handled = guard("connection", || unsafe { handle_event(connection, raw_context, event) });
-    if handled.is_none() {
-        guard("connection", || connection.panicked());
-    }
+    let handle = || unsafe { handle_event(connection, raw_context, event) };
+    let handled = guard_or("connection", handle, || connection.failed());
     if event.Type == msquic::ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_SHUTDOWN_COMPLETE
         && let Some(handle) = connection.slot().0.take()
     {
@@ -453,6 +460,9 @@ unsafe fn handle_event<C: ConnectionCallbacks>(
                 // Not adopted: the library closes the stream itself.
                 return status::ABORTED;
             }
+        }
+        q::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_PEER_NEEDS_STREAMS => {
+            connection.peer_needs_streams();
         }
         q::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_SHUTDOWN_COMPLETE => {
             connection.complete();

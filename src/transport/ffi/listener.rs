@@ -14,7 +14,7 @@ use super::raw::{RawHandle, STATUS_SUCCESS, Slot, call, check, socket_addr, stat
 use super::registration::Registration;
 use crate::error::LibraryError;
 use crate::transport::bounds::Windows;
-use crate::transport::callback::guard;
+use crate::transport::callback::{guard, guard_or};
 
 /// What a listener is told, on any worker of its registration.
 pub(in crate::transport) trait ListenerCallbacks:
@@ -27,6 +27,8 @@ pub(in crate::transport) trait ListenerCallbacks:
     fn complete(&self);
     /// The handle is closed.
     fn released(&self);
+    /// A callback panicked, or something happened in it that cannot.
+    fn failed(&self);
 }
 
 /// A listener handle, until its last callback.
@@ -180,17 +182,18 @@ unsafe extern "C" fn listener_callback<L: ListenerCallbacks>(
             let info = unsafe { new.Info.as_ref() };
             if let (Some(info), Some(handle)) = (info, RawHandle::new(new.Connection)) {
                 let new = NewConnection { handle, info, taken: &mut taken };
-                guard("listener", || listener.new_connection(new));
+                guard_or("listener", || listener.new_connection(new), || listener.failed());
             }
             // A refused connection is closed by the library itself.
             if taken { STATUS_SUCCESS } else { status::CONNECTION_REFUSED }
         }
         q::QUIC_LISTENER_EVENT_TYPE_QUIC_LISTENER_EVENT_STOP_COMPLETE => {
-            guard("listener", || {
+            let complete = || {
                 // It may be the shutdown of the registration that ended it.
                 let _ = listener.slot().0.take();
                 listener.complete();
-            });
+            };
+            guard_or("listener", complete, || listener.failed());
             // The library frees the listener only when this event has returned, and whoever waits
             // for the end wants it gone: so a thread of its own closes it.
             if let Some(handle) = RawHandle::new(handle) {

@@ -8,7 +8,8 @@ use msquic::ffi::{HQUIC, QUIC_BUFFER, QUIC_STATUS, QUIC_STREAM_EVENT};
 
 use super::raw::{RawHandle, STATUS_SUCCESS, Slot, call, check, status};
 use crate::error::LibraryError;
-use crate::transport::callback::guard;
+use crate::never::never;
+use crate::transport::callback::{guard, guard_or};
 
 /// Buffers of one submission: small frames behind each other, and large payloads between them.
 pub(in crate::transport) const PARTS_MAX: usize = 8;
@@ -36,8 +37,8 @@ pub(in crate::transport) trait StreamCallbacks: Send + Sync + 'static {
     fn complete(&self);
     /// The handle is closed.
     fn released(&self);
-    /// A callback panicked.
-    fn panicked(&self);
+    /// A callback panicked, or something happened in it that cannot.
+    fn failed(&self);
 }
 
 /// What arrived: borrowed from MsQuic for the time of the callback.
@@ -79,7 +80,8 @@ impl<T> SendRequest<T> {
         let empty = QUIC_BUFFER { Length: 0, Buffer: std::ptr::null_mut() };
         let mut buffers = [empty; PARTS_MAX];
         for (buffer, part) in buffers.iter_mut().zip(&parts[..count]) {
-            // Bounded far below 4 GiB by the frame limit; MsQuic never writes to it.
+            // Parts are pieces of a frame at most; MsQuic never writes to it.
+            never!(part.len() > u32::MAX as usize, "a part of {} bytes", part.len());
             buffer.Length = u32::try_from(part.len()).unwrap_or(u32::MAX);
             buffer.Buffer = part.as_ptr().cast_mut();
         }
@@ -157,7 +159,7 @@ impl StreamSlot {
                 call!(StreamSend)(
                     handle,
                     request.buffers.as_ptr(),
-                    u32::try_from(request.count).unwrap_or(0),
+                    request.count as u32,
                     msquic::ffi::QUIC_SEND_FLAGS_QUIC_SEND_FLAG_NONE,
                     raw.cast::<c_void>(),
                 )
@@ -244,7 +246,7 @@ impl<'a> PeerStream<'a> {
     /// lowest bits of a stream's number tell its kind).
     pub(in crate::transport) fn ordinal(&self) -> Option<u64> {
         let mut number = 0_u64;
-        let mut length = u32::try_from(size_of_val(&number)).unwrap_or(0);
+        let mut length = size_of::<u64>() as u32;
         // SAFETY: the handle of this very event, on the connection's own worker, where the call is
         // executed inline; the number outlives it (GetParam, QUIC_PARAM_STREAM_ID).
         let status = unsafe {
@@ -290,9 +292,7 @@ unsafe extern "C" fn stream_callback<S: StreamCallbacks>(
     let stream = unsafe { &*raw_context };
     // SAFETY: MsQuic hands a valid event, for this callback alone, for the time of the call.
     let event = unsafe { &mut *event };
-    if guard("stream", || handle_event(stream, event)).is_none() {
-        guard("stream", || stream.panicked());
-    }
+    guard_or("stream", || handle_event(stream, event), || stream.failed());
     if event.Type == msquic::ffi::QUIC_STREAM_EVENT_TYPE_QUIC_STREAM_EVENT_SHUTDOWN_COMPLETE
         && let Some(handle) = stream.slot().0.take()
     {
@@ -332,12 +332,13 @@ fn handle_event<S: StreamCallbacks>(stream: &S, event: &mut QUIC_STREAM_EVENT) {
         q::QUIC_STREAM_EVENT_TYPE_QUIC_STREAM_EVENT_SEND_COMPLETE => {
             // SAFETY: the field that belongs to this event type.
             let complete = unsafe { event.__bindgen_anon_1.SEND_COMPLETE };
-            if !complete.ClientContext.is_null() {
-                let raw = complete.ClientContext.cast::<SendRequest<S::Batch>>();
-                // SAFETY: the box `send` gave away; there is exactly one SEND_COMPLETE for it.
-                let request = unsafe { Box::from_raw(raw) };
-                stream.sent(request.batch, complete.Canceled == 0);
+            let raw = complete.ClientContext.cast::<SendRequest<S::Batch>>();
+            if never!(raw.is_null(), "a submission ends that nobody made") {
+                return;
             }
+            // SAFETY: the box `send` gave away; there is exactly one SEND_COMPLETE for it.
+            let request = unsafe { Box::from_raw(raw) };
+            stream.sent(request.batch, complete.Canceled == 0);
         }
         q::QUIC_STREAM_EVENT_TYPE_QUIC_STREAM_EVENT_PEER_SEND_SHUTDOWN => stream.peer_finished(),
         q::QUIC_STREAM_EVENT_TYPE_QUIC_STREAM_EVENT_PEER_SEND_ABORTED => {

@@ -14,14 +14,14 @@ use crate::sync::Mutex;
 use crate::transport::fault::{Fault, planted};
 use crate::transport::link::fair::{Ticket, Turn};
 use crate::transport::link::outgoing::{Admission, Group, Outgoing};
-use crate::transport::link::room::Cost;
+use crate::transport::link::room::{Cost, Short};
 use crate::transport::node_room::WaitsForRoom;
 
 impl<S: Clone> SendLane<S> {
     /// Reserves admission for one frame of `length` bytes without waiting.
     pub(in crate::transport) fn try_admit(&self, length: usize) -> Admission {
         let bytes = HEADER_BYTES + length;
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let admission = state.try_take(bytes);
         if admission != Admission::Full || state.fits(bytes) {
             return admission;
@@ -31,12 +31,17 @@ impl<S: Clone> SendLane<S> {
         match turn {
             Admission::Granted(_) if self.node.try_take(bytes) => self.has_large(bytes),
             Admission::Granted(_) => {
-                let freed = lock(&self.state).leave_large_turn();
+                let freed = self.state.lock().leave_large_turn();
                 self.freed(freed);
                 Admission::Full
             }
             Admission::Full | Admission::Shut => turn,
         }
+    }
+
+    /// Why there was no admission for a frame of `length` bytes.
+    pub(in crate::transport) fn short(&self, length: usize) -> Short {
+        self.state.lock().short(HEADER_BYTES + length)
     }
 
     /// Reserves admission for one frame, in the order of asking; `at_node` is called when it is the
@@ -47,7 +52,7 @@ impl<S: Clone> SendLane<S> {
         at_node: impl FnOnce(),
     ) -> Admission {
         let bytes = HEADER_BYTES + length;
-        if lock(&self.state).fits(bytes) {
+        if self.state.lock().fits(bytes) {
             let mut waits = Waits { lane: self, bytes, ticket: None };
             return poll_fn(|context| waits.poll(context)).await;
         }
@@ -68,13 +73,13 @@ impl<S: Clone> SendLane<S> {
 
     /// The turn and so much of the node's room were taken.
     fn has_large(&self, bytes: usize) -> Admission {
-        Admission::Granted(lock(&self.state).has_large(bytes))
+        Admission::Granted(self.state.lock().has_large(bytes))
     }
 
     /// Gives admission back that was not used.
     pub(in crate::transport) fn give_back(&self, cost: Cost) {
         if cost.bytes > 0 {
-            let freed = lock(&self.state).give_back(cost);
+            let freed = self.state.lock().give_back(cost);
             self.freed(freed);
         }
     }
@@ -86,7 +91,7 @@ impl<S: Clone> SendLane<S> {
 
     /// Reserves `cost` bytes of the lane's own room without waiting.
     pub(in crate::transport) fn try_admit_group(&self, cost: usize) -> bool {
-        matches!(lock(&self.state).try_take(cost), Admission::Granted(_))
+        matches!(self.state.lock().try_take(cost), Admission::Granted(_))
     }
 }
 
@@ -100,7 +105,7 @@ struct Waits<'a, S: Clone> {
 impl<S: Clone> Waits<'_, S> {
     fn poll(&mut self, context: &Context<'_>) -> Poll<Admission> {
         let granted = Poll::Ready(Admission::Granted(Cost::usual(self.bytes)));
-        let mut state = lock(&self.lane.state);
+        let mut state = self.lane.state.lock();
         let Some(ticket) = self.ticket else {
             let (taken, freed) = state.take(self.bytes, context.waker().clone());
             drop(state);
@@ -112,7 +117,7 @@ impl<S: Clone> Waits<'_, S> {
             Turn::Waiting => {
                 if planted(Fault::WakerComesBehindTheLook) {
                     drop(state);
-                    state = lock(&self.lane.state);
+                    state = self.lane.state.lock();
                 }
                 state.renew(ticket, context.waker().clone());
                 Poll::Pending
@@ -129,7 +134,7 @@ impl<S: Clone> Waits<'_, S> {
 impl<S: Clone> Drop for Waits<'_, S> {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket {
-            let freed = lock(&self.lane.state).forget(ticket, self.bytes);
+            let freed = self.lane.state.lock().forget(ticket, self.bytes);
             self.lane.freed(freed);
         }
     }
@@ -149,7 +154,7 @@ enum Has {
 
 impl<S: Clone> LargeTurn<'_, S> {
     fn poll(&mut self, context: &Context<'_>) -> Poll<Turn> {
-        let mut state = lock(&self.lane.state);
+        let mut state = self.lane.state.lock();
         match self.has {
             Has::Nothing => match state.take_large_turn(context.waker().clone()) {
                 Ok(()) => {
@@ -179,7 +184,7 @@ impl<S: Clone> LargeTurn<'_, S> {
 
 impl<S: Clone> Drop for LargeTurn<'_, S> {
     fn drop(&mut self) {
-        let mut state = lock(&self.lane.state);
+        let mut state = self.lane.state.lock();
         let freed = match self.has {
             Has::Nothing => return,
             Has::Asked(ticket) => state.forget_large_turn(ticket),
@@ -199,7 +204,12 @@ struct AtNode<'a, S: Clone> {
 }
 
 /// Where the node's room puts what it grants.
-struct Place(Mutex<(Stands, Option<Waker>)>);
+struct Place(Mutex<Standing>);
+
+struct Standing {
+    stands: Stands,
+    waker: Option<Waker>,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stands {
@@ -212,11 +222,11 @@ enum Stands {
 impl WaitsForRoom for Place {
     fn granted(&self, bytes: usize) -> usize {
         let mut place = lock(&self.0);
-        if place.0 == Stands::Gone {
+        if place.stands == Stands::Gone {
             return bytes;
         }
-        place.0 = Stands::Granted;
-        let waker = place.1.take();
+        place.stands = Stands::Granted;
+        let waker = place.waker.take();
         drop(place);
         if let Some(waker) = waker {
             waker.wake();
@@ -227,47 +237,48 @@ impl WaitsForRoom for Place {
 
 impl<'a, S: Clone> AtNode<'a, S> {
     fn ask(lane: &'a SendLane<S>, bytes: usize) -> Self {
-        let place = Arc::new(Place(Mutex::new((Stands::Waiting, None))));
+        let place = Arc::new(Place(Mutex::new(Standing { stands: Stands::Waiting, waker: None })));
         let weak: Weak<Place> = Arc::downgrade(&place);
         let ticket = lane.node.take(bytes, weak).err();
         if ticket.is_none() {
-            lock(&place.0).0 = Stands::Granted;
+            lock(&place.0).stands = Stands::Granted;
         }
         Self { lane, bytes, place, ticket }
     }
 
     fn poll(&mut self, context: &Context<'_>) -> Poll<Turn> {
-        let mut state = lock(&self.lane.state);
+        let mut state = self.lane.state.lock();
         if state.shut_reason().is_some() {
             return Poll::Ready(Turn::Shut);
         }
         if planted(Fault::ShutMissesWhoComes) {
             drop(state);
-            state = lock(&self.lane.state);
+            state = self.lane.state.lock();
         }
         state.waits_at_node(context.waker().clone());
         drop(state);
         let mut place = lock(&self.place.0);
-        if place.0 == Stands::Granted {
+        if place.stands == Stands::Granted {
             return Poll::Ready(Turn::Granted);
         }
-        place.1 = Some(context.waker().clone());
+        place.waker = Some(context.waker().clone());
         Poll::Pending
     }
 
     /// What was granted has an owner.
     fn taken(&self) {
-        lock(&self.place.0).0 = Stands::Gone;
+        lock(&self.place.0).stands = Stands::Gone;
     }
 }
 
 impl<S: Clone> Drop for AtNode<'_, S> {
     fn drop(&mut self) {
-        let stood = std::mem::replace(&mut lock(&self.place.0).0, Stands::Gone);
+        let stood = std::mem::replace(&mut lock(&self.place.0).stands, Stands::Gone);
         match (stood, self.ticket) {
             (Stands::Granted, _) => self.lane.node.give_back(self.bytes),
             (Stands::Waiting, Some(ticket)) => self.lane.node.forget(ticket),
-            (Stands::Waiting, None) | (Stands::Gone, _) => {}
+            (Stands::Waiting, None) | (Stands::Gone, _) => return,
         }
+        self.lane.state.alarm().look();
     }
 }

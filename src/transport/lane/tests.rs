@@ -17,7 +17,7 @@ const REASON: CloseReason = CloseReason::Local { code: CloseCode::NORMAL };
 type Lane = SendLane<u8>;
 
 fn lane(bytes_max: usize) -> Lane {
-    SendLane::new(Share::alone(bytes_max), Arc::new(NodeRoom::new(64 << 20)))
+    SendLane::new(Share::alone(bytes_max), Arc::new(NodeRoom::new(64 << 20)), &Arc::default())
 }
 
 fn granted(lane: &Lane, length: usize) -> Cost {
@@ -38,7 +38,7 @@ impl AsRef<[u8]> for Owner {
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        self.2.send(self.0.counts().0.accepted).unwrap();
+        self.2.send(self.0.counts().frames.accepted).unwrap();
     }
 }
 
@@ -126,7 +126,8 @@ fn admission_is_had_in_the_order_of_asking_and_given_back_by_who_gives_up() {
 #[test]
 fn a_frame_beyond_the_share_waits_for_the_turn_and_for_the_nodes_room() {
     let node = Arc::new(NodeRoom::new(1 << 20));
-    let lanes: [Lane; 2] = [1, 2].map(|_| SendLane::new(Share::alone(1024), Arc::clone(&node)));
+    let lanes: [Lane; 2] =
+        [1, 2].map(|_| SendLane::new(Share::alone(1024), Arc::clone(&node), &Arc::default()));
     let cost = granted(&lanes[0], 600_000);
     let (mut same, asked) = (pin!(lanes[0].admit(500_000, || {})), Cell::new(false));
     let mut other = pin!(lanes[1].admit(600_000, || asked.set(true)));
@@ -145,7 +146,8 @@ fn a_frame_beyond_the_share_waits_for_the_turn_and_for_the_nodes_room() {
 #[test]
 fn who_gives_up_beside_the_room_leaves_nothing_taken() {
     let node = Arc::new(NodeRoom::new(1 << 20));
-    let lanes: [Lane; 2] = [1, 2].map(|_| SendLane::new(Share::alone(1024), Arc::clone(&node)));
+    let lanes: [Lane; 2] =
+        [1, 2].map(|_| SendLane::new(Share::alone(1024), Arc::clone(&node), &Arc::default()));
     for granted_before in [false, true] {
         let cost = granted(&lanes[0], 600_000);
         let mut waits = Box::pin(lanes[1].admit(600_000, || {}));
@@ -166,7 +168,8 @@ fn who_gives_up_beside_the_room_leaves_nothing_taken() {
 #[test]
 fn who_waits_at_the_node_is_told_that_the_lane_was_shut() {
     let node = Arc::new(NodeRoom::new(1 << 20));
-    let lanes: [Lane; 2] = [1, 2].map(|_| SendLane::new(Share::alone(1024), Arc::clone(&node)));
+    let lanes: [Lane; 2] =
+        [1, 2].map(|_| SendLane::new(Share::alone(1024), Arc::clone(&node), &Arc::default()));
     let cost = granted(&lanes[0], 600_000);
     let mut waits = pin!(lanes[1].admit(600_000, || {}));
     assert_eq!(poll(waits.as_mut()), None);

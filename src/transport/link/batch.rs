@@ -6,6 +6,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::outcome::OutcomeSink;
 use super::room::Cost;
 use crate::frame::{self, HEADER_BYTES};
+use crate::never::never;
 
 /// Parts of a batch at most: as many as a submission has buffers.
 pub(crate) const PARTS_MAX: usize = 8;
@@ -192,8 +193,12 @@ impl Batch {
             batch.add_part(piece);
             pieces.push(batch);
         }
-        if let Some(last) = pieces.last_mut() {
-            last.finish_frame(&body, cost, sink);
+        match pieces.last_mut() {
+            Some(last) => last.finish_frame(&body, cost, sink),
+            None => {
+                never!("{} bytes are one piece", body.len());
+                self.finish_frame(&body, cost, sink);
+            }
         }
         pieces
     }
@@ -220,6 +225,11 @@ impl Batch {
         let room = self.tail.capacity() - self.tail.len();
         if length > room && self.tail.len() >= MOVE_BYTES_MAX {
             self.close_tail();
+            never!(
+                self.sent.bytes >= BATCH_BYTES,
+                "a batch of {} bytes is not full",
+                self.sent.bytes
+            );
             let rest = BATCH_BYTES.saturating_sub(self.sent.bytes);
             self.tail.reserve(self.sent.bytes.min(rest).max(length));
         } else {

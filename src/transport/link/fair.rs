@@ -8,6 +8,8 @@
 
 use std::collections::VecDeque;
 
+use crate::never::take_off;
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct FairRoom<W> {
@@ -87,6 +89,7 @@ impl<W> FairRoom<W> {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         self.waiting.push_back(Request { ticket, bytes, waiter });
+        debug_assert!(self.is_in_order());
         Ticket(ticket)
     }
 
@@ -99,8 +102,7 @@ impl<W> FairRoom<W> {
     /// Gives bytes back, and there are `size` of them altogether from here on.
     #[must_use = "they have been given what they waited for"]
     pub(crate) fn change(&mut self, bytes: usize, size: usize) -> Granted<W> {
-        debug_assert!(bytes <= self.used, "{bytes} bytes come back of {}", self.used);
-        self.used = self.used.saturating_sub(bytes);
+        take_off!(self.used, bytes, "bytes come back");
         self.size = size;
         self.grant()
     }
@@ -145,17 +147,24 @@ impl<W> FairRoom<W> {
 
     fn grant(&mut self) -> Granted<W> {
         let mut granted = Vec::new();
+        let used = self.used;
         while let Some(first) = self.waiting.front()
             && self.used.checked_add(first.bytes).is_some_and(|used| used <= self.size)
+            && let Some(Request { bytes, waiter, .. }) = self.waiting.pop_front()
         {
-            self.used += first.bytes;
-            granted.extend(
-                self.waiting
-                    .pop_front()
-                    .map(|Request { bytes, waiter, .. }| Grant { bytes, waiter }),
-            );
+            self.used += bytes;
+            granted.push(Grant { bytes, waiter });
         }
+        debug_assert!(granted.is_empty() || self.used <= self.size, "more than there is");
+        debug_assert!(self.is_in_order() && self.used >= used);
         granted
+    }
+
+    /// Whoever waits asked before those behind it, and does not fit, or would not wait.
+    fn is_in_order(&self) -> bool {
+        let tickets = || self.waiting.iter().map(|request| request.ticket);
+        tickets().zip(tickets().skip(1)).all(|(first, next)| first < next)
+            && tickets().next_back().is_none_or(|last| last < self.next_ticket)
     }
 }
 

@@ -32,8 +32,10 @@ use self::queue::{Item, Mark, PIECE_BYTES, Queue};
 use crate::config::Limits;
 use crate::error::RecvError;
 use crate::frame::{HEADER_BYTES, Piece, Position};
+use crate::never::{never, take_off};
 use crate::transport::fault::{Fault, planted};
 use crate::transport::link::lanes::Lane;
+use crate::transport::link::room::Short;
 use crate::transport::link::share::Share;
 use crate::transport::link::watch::Watch;
 
@@ -72,6 +74,8 @@ pub(in crate::transport) struct Decoded<'a> {
 pub(in crate::transport) struct Effects<S> {
     /// Streams that go on.
     pub(in crate::transport) resume: Vec<S>,
+    /// A stream had to pause.
+    pub(in crate::transport) paused: Option<Short>,
     /// Lanes of which readers may find something, by [`Lane`].
     pub(in crate::transport) wake: [bool; 3],
     /// A frame is not whole that nobody watches: [`Inbound::look`] is to be called.
@@ -88,6 +92,7 @@ impl<S> Default for Effects<S> {
     fn default() -> Self {
         Self {
             resume: Vec::new(),
+            paused: None,
             wake: [false; 3],
             watch: false,
             end_taken: false,
@@ -101,6 +106,7 @@ impl<S> Effects<S> {
     /// Those of a later change as well.
     pub(in crate::transport) fn add(&mut self, later: Self) {
         self.resume.extend(later.resume);
+        self.paused = later.paused.or(self.paused);
         for (wake, also) in self.wake.iter_mut().zip(later.wake) {
             *wake |= also;
         }
@@ -109,6 +115,23 @@ impl<S> Effects<S> {
         self.ask = later.ask.or(self.ask);
         self.give_back += later.give_back;
     }
+}
+
+/// What reading found, and what follows from it.
+#[derive(Debug)]
+#[must_use = "somebody waits for it"]
+pub(in crate::transport) struct Reading<R, S> {
+    pub(in crate::transport) found: R,
+    pub(in crate::transport) effects: Effects<S>,
+}
+
+/// What the end of a stream means.
+#[derive(Debug)]
+#[must_use = "somebody waits for it"]
+pub(in crate::transport) struct EndedStream<S> {
+    /// It was the last one of a peer that has finished.
+    pub(in crate::transport) finished: bool,
+    pub(in crate::transport) effects: Effects<S>,
 }
 
 /// What [`Inbound::look`] found.
@@ -140,6 +163,13 @@ struct Hungry {
     lanes: [bool; 3],
 }
 
+/// The lane whose turn it is, and the bytes it gave in it.
+#[derive(Debug, Default)]
+struct LaneTurn {
+    lane: usize,
+    given: usize,
+}
+
 /// The stream whose frame may pass the share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Beyond {
@@ -156,8 +186,7 @@ pub(in crate::transport) struct Inbound<S> {
     next_serial: u64,
     /// Streams that have something, by lane, in the order of their turn.
     rings: [VecDeque<usize>; 3],
-    /// The lane whose turn it is, and what it gave in it.
-    turn: (usize, usize),
+    turn: LaneTurn,
     /// Frames that were taken and came back, by lane and number.
     returned: [BTreeMap<u64, Returned>; 3],
     /// The number of the next frame that is taken, by lane.
@@ -201,7 +230,7 @@ impl<S: Clone> Inbound<S> {
             queues: Slab::new(),
             next_serial: 0,
             rings: Default::default(),
-            turn: (0, 0),
+            turn: LaneTurn::default(),
             returned: Default::default(),
             next_number: [0; 3],
             queued: 0,
@@ -237,14 +266,18 @@ impl<S: Clone> Inbound<S> {
 
     /// Ties the queue to what can be resumed.
     pub(in crate::transport) fn attach(&mut self, id: StreamId, stream: S) {
-        if let Some(queue) = self.queue_mut(id) {
-            queue.stream = Some(stream);
+        match self.queue_mut(id) {
+            Some(queue) => queue.stream = Some(stream),
+            None => never!("there is no queue for a stream that was added"),
         }
     }
 
     /// How many of `total` bytes the stream may take over.
     pub(in crate::transport) fn budget(&self, id: StreamId, total: usize) -> usize {
-        let Some(queue) = self.queue(id) else { return total };
+        let Some(queue) = self.queue(id) else {
+            never!("a stream brings {} bytes behind its end", total);
+            return total;
+        };
         let owner = self.beyond == Beyond::Owner(id);
         let beyond = match queue.position {
             Position::InBody { .. } if owner => queue.rest(),
@@ -265,9 +298,11 @@ impl<S: Clone> Inbound<S> {
         let mut effects = Effects::default();
         let Decoded { pieces, bytes, held, position, paused } = decoded;
         let Some(queue) = lookup(&mut self.queues, id) else {
+            never!("a stream brings {} frames behind its end", pieces.len());
             pieces.clear();
             return effects;
         };
+        never!(!queue.open, "a stream brings {} bytes behind its end", bytes);
         let (lane, whole, mark) = (queue.lane, !pieces.is_empty(), queue.mark());
         for piece in pieces.drain(..) {
             let item = match piece {
@@ -289,6 +324,8 @@ impl<S: Clone> Inbound<S> {
         (queue.position, queue.held) = (position, held);
         if paused && !std::mem::replace(&mut queue.paused, true) {
             self.paused.push_back(id);
+            let reduced = self.share.is_reduced();
+            effects.paused = Some(if reduced { Short::Share } else { Short::Bound });
         }
         if whole && !std::mem::replace(&mut queue.in_ring, true) {
             self.rings[lane as usize].push_back(id.slot);
@@ -310,18 +347,21 @@ impl<S: Clone> Inbound<S> {
         effects
     }
 
-    /// The stream ended: what is not whole never will be. Returns whether the peer has finished.
-    pub(in crate::transport) fn end(&mut self, id: StreamId, how: StreamEnd) -> (bool, Effects<S>) {
+    /// The stream ended: what is not whole never will be.
+    pub(in crate::transport) fn end(&mut self, id: StreamId, how: StreamEnd) -> EndedStream<S> {
         let mut effects = Effects::default();
-        let Some(queue) = lookup(&mut self.queues, id) else { return (false, effects) };
+        let Some(queue) = lookup(&mut self.queues, id) else {
+            never!("a stream ends that is not there");
+            return EndedStream { finished: false, effects };
+        };
         if !queue.open {
-            return (false, effects);
+            return EndedStream { finished: false, effects };
         }
         let mark = queue.mark();
         (queue.open, queue.paused, queue.held, queue.began) = (false, false, 0, None);
         queue.position = Position::Boundary;
         self.account(id, mark);
-        self.open -= 1;
+        take_off!(self.open, 1, "open streams");
         self.paused.retain(|paused| *paused != id);
         if self.beyond == Beyond::Owner(id) {
             self.beyond = Beyond::Nobody;
@@ -334,12 +374,12 @@ impl<S: Clone> Inbound<S> {
         // The end of another stream may be known later than the end that says it all.
         self.finished = self.open == 0 && self.ended_well;
         self.settle(&mut effects);
-        (self.finished, effects)
+        EndedStream { finished: self.finished, effects }
     }
 
     /// The stream's handle is gone.
     pub(in crate::transport) fn remove(&mut self, id: StreamId) -> Effects<S> {
-        let (_, effects) = self.end(id, StreamEnd::Gone);
+        let EndedStream { effects, .. } = self.end(id, StreamEnd::Gone);
         if let Some(queue) = lookup(&mut self.queues, id) {
             queue.stream = None;
             self.forget_if_done(id.slot);
@@ -356,6 +396,7 @@ impl<S: Clone> Inbound<S> {
     /// `bytes` of the node's room for large frames are ours, as was asked for.
     pub(in crate::transport) fn granted(&mut self, bytes: usize) -> Effects<S> {
         let mut effects = Effects::default();
+        never!(self.beyond != Beyond::Asked(bytes), "{} bytes for {:?}", bytes, self.beyond);
         self.extra += bytes;
         self.beyond = Beyond::Nobody;
         self.settle(&mut effects);

@@ -35,6 +35,7 @@ use super::share::Share;
 use super::stall::Progress;
 use crate::error::CloseReason;
 use crate::frame::HEADER_BYTES;
+use crate::never::never;
 use effects::Submitting;
 pub(in crate::transport) use effects::{Admission, Ended, Freed, Group, Step};
 
@@ -123,20 +124,37 @@ impl<S, W> Outgoing<S, W> {
         cost: Cost,
         sink: Option<OutcomeSink>,
     ) -> Option<Bytes> {
-        debug_assert!(self.shut.is_none(), "a lane that is shut takes nothing over");
+        never!(self.shut.is_some(), "a lane that is shut takes a frame over");
+        debug_assert!(self.adds_up());
         self.counts.accepted += 1;
         self.queued_bytes += HEADER_BYTES + frame.len();
         self.room.begin();
         if self.queue.back().is_none_or(Batch::is_full) {
             self.queue.push_back(Batch::default());
         }
-        let batch = self.queue.back_mut()?;
+        let Some(batch) = self.queue.back_mut() else {
+            never!("there is no batch to add a frame to");
+            return None;
+        };
         if frame.body().len() <= PIECE_BYTES_MAX {
             return batch.push(frame, cost, sink);
         }
         let pieces = batch.split(frame, cost, sink);
         self.queue.extend(pieces);
+        debug_assert!(self.adds_up());
         None
+    }
+
+    /// What is told of it all is the sum of its parts.
+    fn adds_up(&self) -> bool {
+        let queued = self.queue.iter().map(|batch| batch.sent.bytes).sum::<usize>();
+        let large = self.queue.iter().map(|batch| batch.sent.large).sum::<usize>();
+        let ended = self.counts.completed + self.counts.not_sent + self.counts.maybe_sent;
+        queued == self.queued_bytes
+            && large <= self.large
+            && (self.large == 0 || self.large_turn.used() == 1)
+            && (self.in_flight > 0) == (self.in_flight_bytes > 0)
+            && ended <= self.counts.accepted
     }
 
     /// On a long path more batches are in flight. `least` is the round trip of an empty path.

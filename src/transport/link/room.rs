@@ -10,6 +10,8 @@
 
 use super::fair::{FairRoom, Granted, Ticket, Turn};
 use super::share::Share;
+use crate::marks::mark;
+use crate::never::never;
 
 /// What is reserved, or used up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +32,17 @@ impl Cost {
         self.bytes -= taken;
         Self { bytes: taken, is_large: self.is_large }
     }
+}
+
+/// Why there is no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::transport) enum Short {
+    /// The own bound is used up.
+    Bound,
+    /// The share of the node's budget is, which is less.
+    Share,
+    /// The node's room for large frames is.
+    Beside,
 }
 
 /// See the module.
@@ -64,6 +77,11 @@ impl<W> Room<W> {
         bytes <= self.target()
     }
 
+    /// Why there is nothing left.
+    pub(in crate::transport) fn short(&self) -> Short {
+        if self.share.is_reduced() { Short::Share } else { Short::Bound }
+    }
+
     /// Takes `bytes` without waiting.
     pub(crate) fn try_take(&mut self, bytes: usize) -> bool {
         if self.fair.try_take(bytes) {
@@ -74,7 +92,11 @@ impl<W> Room<W> {
             return nobody.is_empty() && self.fair.try_take(bytes);
         }
         let may_widen = !self.fair.is_waited_for() && bytes > self.fair.size() && self.fits(bytes);
-        may_widen && self.widen(bytes).is_empty() && self.fair.try_take(bytes)
+        let widened = may_widen && self.widen(bytes).is_empty() && self.fair.try_take(bytes);
+        if widened {
+            mark!("the room is widened for one frame");
+        }
+        widened
     }
 
     /// `waiter` waits for `bytes`, unless they are there. Others may have room by what it needs.
@@ -87,6 +109,7 @@ impl<W> Room<W> {
         let ticket = self.fair.wait(bytes, waiter);
         // It may be served by that itself, behind those before it.
         let granted = self.widen(bytes);
+        debug_assert!(self.is_enough());
         (Err(ticket), granted)
     }
 
@@ -105,13 +128,22 @@ impl<W> Room<W> {
             Turn::Granted => self.fair.give_back(bytes),
         };
         self.nobody_may_wait();
+        debug_assert!(self.is_enough());
         granted
     }
 
     /// Gives back what was not used.
     pub(crate) fn give_back(&mut self, bytes: usize) -> Granted<W> {
+        never!(
+            bytes + self.freed > self.fair.used(),
+            "{} bytes come back, {} were freed, {} are used",
+            bytes,
+            self.freed,
+            self.fair.used()
+        );
         let granted = self.fair.give_back(bytes);
         self.nobody_may_wait();
+        debug_assert!(self.is_enough());
         granted
     }
 
@@ -121,7 +153,7 @@ impl<W> Room<W> {
         if self.share.set_busy(true) {
             let size = self.fair.size().min(self.target());
             let nobody = self.fair.change(0, size);
-            debug_assert!(nobody.is_empty(), "a smaller room has nothing for anybody");
+            never!(!nobody.is_empty(), "{} are served by a smaller room", nobody.len());
         }
     }
 
@@ -133,10 +165,15 @@ impl<W> Room<W> {
     /// `bytes` were acknowledged or lost. `at_rest`: nothing else is on its way.
     pub(crate) fn free(&mut self, bytes: usize, at_rest: bool) -> Granted<W> {
         self.freed += bytes;
+        let used = self.fair.used();
+        if never!(self.freed > used, "{} bytes were freed of {}", self.freed, used) {
+            self.freed = used;
+        }
         if at_rest {
             return self.rest();
         }
         if self.fair.is_waited_for() && self.freed < self.fair.size() / 8 {
+            mark!("what is freed is gathered before anybody is woken");
             return Vec::new();
         }
         self.settle()
@@ -151,6 +188,7 @@ impl<W> Room<W> {
     fn rest(&mut self) -> Granted<W> {
         self.end();
         if std::mem::take(&mut self.short) || self.fair.is_waited_for() {
+            mark!("a lane at rest keeps the room that was too small");
             return self.settle();
         }
         let freed = std::mem::take(&mut self.freed);
@@ -170,12 +208,18 @@ impl<W> Room<W> {
         };
         let granted = self.fair.change(freed, size);
         self.nobody_may_wait();
+        debug_assert!(self.is_enough());
         granted
     }
 
     /// Makes room for one frame that needs `bytes`.
     fn widen(&mut self, bytes: usize) -> Granted<W> {
         self.fair.change(0, self.fair.size().max(bytes))
+    }
+
+    /// Whoever waits is admitted at last.
+    fn is_enough(&self) -> bool {
+        !self.fair.is_waited_for() || self.fair.size() >= self.largest
     }
 
     fn nobody_may_wait(&mut self) {
@@ -201,6 +245,7 @@ mod tests {
 
     use super::super::share::{Budget, FLOOR};
     use super::*;
+    use crate::marks::covers;
 
     fn take(room: &mut Room<u8>, bytes: usize) {
         assert!(room.try_take(bytes), "{bytes} of {}", room.fair.size());
@@ -214,6 +259,7 @@ mod tests {
 
     #[test]
     fn the_room_grows_with_what_is_acknowledged_and_falls_back_at_rest() {
+        covers!("a lane at rest keeps the room that was too small");
         let mut room = Room::new(Share::alone(4 * FLOOR));
         take(&mut room, FLOOR);
         assert!(!room.try_take(1));
@@ -261,6 +307,7 @@ mod tests {
 
     #[test]
     fn a_frame_within_the_share_widens_the_room_until_the_lane_rests() {
+        covers!("the room is widened for one frame");
         let mut room = Room::<u8>::new(Share::alone(4 * FLOOR));
         take(&mut room, 3 * FLOOR);
         assert_eq!(room.free(3 * FLOOR, true), []);
@@ -306,6 +353,7 @@ mod tests {
 
     #[test]
     fn those_who_wait_are_woken_in_larger_steps_and_the_last_time_in_any_case() {
+        covers!("what is freed is gathered before anybody is woken");
         let mut room = Room::new(Share::alone(FLOOR));
         take(&mut room, FLOOR);
         let ticket = waits(&mut room, 10);

@@ -63,6 +63,11 @@ impl Share {
         self.bytes_max
     }
 
+    /// Whether others who are busy keep it below its bound.
+    pub(in crate::transport) fn is_reduced(&self) -> bool {
+        self.bytes() < self.bytes_max
+    }
+
     /// Whether anything is held: who holds nothing takes no part. Returns whether that is new.
     pub(crate) fn set_busy(&mut self, busy: bool) -> bool {
         let is_new = std::mem::replace(&mut self.busy, busy) != busy;

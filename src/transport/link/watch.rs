@@ -8,6 +8,8 @@ use std::sync::atomic::Ordering;
 use crate::sync::AtomicBool;
 use crate::transport::fault::{Fault, planted};
 
+use crate::marks::mark;
+
 /// What has a deadline on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Deadline {
@@ -44,6 +46,7 @@ impl Watch {
         // What began before that was told to nobody.
         let began = !planted(Fault::WatchRestsWithoutALook) && anything();
         if began {
+            mark!("something begins during a look that found nothing");
             self.armed.store(true, Ordering::Release);
         }
         began
@@ -55,6 +58,7 @@ mod tests {
     use std::cell::Cell;
 
     use super::*;
+    use crate::marks::covers;
 
     #[test]
     fn a_beginning_is_told_once_until_a_look_finds_nothing() {
@@ -69,6 +73,7 @@ mod tests {
 
     #[test]
     fn what_begins_during_a_look_that_finds_nothing_is_seen_by_it_or_told() {
+        covers!("something begins during a look that found nothing");
         let watch = Watch::default();
         assert!(watch.begin());
         let looks = Cell::new(0);

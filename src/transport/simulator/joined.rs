@@ -33,17 +33,24 @@ pub(crate) struct Joined {
 impl Joined {
     /// On a runtime of one thread.
     pub(crate) fn new(limits: &Limits) -> (Rc<Self>, [MsQuicNetConnection; 2]) {
+        Self::new_with(&[limits.clone(), limits.clone()])
+    }
+
+    /// Each end with its own; the windows are those of the first.
+    pub(crate) fn new_with(limits: &[Limits; 2]) -> (Rc<Self>, [MsQuicNetConnection; 2]) {
         let script = Script::begin();
         let credential = NetCredential::generate_self_signed(&["test"], &[]).expect("a credential");
         let certificate = credential.chain_der()[0].clone();
         let credential = credential.clone().trust_hash(credential.identity());
         let registration = RegistrationWrapper::scripted();
-        let cores = [Direction::Outbound, Direction::Inbound].map(|direction| {
+        let [here, there] = limits;
+        let ends = [(Direction::Outbound, here), (Direction::Inbound, there)];
+        let cores = ends.map(|(direction, limits)| {
             let bounds = Arc::new(Bounds::new(limits.clone()));
             let live = LiveHandle::new(&registration);
             ConnectionCore::new(live, direction, credential.clone(), None, &bounds)
         });
-        script.join([&cores[0], &cores[1]], &certificate, Windows::largest(limits));
+        script.join([&cores[0], &cores[1]], &certificate, Windows::largest(here));
         let connections =
             cores.map(|core| MsQuicNetConnection::new(core).expect("it is connected"));
         (Rc::new(Self { script, held: Cell::new(Held::Nothing) }), connections)
@@ -52,6 +59,11 @@ impl Joined {
     /// From here on.
     pub(crate) fn hold(&self, held: Held) {
         self.held.set(held);
+    }
+
+    /// The library refuses the next so many submissions.
+    pub(crate) fn refuse_sends(&self, count: usize) {
+        self.script.refuse_sends(count);
     }
 
     /// Handles that are open.

@@ -110,7 +110,7 @@ impl<S> Queue<S> {
 }
 
 /// What a queue adds to the sums over all of them.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Mark {
     pub(super) queued: usize,
     pub(super) held: usize,

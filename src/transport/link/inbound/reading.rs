@@ -6,16 +6,19 @@ use bytes::Bytes;
 
 use super::frames::{Lent, Returned, Taken};
 use super::{
-    Effects, From, HEADER_BYTES, Inbound, InboundCounts, Item, PIECE_BYTES, RecvError, StreamId,
-    lookup,
+    Effects, From, HEADER_BYTES, Inbound, InboundCounts, Item, LaneTurn, PIECE_BYTES, Reading,
+    RecvError, StreamId, lookup,
 };
+use crate::marks::mark;
+use crate::never::{never, take_off};
 use crate::transport::fault::{Fault, planted};
 use crate::transport::link::lanes::Lane;
 
 /// What one lane or stream gives before the others have their turn, in bytes.
 const TURN_BYTES: usize = 16 * 1024;
 
-fn cost_of(frame: &Bytes) -> usize {
+/// What a frame that came back counts for.
+pub(super) fn cost_of(frame: &Bytes) -> usize {
     PIECE_BYTES + HEADER_BYTES + frame.len()
 }
 
@@ -24,7 +27,7 @@ impl<S: Clone> Inbound<S> {
     pub(in crate::transport) fn take(
         &mut self,
         from: From,
-    ) -> (Option<Result<Taken, RecvError>>, Effects<S>) {
+    ) -> Reading<Option<Result<Taken, RecvError>>, S> {
         let mut effects = Effects::default();
         let taken = match self.next(from) {
             Some(taken) => {
@@ -37,7 +40,7 @@ impl<S: Clone> Inbound<S> {
             }
         };
         self.settle(&mut effects);
-        (taken, effects)
+        Reading { found: taken, effects }
     }
 
     /// As [`Inbound::take`], for up to `max` frames that are appended to `into`; how many there were.
@@ -46,7 +49,7 @@ impl<S: Clone> Inbound<S> {
         from: From,
         into: &mut Vec<Bytes>,
         max: usize,
-    ) -> (Option<Result<usize, RecvError>>, Effects<S>) {
+    ) -> Reading<Option<Result<usize, RecvError>>, S> {
         let mut effects = Effects::default();
         let mut count = 0;
         while count < max {
@@ -63,14 +66,14 @@ impl<S: Clone> Inbound<S> {
             self.over.clone().map(Err)
         };
         self.settle(&mut effects);
-        (taken, effects)
+        Reading { found: taken, effects }
     }
 
     /// Everything that waits in the lane whose turn it is; `None` if nothing does.
-    pub(in crate::transport) fn lend(&mut self) -> (Option<Lent>, Effects<S>) {
+    pub(in crate::transport) fn lend(&mut self) -> Reading<Option<Lent>, S> {
         let mut effects = Effects::default();
         let lent = self.lane_with_something().map(|lane| {
-            self.turn = ((lane as usize + 1) % Lane::ALL.len(), 0);
+            self.turn = LaneTurn { lane: (lane as usize + 1) % Lane::ALL.len(), given: 0 };
             self.lend_lane(lane)
         });
         match &lent {
@@ -80,7 +83,7 @@ impl<S: Clone> Inbound<S> {
             None => {}
         }
         self.settle(&mut effects);
-        (lent, effects)
+        Reading { found: lent, effects }
     }
 
     fn lend_lane(&mut self, lane: Lane) -> Lent {
@@ -93,6 +96,9 @@ impl<S: Clone> Inbound<S> {
         {
             frames.push(taken.frame);
         }
+        if self.has_frames(lane) {
+            mark!("frames are lent up to a gap");
+        }
         let cost = before - self.queued;
         self.lent += cost;
         Lent { frames, lane, first, cost, tries }
@@ -101,7 +107,7 @@ impl<S: Clone> Inbound<S> {
     /// A subscriber is done with frames that count for `cost`.
     pub(in crate::transport) fn return_lent(&mut self, cost: usize) -> Effects<S> {
         let mut effects = Effects::default();
-        self.lent -= cost;
+        take_off!(self.lent, cost, "bytes that are lent");
         self.settle(&mut effects);
         effects
     }
@@ -111,17 +117,23 @@ impl<S: Clone> Inbound<S> {
     pub(in crate::transport) fn put_back(&mut self, back: Lent) -> Effects<S> {
         let mut effects = Effects::default();
         let Lent { mut frames, lane, first, cost, tries } = back;
-        self.lent -= cost;
+        take_off!(self.lent, cost, "bytes that are lent");
         if planted(Fault::BackInAnotherOrder) {
             frames.reverse();
         }
         for (number, frame) in (first..).zip(frames) {
             self.queued += cost_of(&frame);
-            self.counts.frames -= 1;
-            self.counts.bytes -= frame.len() as u64;
+            take_off!(self.counts.frames, 1, "frames that were taken");
+            take_off!(self.counts.bytes, frame.len() as u64, "bytes that were taken");
             let tries = tries.saturating_add(1);
-            self.returned[lane as usize].insert(number, Returned { frame, tries });
+            let twice = self.returned[lane as usize].insert(number, Returned { frame, tries });
+            never!(twice.is_some(), "frame {} of {:?} comes back twice", number, lane);
         }
+        never!(
+            self.returned[lane as usize].range(self.next_number[lane as usize]..).next().is_some(),
+            "a frame of {:?} comes back that nobody took",
+            lane
+        );
         self.end_taken = false;
         effects.wake[lane as usize] = true;
         self.settle(&mut effects);
@@ -191,8 +203,8 @@ impl<S: Clone> Inbound<S> {
 
     /// The lane whose turn it is among those that have something.
     fn lane_with_something(&self) -> Option<Lane> {
-        let (turn, given) = self.turn;
-        let from = if given >= TURN_BYTES { turn + 1 } else { turn };
+        let LaneTurn { lane, given } = self.turn;
+        let from = if given >= TURN_BYTES { lane + 1 } else { lane };
         let lanes = (from..from + Lane::ALL.len()).map(|lane| Lane::ALL[lane % Lane::ALL.len()]);
         lanes.into_iter().find(|lane| self.has_frames(*lane))
     }
@@ -214,7 +226,8 @@ impl<S: Clone> Inbound<S> {
         };
         self.begin_turn(lane);
         if let Some((number, Returned { frame, .. })) = self.returned[lane as usize].pop_first() {
-            self.queued -= cost_of(&frame);
+            mark!("a frame that came back is the next");
+            take_off!(self.queued, cost_of(&frame), "bytes that wait");
             self.count(lane, 1, frame.len(), HEADER_BYTES + frame.len());
             return Some(Taken { frame, lane, number, took: Duration::ZERO });
         }
@@ -237,7 +250,10 @@ impl<S: Clone> Inbound<S> {
         };
         self.begin_turn(lane);
         let Some(slot) = self.rings[lane as usize].front().copied() else { return 0 };
-        let Some(queue) = self.queues.get_mut(slot) else { return 0 };
+        let Some(queue) = self.queues.get_mut(slot) else {
+            never!("it is the turn of a stream that is not there");
+            return 0;
+        };
         let id = StreamId { slot, serial: queue.serial };
         let mark = queue.mark();
         let Some(Item::Run(run)) = queue.items.front_mut() else {
@@ -249,10 +265,10 @@ impl<S: Clone> Inbound<S> {
         let (encoded, before) = (run.encoded_bytes(), into.len());
         into.extend(run.by_ref().take(max));
         let left = run.encoded_bytes();
-        queue.queued -= encoded - left;
+        take_off!(queue.queued, encoded - left, "bytes of a stream");
         if left == 0 {
             queue.items.pop_front();
-            queue.queued -= PIECE_BYTES;
+            take_off!(queue.queued, PIECE_BYTES, "bytes of a stream");
         }
         let count = into.len() - before;
         let payload = encoded - left - count * HEADER_BYTES;
@@ -264,20 +280,24 @@ impl<S: Clone> Inbound<S> {
     }
 
     fn next_of(&mut self, slot: usize, lane: Lane) -> Option<Taken> {
-        let queue = self.queues.get_mut(slot)?;
+        let Some(queue) = self.queues.get_mut(slot) else {
+            never!("it is the turn of a stream that is not there");
+            return None;
+        };
         let id = StreamId { slot, serial: queue.serial };
         let mark = queue.mark();
         let (frame, took, is_last) = match queue.items.front_mut()? {
             Item::Run(run) => {
-                let frame = run.next().unwrap_or_default();
-                (frame, Duration::ZERO, run.encoded_bytes() == 0)
+                let frame = run.next();
+                never!(frame.is_none(), "a run without a frame waits");
+                (frame.unwrap_or_default(), Duration::ZERO, run.encoded_bytes() == 0)
             }
             Item::Frame(frame, took) => (std::mem::take(frame), *took, true),
         };
-        queue.queued -= HEADER_BYTES + frame.len();
+        take_off!(queue.queued, HEADER_BYTES + frame.len(), "bytes of a stream");
         if is_last {
             queue.items.pop_front();
-            queue.queued -= PIECE_BYTES;
+            take_off!(queue.queued, PIECE_BYTES, "bytes of a stream");
         }
         let number = self.next_number[lane as usize];
         self.next_number[lane as usize] += 1;
@@ -288,16 +308,16 @@ impl<S: Clone> Inbound<S> {
     }
 
     fn begin_turn(&mut self, lane: Lane) {
-        if self.turn.0 != lane as usize || self.turn.1 >= TURN_BYTES {
-            self.turn = (lane as usize, 0);
+        if self.turn.lane != lane as usize || self.turn.given >= TURN_BYTES {
+            self.turn = LaneTurn { lane: lane as usize, given: 0 };
         }
     }
 
     fn count(&mut self, lane: Lane, frames: usize, payload: usize, given: usize) {
         self.counts.frames += frames as u64;
         self.counts.bytes += payload as u64;
-        if self.turn.0 == lane as usize {
-            self.turn.1 += given;
+        if self.turn.lane == lane as usize {
+            self.turn.given += given;
         }
     }
 
@@ -305,8 +325,13 @@ impl<S: Clone> Inbound<S> {
     /// turn.
     fn after_taking(&mut self, slot: usize, lane: Lane) {
         let ring = &mut self.rings[lane as usize];
-        let Some(queue) = self.queues.get_mut(slot) else { return };
+        let Some(queue) = self.queues.get_mut(slot) else {
+            never!("a frame was taken from a stream that is not there");
+            return;
+        };
+        never!(!queue.in_ring, "a frame was taken from a stream that has no turn");
         if queue.items.is_empty() {
+            never!(queue.queued > 0, "{} bytes of nothing wait", queue.queued);
             queue.in_ring = false;
             // A reader of one stream alone takes it from wherever it stands.
             match ring.front() == Some(&slot) {
@@ -314,7 +339,7 @@ impl<S: Clone> Inbound<S> {
                 false => ring.retain(|other| *other != slot),
             }
             self.forget_if_done(slot);
-        } else if self.turn.1 >= TURN_BYTES && ring.front() == Some(&slot) {
+        } else if self.turn.given >= TURN_BYTES && ring.front() == Some(&slot) {
             ring.rotate_left(1);
         }
     }

@@ -1,9 +1,12 @@
 //! The bounds: how much each stream may bring, and who goes on when there is room again.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::queue::GUARANTEED_PART;
+use super::reading::cost_of;
 use super::{Beyond, Effects, HEADER_BYTES, Inbound, Mark, Position, Queue, StreamId, lookup};
+use crate::marks::mark;
+use crate::never::{never, take_off};
 use crate::transport::fault::{Fault, planted};
 
 impl<S: Clone> Inbound<S> {
@@ -58,6 +61,9 @@ impl<S: Clone> Inbound<S> {
         let kept = planted(Fault::RoomIsKept) && self.beyond != Beyond::Nobody;
         if self.extra > 0 && !matches!(self.beyond, Beyond::Owner(_)) && !kept {
             let unused = self.extra.saturating_sub(self.excess());
+            if unused > 0 && matches!(self.beyond, Beyond::Asked(_)) {
+                mark!("room beside the share goes back while more is asked for");
+            }
             self.extra -= unused;
             effects.give_back += unused;
         }
@@ -68,6 +74,7 @@ impl<S: Clone> Inbound<S> {
             self.end_taken = true;
             effects.end_taken = true;
         }
+        debug_assert!(self.adds_up());
     }
 
     /// Resumes streams for which there is room again. If there is none although a reader waits, one
@@ -76,7 +83,10 @@ impl<S: Clone> Inbound<S> {
         let (half, guaranteed) = (self.share_of_one() / 2, self.guaranteed());
         let mut still = VecDeque::with_capacity(self.paused.len());
         while let Some(id) = self.paused.pop_front() {
-            let Some(queue) = self.queue(id) else { continue };
+            let Some(queue) = self.queue(id) else {
+                never!("a stream is paused that is not there");
+                continue;
+            };
             // Not for a few bytes each time a small frame was taken.
             let enough = match queue.rest() {
                 0 if queue.queued == 0 => half.min(guaranteed / 2),
@@ -95,7 +105,10 @@ impl<S: Clone> Inbound<S> {
     /// Whether the frame of this stream may pass the share: a reader waits for it and nothing stands
     /// before it.
     fn may_pass(&mut self, id: StreamId, effects: &mut Effects<S>) -> bool {
-        let Some(queue) = self.queue(id) else { return false };
+        let Some(queue) = self.queue(id) else {
+            never!("a stream is paused that is not there");
+            return false;
+        };
         let Position::InBody { .. } = queue.position else {
             return queue.rest() > 0;
         };
@@ -106,6 +119,7 @@ impl<S: Clone> Inbound<S> {
         }
         let free = self.extra.saturating_sub(self.excess());
         if free >= rest {
+            mark!("a frame passes the share");
             self.beyond = Beyond::Owner(id);
             return true;
         }
@@ -118,11 +132,16 @@ impl<S: Clone> Inbound<S> {
     }
 
     fn resume(&mut self, id: StreamId, effects: &mut Effects<S>) {
-        let Some(queue) = lookup(&mut self.queues, id) else { return };
+        let Some(queue) = lookup(&mut self.queues, id) else {
+            never!("a stream goes on that is not there");
+            return;
+        };
         let mark = queue.mark();
+        never!(!queue.paused, "a stream goes on that is not paused");
         queue.paused = false;
         effects.resume.extend(queue.stream.clone());
         self.account(id, mark);
+        mark!("a deadline begins anew behind a pause");
         // Its sender learns only then that it may go on.
         if !planted(Fault::DeadlineOutlivesPause) {
             self.patience.rest();
@@ -137,11 +156,37 @@ impl<S: Clone> Inbound<S> {
 
     /// Brings the sums up to date behind a change of one queue.
     pub(super) fn account(&mut self, id: StreamId, before: Mark) {
-        let Some(after) = self.queue(id).map(Queue::mark) else { return };
-        self.queued = self.queued - before.queued + after.queued;
-        self.held = self.held - before.held + after.held;
-        self.busy = self.busy + usize::from(after.busy) - usize::from(before.busy);
-        self.unfinished =
-            self.unfinished + usize::from(after.unfinished) - usize::from(before.unfinished);
+        let Some(after) = self.queue(id).map(Queue::mark) else {
+            never!("a stream changed that is not there");
+            return;
+        };
+        take_off!(self.queued, before.queued, "bytes that wait");
+        take_off!(self.held, before.held, "bytes that are not whole");
+        take_off!(self.busy, usize::from(before.busy), "busy streams");
+        take_off!(self.unfinished, usize::from(before.unfinished), "unfinished streams");
+        self.queued += after.queued;
+        self.held += after.held;
+        self.busy += usize::from(after.busy);
+        self.unfinished += usize::from(after.unfinished);
+    }
+
+    /// What is told of it all is the sum of its parts.
+    fn adds_up(&self) -> bool {
+        let mut sum = Mark::default();
+        let (mut open, mut busy, mut unfinished) = (0, 0, 0);
+        for (slot, queue) in &self.queues {
+            let Mark { queued, held, busy: is_busy, unfinished: is_unfinished } = queue.mark();
+            (sum.queued, sum.held) = (sum.queued + queued, sum.held + held);
+            open += usize::from(queue.open);
+            busy += usize::from(is_busy);
+            unfinished += usize::from(is_unfinished);
+            if queue.in_ring != self.rings[queue.lane as usize].contains(&slot) {
+                return false;
+            }
+        }
+        let returned = self.returned.iter().flat_map(BTreeMap::values);
+        let returned: usize = returned.map(|it| cost_of(&it.frame)).sum();
+        (self.queued, self.held) == (sum.queued + returned, sum.held)
+            && (self.open, self.busy, self.unfinished) == (open, busy, unfinished)
     }
 }

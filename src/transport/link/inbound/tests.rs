@@ -1,5 +1,6 @@
 //! A model of the peer, the library and the readers around [`Inbound`], driven at random.
 
+mod branches;
 mod deadlines;
 
 use std::collections::VecDeque;
@@ -37,6 +38,9 @@ struct Model {
     window: usize,
     frame_bytes_max: usize,
     room: FairRoom<()>,
+    /// What is asked of it is granted at once; otherwise it is remembered.
+    grants: bool,
+    asked: Option<usize>,
     share: usize,
     now: Instant,
     lent: Vec<Lent>,
@@ -54,6 +58,8 @@ impl Model {
             window,
             frame_bytes_max,
             room: FairRoom::new(usize::MAX),
+            grants: true,
+            asked: None,
             share,
             now: Instant::now(),
             lent: Vec::new(),
@@ -130,13 +136,17 @@ impl Model {
             let granted = self.room.give_back(effects.give_back);
             assert_eq!(granted, [], "one connection alone never waits for itself");
             let Some(bytes) = effects.ask else { return };
+            if !self.grants {
+                self.asked = Some(bytes);
+                return;
+            }
             self.room.take(bytes, ()).expect("it is all ours");
             effects = self.inbound.granted(bytes);
         }
     }
 
     fn take(&mut self, from: From) -> bool {
-        let (taken, effects) = self.inbound.take(from);
+        let Reading { found: taken, effects } = self.inbound.take(from);
         self.perform(effects);
         match taken {
             Some(Ok(taken)) => {
@@ -150,7 +160,7 @@ impl Model {
 
     fn take_many(&mut self, from: From, max: usize) -> bool {
         let mut frames = Vec::new();
-        let (taken, effects) = self.inbound.take_many(from, &mut frames, max);
+        let Reading { found: taken, effects } = self.inbound.take_many(from, &mut frames, max);
         self.perform(effects);
         for frame in &frames {
             let lane = self.streams[stream_of(frame)].lane;
@@ -176,7 +186,7 @@ impl Model {
     }
 
     fn lend(&mut self) {
-        let (lent, effects) = self.inbound.lend();
+        let Reading { found: lent, effects } = self.inbound.lend();
         self.perform(effects);
         self.lent.extend(lent);
     }
@@ -212,7 +222,7 @@ impl Model {
         let stream = &mut self.streams[at];
         stream.expected.truncate(whole);
         (stream.unsent, stream.buffered) = Default::default();
-        let (_, effects) = self.inbound.end(id, how);
+        let EndedStream { effects, .. } = self.inbound.end(id, how);
         self.perform(effects);
         let effects = self.inbound.remove(id);
         self.perform(effects);

@@ -7,8 +7,9 @@ use bytes::Bytes;
 use super::Outgoing;
 use super::effects::{Admission, Freed, Group};
 use crate::frame::HEADER_BYTES;
+use crate::never::{never, take_off};
 use crate::transport::link::fair::{Ticket, Turn};
-use crate::transport::link::room::Cost;
+use crate::transport::link::room::{Cost, Short};
 
 /// Frames that are admitted together: less than the least room of a lane.
 const GROUP_BYTES: usize = 64 * 1024;
@@ -17,6 +18,12 @@ impl<S, W> Outgoing<S, W> {
     /// Whether `bytes` are to be had in the lane's own room, and not beside it.
     pub(in crate::transport) fn fits(&self, bytes: usize) -> bool {
         self.room.fits(bytes)
+    }
+
+    /// Why `bytes` were not to be had.
+    pub(in crate::transport) fn short(&self, bytes: usize) -> Short {
+        let for_turn = self.large_turn.used() > 0;
+        if self.room.fits(bytes) || for_turn { self.room.short() } else { Short::Beside }
     }
 
     /// Reserves `bytes` of the lane's own room without waiting.
@@ -112,15 +119,15 @@ impl<S, W> Outgoing<S, W> {
 
     /// `bytes` of the node's room are this lane's, and so is the turn until they have gone back.
     pub(in crate::transport) fn has_large(&mut self, bytes: usize) -> Cost {
-        debug_assert!(bytes > 0 && self.large_turn.used() == 1, "who has the turn");
+        never!(self.large_turn.used() == 0, "{} bytes beside the room for nobody's turn", bytes);
+        never!(self.large > 0, "{} bytes beside {} others", bytes, self.large);
         self.at_node = None;
         self.large += bytes;
         Cost { bytes, is_large: true }
     }
 
     pub(super) fn free_large(&mut self, bytes: usize) -> Freed<W> {
-        debug_assert!(bytes <= self.large, "{bytes} of {}", self.large);
-        self.large = self.large.saturating_sub(bytes);
+        take_off!(self.large, bytes, "bytes beside the room");
         let is_last = bytes > 0 && self.large == 0;
         let granted = if is_last { self.large_turn.give_back(1) } else { Vec::new() };
         Freed { large: bytes, ..Freed::wake(granted) }

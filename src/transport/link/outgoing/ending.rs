@@ -3,6 +3,7 @@
 use super::effects::{Ended, Freed};
 use super::{Finish, Outgoing};
 use crate::error::CloseReason;
+use crate::marks::mark;
 use crate::transport::fault::{Fault, planted};
 use crate::transport::link::batch::Batch;
 
@@ -18,6 +19,7 @@ impl<S, W> Outgoing<S, W> {
 
     /// Nothing more will be sent: what was not handed over is told so.
     pub(in crate::transport) fn abandon(&mut self) -> Ended<W> {
+        debug_assert!(self.adds_up());
         self.abandoned = true;
         self.queued_bytes = 0;
         self.room.end();
@@ -25,7 +27,9 @@ impl<S, W> Outgoing<S, W> {
         self.counts.not_sent += not_sent.iter().map(|batch| batch.sent.frames).sum::<u64>();
         let large = not_sent.iter().map(|batch| batch.sent.large).sum();
         // The lane's own room is shut; other lanes wait for the node's.
-        Ended { not_sent, freed: self.free_large(large) }
+        let freed = self.free_large(large);
+        debug_assert!(self.adds_up());
+        Ended { not_sent, freed }
     }
 
     /// Ends the stream once everything accepted was handed over.
@@ -59,6 +63,7 @@ impl<S, W> Outgoing<S, W> {
     ) -> Option<S> {
         let discarded = self.stream.take_if(|stream| is_it(stream));
         if discarded.is_some() && self.finish == Finish::Asked && !planted(Fault::EndIsLost) {
+            mark!("the end of a lane is said again on another stream");
             // Its end is lost with it: the next one is to say it.
             self.finish = Finish::Wanted;
         }

@@ -2,6 +2,8 @@
 
 use super::effects::{Ended, Freed, Step, Submitting};
 use super::{Finish, Outgoing};
+use crate::marks::mark;
+use crate::never::{never, take_off};
 use crate::transport::fault::{Fault, planted};
 use crate::transport::link::batch::{Batch, Sent};
 
@@ -41,7 +43,8 @@ impl<S: Clone, W> Outgoing<S, W> {
             self.submitting = Some(Submitting { stream, splits: batch.sent.splits });
             self.in_flight += 1;
             self.in_flight_bytes += batch.sent.bytes;
-            self.queued_bytes -= batch.sent.bytes;
+            take_off!(self.queued_bytes, batch.sent.bytes, "bytes that wait");
+            debug_assert!(self.adds_up());
             return Step::Submit(batch, self.stream.clone());
         }
         if self.finish == Finish::Wanted && self.queue.is_empty() {
@@ -54,25 +57,29 @@ impl<S: Clone, W> Outgoing<S, W> {
     /// The batch of [`Step::Submit`] was handed over.
     pub(in crate::transport) fn submitted(&mut self) {
         let was = self.submitting.take();
-        debug_assert!(was.is_some(), "what nobody took was handed over");
+        never!(was.is_none(), "what nobody took was handed over");
+        debug_assert!(self.adds_up());
         self.begun_on = was.filter(|was| was.splits).map(|was| was.stream);
     }
 
     /// The batch of [`Step::Submit`] could not be handed over: it is the first one again.
     pub(in crate::transport) fn came_back(&mut self, batch: Batch) -> Ended<W> {
         let was = self.submitting.take();
-        debug_assert!(was.is_some(), "what nobody took came back");
-        self.in_flight -= 1;
-        self.in_flight_bytes -= batch.sent.bytes;
+        never!(was.is_none(), "what nobody took came back");
+        self.leaves_flight(batch.sent.bytes);
         self.queued_bytes += batch.sent.bytes;
         self.queue.push_front(batch);
-        if self.abandoned { self.abandon() } else { Ended::default() }
+        debug_assert!(self.adds_up());
+        if self.abandoned {
+            mark!("a submission comes back to a lane that was given up");
+            return self.abandon();
+        }
+        Ended::default()
     }
 
     /// A submission met its end.
     pub(in crate::transport) fn completed(&mut self, sent: &Sent, acknowledged: bool) -> Freed<W> {
-        self.in_flight -= 1;
-        self.in_flight_bytes -= sent.bytes;
+        self.leaves_flight(sent.bytes);
         self.ended += 1;
         if acknowledged {
             self.counts.completed += sent.frames;
@@ -80,8 +87,20 @@ impl<S: Clone, W> Outgoing<S, W> {
         } else {
             self.counts.maybe_sent += sent.frames;
         }
-        let cost = if planted(Fault::RoomDoesNotComeBack) { 0 } else { sent.cost };
-        self.free(cost, sent.large)
+        let cost = match sent.cost {
+            _ if planted(Fault::RoomDoesNotComeBack) => 0,
+            cost if planted(Fault::RoomComesBackTwice) => 2 * cost,
+            cost => cost,
+        };
+        let freed = self.free(cost, sent.large);
+        debug_assert!(self.adds_up());
+        freed
+    }
+
+    /// A submission of `bytes` is no longer on its way.
+    fn leaves_flight(&mut self, bytes: usize) {
+        take_off!(self.in_flight, 1, "submissions in flight");
+        take_off!(self.in_flight_bytes, bytes, "bytes in flight");
     }
 
     fn may_submit(&self) -> bool {
@@ -101,11 +120,12 @@ impl<S: Clone, W> Outgoing<S, W> {
         if !self.queue.front().is_some_and(|front| front.sent.continues) || self.begun_on == on {
             return None;
         }
+        mark!("the rest of a frame is lost with its stream");
         let (mut not_sent, mut cost, mut large) = (Vec::new(), 0, 0);
         while self.queue.front().is_some_and(|front| front.sent.continues)
             && let Some(batch) = self.queue.pop_front()
         {
-            self.queued_bytes -= batch.sent.bytes;
+            take_off!(self.queued_bytes, batch.sent.bytes, "bytes that wait");
             self.counts.not_sent += batch.sent.frames;
             cost += batch.sent.cost;
             large += batch.sent.large;
@@ -115,7 +135,9 @@ impl<S: Clone, W> Outgoing<S, W> {
                 break;
             }
         }
-        Some(Ended { not_sent, freed: self.free(cost, large) })
+        let freed = self.free(cost, large);
+        debug_assert!(self.adds_up());
+        Some(Ended { not_sent, freed })
     }
 
     /// Admission met its end.

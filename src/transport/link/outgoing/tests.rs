@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::submitting::SUBMISSIONS;
 use super::*;
 use crate::error::{CloseCode, Outcome};
+use crate::marks::covers;
 use crate::transport::link::batch::{BATCH_BYTES, Sent};
 use crate::transport::link::fair::Turn;
 
@@ -208,6 +209,7 @@ fn a_large_frame_goes_out_in_pieces_and_ends_with_the_last() {
 
 #[test]
 fn the_rest_of_a_frame_never_goes_out_on_another_stream() {
+    covers!("the rest of a frame is lost with its stream");
     for pieces_sent in [1, 2] {
         let mut lane = wide_lane();
         let (told, outcome) = std::sync::mpsc::channel();
@@ -287,4 +289,29 @@ fn the_end_is_sent_after_everything_accepted() {
     assert!(submit(&mut lane).is_some());
     assert!(matches!(lane.next(false), Step::Finish));
     assert!(matches!(lane.next(false), Step::Nothing), "the end is sent once");
+}
+
+#[test]
+fn an_end_that_is_lost_with_its_stream_is_said_on_the_next() {
+    covers!("the end of a lane is said again on another stream");
+    let mut lane = lane(1 << 20);
+    lane.keep_stream(0);
+    lane.finish();
+    assert!(matches!(lane.next(false), Step::Finish));
+    assert!(lane.discard_stream(|_| true).is_some());
+    assert!(matches!(lane.next(false), Step::Finish));
+    lane.finished();
+    assert!(lane.is_finished());
+}
+
+#[test]
+fn what_comes_back_to_a_lane_that_was_given_up_was_not_sent() {
+    covers!("a submission comes back to a lane that was given up");
+    let mut lane = lane(1 << 20);
+    push(&mut lane, 10);
+    let batch = take(&mut lane).expect("something to submit");
+    nobody(lane.shut(&REASON));
+    nobody(lane.abandon().tell());
+    nobody(lane.came_back(batch).tell());
+    assert_eq!((lane.counts().not_sent, lane.pending()), (1, 0));
 }

@@ -1,6 +1,7 @@
 //! When a frame that began is overdue.
 
 use super::*;
+use crate::marks::covers;
 
 /// Seconds until a frame that began is overdue, while `each_second` happens.
 fn overdue_after(model: &mut Model, mut each_second: impl FnMut(&mut Model, u64)) -> Option<u64> {
@@ -83,6 +84,7 @@ fn a_frame_that_is_paused_is_not_overdue_although_a_little_room_is_free() {
 
 #[test]
 fn a_frame_that_goes_on_after_a_pause_has_the_whole_limit_again() {
+    covers!("a deadline begins anew behind a pause");
     let (mut model, data, _) = began_a_frame(1 << 12);
     model.arrive(data, usize::MAX);
     model.now += Duration::from_secs(3_600);

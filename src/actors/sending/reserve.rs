@@ -11,14 +11,14 @@ use ractor::RpcReplyPort;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::credit::Credit;
-use super::tasks::{Unfinished, answer};
-use super::waiting::{Waiter, Waiting};
+use crate::actors::tasks::{Unfinished, answer};
+use crate::actors::waiting::{Waiter, Waiting};
 use crate::error::{Outcome, SendError};
 use crate::lock::lock;
-use crate::transport::Lane;
 use crate::transport::core::ConnectionCore;
+use crate::transport::{Lane, Limit};
 
-pub(super) type Reply = RpcReplyPort<Result<Credit, SendError>>;
+pub(in crate::actors) type Reply = RpcReplyPort<Result<Credit, SendError>>;
 
 /// How often it is looked whether the caller at the head still waits: one that has gone must not
 /// keep the others from the room.
@@ -26,7 +26,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Who waits for the room of each of [`Lane::ALL`].
 #[derive(Debug, Default)]
-pub(super) struct Reservations([Arc<Queue>; 3]);
+pub(in crate::actors) struct Reservations([Arc<Queue>; 3]);
 
 #[derive(Debug, Default)]
 struct Queue(Mutex<State>);
@@ -58,7 +58,7 @@ impl Reservations {
     /// as may the answer is [`SendError::Full`].
     ///
     /// Whoever has gone meanwhile gives the room back.
-    pub(super) fn reserve(
+    pub(in crate::actors) fn reserve(
         &self,
         core: &Arc<ConnectionCore>,
         (lane, frames, length): (Lane, usize, usize),
@@ -118,9 +118,11 @@ async fn serve(queue: Arc<Queue>, core: Arc<ConnectionCore>, lane: Lane) {
         let reserved = timeout_at(deadline, Credit::reserve(&core, lane, frames, length));
         tokio::select! {
             reserved = reserved => {
-                let outcome = Outcome::NotSent(Bytes::new());
-                let late = Err(SendError::TimedOut { after: limit, outcome });
-                answer(reply, reserved.unwrap_or(late));
+                answer(reply, reserved.unwrap_or_else(|_| {
+                    core.reached(Limit::StreamOperation);
+                    let outcome = Outcome::NotSent(Bytes::new());
+                    Err(SendError::TimedOut { after: limit, outcome })
+                }));
             }
             () = is_gone(&reply) => {}
         }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use ractor::RpcReplyPort;
 
 use super::credit::Credit;
-use super::tasks::answer;
+use crate::actors::tasks::answer;
 use crate::error::{Outcome, SendError, SendManyError};
 use crate::lock::lock;
 use crate::transport::core::ConnectionCore;
@@ -18,7 +18,7 @@ use crate::transport::core::ConnectionCore;
 type Reply = RpcReplyPort<Result<(), SendManyError>>;
 
 /// Hands all of `frames` to the lane if `credit` covers them; otherwise none.
-pub(super) fn send_many(
+pub(in crate::actors) fn send_many(
     core: &Arc<ConnectionCore>,
     frames: Vec<Bytes>,
     credit: Credit,

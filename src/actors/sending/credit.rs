@@ -25,14 +25,14 @@ pub struct Credit {
 }
 
 /// A frame that a credit covers, and the room that it takes.
-pub(super) struct Covered {
-    pub(super) frame: Bytes,
-    pub(super) cost: Cost,
+pub(in crate::actors) struct Covered {
+    pub(in crate::actors) frame: Bytes,
+    pub(in crate::actors) cost: Cost,
 }
 
 impl Credit {
     /// Waits for the room.
-    pub(super) async fn reserve(
+    pub(in crate::actors) async fn reserve(
         core: &Arc<ConnectionCore>,
         lane: Lane,
         frames: usize,
@@ -40,12 +40,12 @@ impl Credit {
     ) -> Result<Self, SendError> {
         match core.admit(lane, check_reserved(core, lane, frames, length)?).await {
             Ok(cost) => Ok(Self { core: Arc::clone(core), lane, frames, length, cost }),
-            Err(error) => Err(core.not_admitted(error, Bytes::new())),
+            Err(error) => Err(core.not_admitted(lane, error, Bytes::new())),
         }
     }
 
     /// Without waiting.
-    pub(super) fn try_reserve(
+    pub(in crate::actors) fn try_reserve(
         core: &Arc<ConnectionCore>,
         lane: Lane,
         frames: usize,
@@ -74,7 +74,7 @@ impl Credit {
     }
 
     /// Uses it up for `frame`, if it covers it and is for `core`.
-    pub(super) fn spend(
+    pub(in crate::actors) fn spend(
         self,
         core: &Arc<ConnectionCore>,
         frame: Bytes,
@@ -87,7 +87,7 @@ impl Credit {
     }
 
     /// As [`Credit::spend`] for all of `frames` together, or for none.
-    pub(super) fn spend_many(
+    pub(in crate::actors) fn spend_many(
         self,
         core: &Arc<ConnectionCore>,
         frames: &VecDeque<Bytes>,
@@ -131,12 +131,10 @@ fn check_reserved(
     let remembered = OUTCOME_BYTES.saturating_mul(frames);
     let needed =
         length.saturating_add(HEADER_BYTES.saturating_mul(more)).saturating_add(remembered);
-    let (wanted, limit) = match more {
-        0 => (length, core.frame_bytes_max(lane)),
-        _ => (needed, core.lane_bytes_max(lane) - HEADER_BYTES),
-    };
-    if wanted > limit {
-        return Err(SendError::TooLarge { length: wanted, limit, frame: Bytes::new() });
+    let of_lane = core.lane_bytes_max(lane) - HEADER_BYTES;
+    match more {
+        0 if length > core.frame_bytes_max(lane) => Err(core.too_large(lane, length, Bytes::new())),
+        1.. if needed > of_lane => Err(core.too_many(lane, needed, of_lane)),
+        _ => Ok(needed),
     }
-    Ok(needed)
 }
