@@ -11,7 +11,7 @@ mod reading;
 mod sending;
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -121,9 +121,16 @@ fn play(seed: u64, credential: &NetCredential) -> Result<(), String> {
     let local = LocalSet::new();
     let result = runtime.block_on(local.run_until(async {
         world.begin(&case, &mut random);
-        Player { script: &script, world: &world, case: &case, random, moved: Instant::now() }
-            .play()
-            .await
+        Player {
+            script: &script,
+            world: &world,
+            case: &case,
+            random,
+            moved: Instant::now(),
+            delivered: BTreeMap::new(),
+        }
+        .play()
+        .await
     }));
     drop((local, runtime));
     let result = result.and_then(|()| world.has_ended(&script));
@@ -295,6 +302,8 @@ struct Player<'a> {
     case: &'a Case,
     random: StdRng,
     moved: Instant,
+    /// When each stream brought something last, where what comes takes time.
+    delivered: BTreeMap<usize, u64>,
 }
 
 impl Player<'_> {
@@ -336,8 +345,20 @@ impl Player<'_> {
         let mut action = actions[self.random.random_range(0..actions.len())];
         if self.case.bytes_a_second.is_some() {
             // What takes time is the link: what has come over it is given on at once.
-            let arrived = actions.into_iter().find(|action| matches!(action, Action::Indicate(_)));
-            action = arrived.unwrap_or(action);
+            let arrived = actions.iter().find(|action| matches!(action, Action::Indicate(_)));
+            action = arrived.copied().unwrap_or(action);
+            if let Action::Deliver(_) = action {
+                // And it is shared: nobody waits for a part of a deadline while others have all of it.
+                let waits = |id: &usize| self.delivered.get(id).copied().unwrap_or(0);
+                let ids = actions.iter().filter_map(|action| match action {
+                    Action::Deliver(id) => Some(*id),
+                    _ => None,
+                });
+                let longest = ids.min_by_key(waits).unwrap_or(0);
+                let last = self.delivered.values().max().copied().unwrap_or(0);
+                self.delivered.insert(longest, last + 1);
+                action = Action::Deliver(longest);
+            }
         }
         self.perform(action).await;
         self.make_trouble();
