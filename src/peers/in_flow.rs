@@ -20,6 +20,8 @@ struct State {
     flow: FlowIn,
     /// Of the connection whose frames are taken over; 0 for none.
     generation: u64,
+    /// That connection's stream has begun.
+    begun: bool,
     queue: VecDeque<Waiting>,
     /// Frames in it.
     waiting: u64,
@@ -57,13 +59,25 @@ pub(super) enum Special {
 impl InFlow {
     pub(super) fn new(granted: u64) -> Self {
         let flow = FlowIn::new(granted);
-        Self(Mutex::new(State { flow, generation: 0, queue: VecDeque::new(), waiting: 0 }))
+        Self(Mutex::new(State {
+            flow,
+            generation: 0,
+            begun: false,
+            queue: VecDeque::new(),
+            waiting: 0,
+        }))
     }
 
     /// The stream of the connection of this generation begins with the frame of this number.
     pub(super) fn begin_stream(&self, generation: u64, first: u64) -> Result<(), FlowViolation> {
         let mut state = lock(&self.0);
-        if state.generation == generation { state.flow.begin_stream(first) } else { Ok(()) }
+        if state.generation != generation {
+            return Ok(());
+        }
+        if std::mem::replace(&mut state.begun, true) {
+            return Err(FlowViolation::SecondStream);
+        }
+        state.flow.begin_stream(first)
     }
 
     /// Something came over the connection of this generation; what is neither a message nor a request is
@@ -156,7 +170,7 @@ impl InFlow {
     /// The session has another connection; 0: none.
     pub(super) fn attached(&self, generation: u64) {
         let mut state = lock(&self.0);
-        state.generation = generation;
+        (state.generation, state.begun) = (generation, false);
         state.flow.attached();
     }
 
@@ -193,4 +207,45 @@ impl State {
 /// Bytes that a frame takes on the wire.
 fn encoded(head: FrameHead, payload: usize) -> u64 {
     (LENGTH_BYTES + head.bytes() + payload) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(payload: &'static [u8]) -> Came {
+        Came::Frame(FrameHead::Message, Bytes::from_static(payload))
+    }
+
+    #[test]
+    fn a_connection_has_one_stream_of_a_flow_and_one_that_was_left_brings_nothing() {
+        let flow = InFlow::new(1_000);
+        flow.attached(1);
+        assert_eq!(flow.begin_stream(1, 1), Ok(()));
+        assert_eq!(flow.begin_stream(1, 1), Err(FlowViolation::SecondStream));
+        assert_eq!(flow.arrived(1, frame(b"one"), |_, _| {}), Ok(None));
+        flow.attached(2);
+        assert_eq!(flow.begin_stream(2, 2), Ok(()));
+        assert_eq!(flow.arrived(1, frame(b"late"), |_, _| {}), Ok(None), "it was left");
+        assert_eq!(flow.arrived(2, frame(b"two"), |_, _| {}), Ok(None));
+        let taken: Vec<_> = std::iter::from_fn(|| flow.take()).map(|it| it.payload).collect();
+        assert_eq!(taken, ["one", "two"]);
+    }
+
+    #[test]
+    fn a_request_is_registered_before_anybody_can_take_it() {
+        let flow = InFlow::new(1_000);
+        flow.attached(1);
+        flow.begin_stream(1, 1).expect("the first");
+        let head = FrameHead::Request { left_ms: 7 };
+        let mut told = None;
+        let came = Came::Frame(head, Bytes::from_static(b"question"));
+        let register = |number, left_ms| {
+            // Under the flow's lock nobody takes it.
+            told = Some((number, left_ms));
+        };
+        assert_eq!(flow.arrived(1, came, register), Ok(None));
+        assert_eq!(told, Some((1, 7)));
+        assert_eq!(flow.take().map(|it| (it.number, it.head)), Some((1, head)));
+    }
 }

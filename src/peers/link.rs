@@ -73,6 +73,8 @@ pub(super) struct Link {
     /// Held over the sending: messages keep their order.
     sending: Mutex<()>,
     unacknowledged: AtomicUsize,
+    /// The peer's session stream has come.
+    heard: AtomicBool,
     /// It ends once the peer has what was said.
     closing: OnceLock<CloseCode>,
     /// What was taken is being told.
@@ -108,6 +110,7 @@ impl Link {
             session_stream: OnceLock::new(),
             sending: Mutex::new(()),
             unacknowledged: AtomicUsize::new(0),
+            heard: AtomicBool::new(false),
             closing: OnceLock::new(),
             telling: AtomicBool::new(false),
             carries: Mutex::new(Carries::Nobody(Vec::new())),
@@ -290,6 +293,9 @@ impl LinkInlet {
                 match StreamHead::decode(held).map_err(Violated::by)? {
                     None => {}
                     Some((StreamHead::Session, _)) => {
+                        if link.heard.swap(true, Ordering::AcqRel) {
+                            return Err(Violated::by("a second session stream"));
+                        }
                         let (messages, bytes) =
                             link.node.upgrade().map_or((0, 0), |node| node.rate());
                         let rate = Rate::new(clock::now(), messages, bytes);

@@ -52,6 +52,9 @@ pub(crate) enum FlowViolation {
         /// What was to come.
         expected: u64,
     },
+    /// It has two streams for one flow on one connection.
+    #[error("a second stream of one flow")]
+    SecondStream,
     /// It sent more than was granted.
     #[error("{untaken} bytes are not taken, {granted} were granted")]
     OverCredit {
