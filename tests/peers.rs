@@ -172,6 +172,18 @@ async fn both_sides_that_ask_for_each_other_share_one_session() {
 }
 
 #[tokio::test]
+async fn who_asks_twice_has_one_session_until_the_last_handle_goes() {
+    let pair = Pair::new().await;
+    let again = within("a peer", pair.client.peer(pair.target.clone(), PROTOCOL)).await;
+    let again = again.expect("the same");
+    drop(pair.at_client.clone());
+    drop(again);
+    within("sending", pair.at_client.send("still here")).await.expect("accepted");
+    assert_eq!(message(&pair.at_server).await, b"still here");
+    pair.end().await;
+}
+
+#[tokio::test]
 async fn a_close_waits_until_everything_was_taken() {
     let pair = Pair::new().await;
     for number in 0..1_000_u64 {

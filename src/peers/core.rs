@@ -3,9 +3,10 @@
 mod asking;
 mod cancelled;
 mod taking;
+mod words;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Instant;
 
@@ -14,6 +15,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use tracing::warn;
 
 pub(crate) use self::cancelled::Cancelled;
+pub(crate) use self::words::{NoLink, NotAsked, PeerBounds};
 use super::cut::Came;
 use super::in_flow::{InFlow, Special};
 use super::kept::Left;
@@ -32,22 +34,8 @@ use crate::session::requests::{RequestEnd, RequestId, Requests};
 use crate::transport::Lane;
 use crate::transport::clock;
 use crate::transport::core::ConnectionCore;
-use crate::transport::link::share::{Budget, Share};
+use crate::transport::link::share::Share;
 use crate::transport::session_streams::{OutStream, Outlet, Parts};
-
-/// What each session may keep and take.
-#[derive(Debug, Clone)]
-pub(crate) struct PeerBounds {
-    /// Bytes that one flow keeps at most, accepted and not taken; one larger frame beside that.
-    pub(crate) flow_bytes_max: usize,
-    /// Bytes of each flow that the peer may send ahead of what the application takes.
-    pub(crate) granted: u64,
-    pub(crate) frame_bytes_max: usize,
-    pub(crate) requests_max: usize,
-    pub(crate) early_cancels_max: usize,
-    /// What all sessions keep together.
-    pub(crate) kept: Arc<Budget>,
-}
 
 /// How a request ended, with the payload of a reply.
 pub(crate) type Answer = (RequestEnd, Bytes);
@@ -68,6 +56,8 @@ pub(crate) struct PeerCore {
     asking: Mutex<Asking>,
     handling: Mutex<Handled>,
     readable: Notify,
+    /// Handles that were given out, each for itself.
+    holders: AtomicUsize,
     telling: Mutex<()>,
     /// Whether it has a link.
     up: watch::Sender<bool>,
@@ -77,14 +67,6 @@ pub(crate) struct PeerCore {
     /// Why there was no link the last time.
     failed: Mutex<Option<NoLink>>,
     failures: watch::Sender<u64>,
-}
-
-/// Why a session has no link.
-#[derive(Debug, Clone)]
-pub(crate) enum NoLink {
-    Dial(ConnectError),
-    Refused(Refused),
-    Ended(EndReason),
 }
 
 struct Asking {
@@ -105,13 +87,6 @@ struct Handled {
 pub(crate) enum Received {
     Message(Bytes),
     Request { id: RequestId, deadline: Instant, cancelled: Arc<Cancelled>, frame: Bytes },
-}
-
-/// Why a request was not issued.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum NotAsked {
-    TooMany(usize, Bytes),
-    Ended(Bytes),
 }
 
 pub(crate) fn flow_of(lane: Lane, replies: bool) -> FlowId {
@@ -150,6 +125,7 @@ impl PeerCore {
             asking: Mutex::new(asking),
             handling: Mutex::new(Handled { requests, cancels: HashMap::new() }),
             readable: Notify::new(),
+            holders: AtomicUsize::new(0),
             telling: Mutex::new(()),
             up: watch::Sender::new(false),
             ended: OnceLock::new(),
@@ -205,6 +181,16 @@ impl PeerCore {
             // The sender lives as long as this.
             let _ = up.changed().await;
         }
+    }
+
+    /// Somebody has a handle of its own.
+    pub(super) fn hold(&self) {
+        self.holders.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// It is gone; whether it was the last one.
+    pub(super) fn leave(&self) -> bool {
+        self.holders.fetch_sub(1, Ordering::AcqRel) == 1
     }
 
     pub(super) fn has_link(&self) -> bool {

@@ -29,7 +29,7 @@ pub enum Incoming {
     Request(Request),
 }
 
-/// Ends the session when the last handle goes.
+/// Ends the session when the last handle goes, however many asked for it.
 #[derive(Debug)]
 struct Life {
     core: Arc<PeerCore>,
@@ -38,7 +38,7 @@ struct Life {
 
 impl Drop for Life {
     fn drop(&mut self) {
-        if self.core.ended().is_none() {
+        if self.core.leave() && self.core.ended().is_none() {
             self.sessions.give_up(&self.core);
         }
     }
@@ -56,6 +56,7 @@ pub struct Peer {
 
 impl Peer {
     pub(crate) fn new(core: Arc<PeerCore>, sessions: Arc<Sessions>) -> Self {
+        core.hold();
         Self { life: Arc::new(Life { core, sessions }) }
     }
 
