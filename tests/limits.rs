@@ -399,7 +399,8 @@ async fn connections_have_smaller_windows_where_there_are_many_and_get_them_back
     for ((dialled, accepted), window) in all.iter().zip([8 * MIB, 4 * MIB, 2 * MIB, 2 * MIB]) {
         for sender in [dialled, accepted] {
             let unread = unread(sender).await;
-            let held = window + HELD / 2..=window + 2 * HELD + HELD / 4;
+            // Where the queue pauses differs by frames; another window would be twice as large, or half.
+            let held = window + HELD / 4..=window + 2 * HELD + HELD / 4;
             assert!(held.contains(&unread), "{unread} bytes behind a window of {window}");
         }
     }
