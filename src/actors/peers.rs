@@ -84,6 +84,10 @@ impl Node {
 
     /// Takes peers that begin a session for this protocol from here on. Of several that accept one
     /// protocol the last gets them.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a runtime of tokio, where the node's sessions begin.
     #[must_use = "peers that nobody takes are given up"]
     pub fn accept(&self, protocol: &str) -> Peers {
         let sessions = self.shared().sessions();

@@ -367,7 +367,7 @@ impl Peer {
     ///
     /// # Cancel safety
     ///
-    /// The close goes on when it is cancelled.
+    /// The close goes on when it is cancelled, as long as a handle of the session is left.
     pub async fn close(&self, code: CloseCode) -> PeerEnded {
         self.life.sessions.close(self.core(), code);
         self.core().over().await;

@@ -130,8 +130,8 @@ impl Requests {
         }
     }
 
-    /// What is left of its time, to be written at each submission; none: a void frame goes in its
-    /// place.
+    /// What is left of its time, to be written at each submission; none: nobody waits for it, and the
+    /// peer need not handle it.
     pub(crate) fn left(&self, id: RequestId, now: Instant) -> Option<Duration> {
         let deadline = self.in_flight.get(&id)?;
         let left = deadline.saturating_duration_since(now);
