@@ -38,7 +38,7 @@ impl Pair {
             let (actor, _) = spawned.expect("it starts");
             handles.push(ConnectionHandle::new(core, actor.get_cell(), epoch, ends));
         }
-        joined.settle().await;
+        joined.run_until_idle().await;
         let there = handles.pop().expect("two were made");
         Self { joined, here: handles.pop().expect("two were made"), there }
     }
@@ -46,7 +46,7 @@ impl Pair {
     /// Lets time go on, and does what follows from it.
     async fn after(&self, time: Duration) {
         advance(time).await;
-        self.joined.settle().await;
+        self.joined.run_until_idle().await;
     }
 
     fn reasons(&self) -> [Option<CloseReason>; 2] {
@@ -64,14 +64,14 @@ const CODE: CloseCode = CloseCode::NORMAL;
 async fn a_close_is_answered_by_a_reader_that_comes_to_the_end() {
     let pair = Pair::new().await;
     pair.here.try_send("the last one").expect("there is room");
-    pair.joined.settle().await;
+    pair.joined.run_until_idle().await;
     let there = pair.there.clone();
     let reader = tokio::spawn(async move {
         let first = there.recv().await.expect("a frame");
         (first, there.recv().await.expect_err("the end"))
     });
     close(&pair.here.actor(), CODE);
-    pair.joined.settle().await;
+    pair.joined.run_until_idle().await;
     assert_eq!(
         pair.reasons(),
         [Some(CloseReason::Local { code: CODE }), Some(CloseReason::Peer { code: CODE })]
@@ -85,7 +85,7 @@ async fn a_close_is_answered_by_a_reader_that_comes_to_the_end() {
 async fn where_nobody_reads_a_close_is_answered_half_a_second_later() {
     let pair = Pair::new().await;
     close(&pair.here.actor(), CODE);
-    pair.joined.settle().await;
+    pair.joined.run_until_idle().await;
     pair.after(Duration::from_millis(500) - MOMENT).await;
     assert_eq!(pair.reasons(), [None, None]);
     pair.after(2 * MOMENT).await;
@@ -99,9 +99,9 @@ async fn a_reader_that_takes_its_time_keeps_the_close_waiting_up_to_its_limit() 
     for _ in 0..20 {
         pair.here.try_send("one of many").expect("there is room");
     }
-    pair.joined.settle().await;
+    pair.joined.run_until_idle().await;
     close(&pair.here.actor(), CODE);
-    pair.joined.settle().await;
+    pair.joined.run_until_idle().await;
     let begun = Instant::now();
     while begun.elapsed() < limit - Duration::from_millis(300) {
         pair.there.recv().await.expect("a frame");
@@ -117,7 +117,7 @@ async fn a_peer_that_ends_its_frames_and_never_closes_is_cut_at_the_limit() {
     let pair = Pair::new().await;
     // Its streams end, and nobody there closes.
     pair.there.core().begin_close(&CloseReason::Local { code: CODE });
-    pair.joined.settle().await;
+    pair.joined.run_until_idle().await;
     pair.after(Duration::from_millis(500)).await;
     pair.after(Limits::default().close_time_max - MOMENT).await;
     assert_eq!(pair.here.close_reason(), None);
@@ -137,9 +137,9 @@ async fn a_frame_whose_rest_does_not_come_is_overdue_at_its_limit() {
     let limit = Limits::default().frame_time_max;
     pair.here.try_send(vec![7; 3 << 20]).expect("there is room");
     // The first piece arrives, and nothing behind it.
-    pair.joined.settle_once().await;
+    pair.joined.run_once().await;
     pair.joined.hold(Held::Bytes);
-    pair.joined.settle().await;
+    pair.joined.run_until_idle().await;
     pair.after(limit - MOMENT).await;
     assert_eq!(pair.there.close_reason(), None);
     pair.after(2 * MOMENT).await;
@@ -155,7 +155,7 @@ async fn a_lane_of_which_nothing_is_acknowledged_ends_its_connection() {
     pair.joined.hold(Held::Acknowledgements);
     let here = pair.here.clone();
     let sent = tokio::spawn(async move { here.send_acked("to nobody").await });
-    pair.joined.settle().await;
+    pair.joined.run_until_idle().await;
     pair.after(limit - MOMENT).await;
     assert_eq!(pair.here.close_reason(), None);
     for _ in 0..4 {
@@ -175,7 +175,7 @@ async fn a_lane_of_which_nothing_is_acknowledged_ends_its_connection() {
 async fn an_actor_that_is_killed_cuts_its_connection_with_a_code_of_its_own() {
     let pair = Pair::new().await;
     pair.here.actor().kill();
-    pair.joined.settle().await;
+    pair.joined.run_until_idle().await;
     let code = CloseCode::ACTOR_FAILED;
     assert_eq!(
         pair.reasons(),
@@ -188,7 +188,7 @@ async fn an_actor_that_is_killed_cuts_its_connection_with_a_code_of_its_own() {
 async fn an_actor_that_panics_does_the_same() {
     let pair = Pair::new().await;
     pair.here.actor().cast(ConnectionMessage::panic()).expect("it lives");
-    pair.joined.settle().await;
+    pair.joined.run_until_idle().await;
     let code = CloseCode::ACTOR_FAILED;
     assert_eq!(pair.there.close_reason(), Some(CloseReason::Peer { code }));
     assert_eq!(pair.joined.handles(), 0);
@@ -200,13 +200,13 @@ async fn who_waits_for_the_end_is_told_when_every_handle_is_closed_however_late(
     pair.joined.hold(Held::Completions);
     let here = pair.here.clone();
     let mut closed = tokio::spawn(async move { here.close(CODE).await });
-    pair.joined.settle().await;
+    pair.joined.run_until_idle().await;
     pair.after(Limits::default().close_time_max + MOMENT).await;
     assert_eq!(pair.here.close_reason(), Some(CloseReason::Local { code: CODE }));
     pair.after(Duration::from_secs(3_600)).await;
     assert!(!closed.is_finished(), "handles are open");
     pair.joined.hold(Held::Nothing);
-    pair.joined.settle().await;
+    pair.joined.run_until_idle().await;
     assert_eq!((&mut closed).await.expect("it ends"), CloseReason::Local { code: CODE });
     assert_eq!(pair.joined.handles(), 0);
 }
@@ -219,9 +219,9 @@ async fn frames_that_were_accepted_have_one_end_each_when_the_connection_is_cut(
     while pair.here.try_send(vec![1; 10_000]).is_ok() {
         accepted += 1;
     }
-    pair.joined.settle().await;
+    pair.joined.run_until_idle().await;
     pair.there.actor().kill();
-    pair.joined.settle().await;
+    pair.joined.run_until_idle().await;
     let counts = pair.here.stats().sent;
     assert_eq!(counts.accepted, accepted);
     assert_eq!(counts.completed + counts.not_sent + counts.maybe_sent, accepted);

@@ -21,6 +21,7 @@ use tracing::debug;
 
 use super::blocking::{self, NotRun};
 use super::bounds::Windows;
+use super::configuration::ConfigurationError;
 use super::connection::MsQuicNetConnection;
 use super::core::{ConnectionCore, Direction};
 use super::counts::Limit;
@@ -31,7 +32,6 @@ use super::race::Race;
 use super::registration::{LiveHandle, RegistrationWrapper};
 use super::remote_addr::{self, Plan, RemoteAddr};
 use super::resolve::Resolver;
-use super::settings::ConfigurationError;
 use super::shared::Shared;
 use crate::config::validate_alpns;
 use crate::error::{ConnectError, LibraryError};

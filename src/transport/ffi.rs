@@ -24,12 +24,12 @@ mod execution;
 mod exit_guard;
 mod listener;
 mod listeners;
+mod quic_settings;
 mod raw;
 mod registration;
 mod retry;
 #[cfg(test)]
 pub(super) mod scripted;
-mod settings;
 #[cfg(target_os = "linux")]
 mod socket_filter;
 mod sockets;
@@ -43,10 +43,10 @@ pub use environment::{skip_system_certificates, unskip_system_certificates};
 pub(crate) use execution::poll_when_idle;
 pub use exit_guard::exit_at_once;
 pub(super) use listener::{ListenerCallbacks, ListenerSlot, NewConnection};
+pub(super) use quic_settings::QuicSettings;
 pub(super) use raw::{CLOSED, status};
 pub(super) use registration::Registration;
 pub(super) use retry::retry_from;
-pub(super) use settings::QuicSettings;
 pub(super) use sockets::{
     Dialled, Stage, guard_dialled, guard_listening, listens_on, next_descriptor, wildcard_ports,
 };

@@ -119,7 +119,7 @@ mod tests {
     async fn a_peer_that_speaks_as_its_handshake_is_given_up_hears_why() {
         let (world, [dialled, accepted]) = Joined::new(&Limits::default());
         accepted.core().cut_silently(CloseReason::HandshakeTimedOut);
-        world.settle().await;
+        world.run_until_idle().await;
         let code = CloseCode::HANDSHAKE_TIMEOUT;
         assert_eq!(dialled.close_reason(), Some(CloseReason::Peer { code }));
         assert_eq!(accepted.close_reason(), Some(CloseReason::HandshakeTimedOut));

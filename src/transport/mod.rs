@@ -1,7 +1,7 @@
 //! MsQuic behind safe async types. Knows no actor.
 //!
 //! ```text
-//! MsQuicTransport ─ registration.rs ─ settings.rs (ConfigFactory)
+//! MsQuicTransport ─ registration.rs ─ configuration.rs (ConfigFactory)
 //!   ├── listener.rs    MsQuicListener ──> MsQuicNetIncomingRequest ──┐
 //!   └── connect ── dial.rs ─────────────────────────────────────────┴─> connection.rs
 //!                                                                        MsQuicNetConnection
@@ -34,6 +34,7 @@ mod blocking;
 mod bounds;
 mod callback;
 pub(crate) mod clock;
+mod configuration;
 mod connection;
 pub(crate) mod core;
 mod counts;
@@ -60,7 +61,6 @@ mod registration;
 mod remote_addr;
 mod resolve;
 pub(crate) mod session_streams;
-mod settings;
 mod shared;
 #[cfg(test)]
 pub(crate) mod simulator;
@@ -96,10 +96,10 @@ pub use traits::{NetConnection, NetIncomingRequest, NetListener, NetTransport};
 
 use blocking::NotRun;
 use bounds::Windows;
+use configuration::ConfigurationError;
 use dial::Dial;
 use ffi::Role;
 use remote_addr::canonical;
-use settings::ConfigurationError;
 use shared::Shared;
 
 use crate::config::{ConfigError, Limits, validate_alpns};

@@ -3,9 +3,9 @@
 use std::sync::{Arc, Mutex, OnceLock};
 
 use super::bounds::Bounds;
+use super::configuration::ConfigFactory;
 use super::dial_port::DialPorts;
 use super::registration::RegistrationWrapper;
-use super::settings::ConfigFactory;
 use crate::config::Limits;
 use crate::error::LibraryError;
 use crate::lock::lock;

@@ -82,7 +82,7 @@ fn act(world: &mut World, turn: u16) -> bool {
 }
 
 /// Nothing breaks any more: everything goes on until nothing is left to do.
-fn settle(world: &mut World) -> Result<(), String> {
+fn run_to_the_end(world: &mut World) -> Result<(), String> {
     // At first nobody notices a dead link that its other end has given up.
     world.corpses = true;
     for turn in 0..500 {
@@ -129,7 +129,7 @@ fn check(nodes: usize, openers: u16, steps: &[Step]) -> Result<(), String> {
         play(&mut world, *step);
         world.check_taken()?;
     }
-    settle(&mut world)?;
+    run_to_the_end(&mut world)?;
     world.check_quiet()
 }
 

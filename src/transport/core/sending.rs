@@ -110,13 +110,13 @@ impl ConnectionCore {
         Ok(())
     }
 
-    /// Takes over `frames`, for which `credit` was admitted together, from the front; `sink` is asked
+    /// Takes over `frames`, for which `room` was admitted together, from the front; `sink` is asked
     /// once for each. What the lane refuses stays.
     pub(crate) fn send_many_admitted(
         self: &Arc<Self>,
         lane: Lane,
         frames: &mut VecDeque<Bytes>,
-        mut credit: Cost,
+        mut room: Cost,
         mut sink: impl FnMut() -> Option<OutcomeSink>,
     ) -> Result<(), CloseReason> {
         let (queue, length_max) = (self.lanes.get(lane), self.frame_bytes_max(lane));
@@ -128,7 +128,7 @@ impl ConnectionCore {
                 group => group,
             };
             let sinks: Vec<_> = (0..group.frames).map_while(|_| sink()).collect();
-            let cost = credit.split(group.cost + OUTCOME_BYTES * sinks.len());
+            let cost = room.split(group.cost + OUTCOME_BYTES * sinks.len());
             match queue.push_group(frames, group.frames, cost, sinks) {
                 Ok(true) => self.pump(lane),
                 Ok(false) => {}
@@ -138,7 +138,7 @@ impl ConnectionCore {
                 }
             }
         }
-        queue.give_back(credit);
+        queue.give_back(room);
         result
     }
 

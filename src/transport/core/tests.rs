@@ -19,7 +19,7 @@ async fn the_first_frame_may_go_out_on_any_lane() {
     let (joined, ends) = Joined::new(&Limits::default());
     let [here, there] = cores(&ends);
     here.try_send(Lane::Bulk, "bulk first".into()).expect("there is room");
-    joined.settle().await;
+    joined.run_until_idle().await;
     let frame = there.try_recv(From::All).expect("it lives").expect("it came");
     assert_eq!((frame.lane, frame.frame), (Lane::Bulk, Bytes::from("bulk first")));
 }
@@ -30,10 +30,10 @@ async fn a_submission_that_the_library_refuses_goes_out_on_another_stream() {
     let (joined, ends) = Joined::new(&Limits::default());
     let [here, there] = cores(&ends);
     here.announce();
-    joined.settle().await;
+    joined.run_until_idle().await;
     joined.refuse_sends(1);
     here.try_send(Lane::Data, "refused once".into()).expect("there is room");
-    joined.settle().await;
+    joined.run_until_idle().await;
     let frame = there.try_recv(From::All).expect("it lives").expect("it came");
     assert_eq!(frame.frame, "refused once");
     assert_eq!(here.counts_by_lane()[Lane::Data as usize].frames.completed, 1);
@@ -48,10 +48,10 @@ async fn a_reader_that_is_woken_wakes_the_next_if_there_is_more() {
         let core = Arc::clone(&there);
         tokio::spawn(async move { core.recv(From::All).await })
     });
-    joined.settle().await;
+    joined.run_until_idle().await;
     let mut frames = [Bytes::from("one"), Bytes::from("two")].into();
     here.send_many(Lane::Data, &mut frames).await.expect("there is room");
-    joined.settle().await;
+    joined.run_until_idle().await;
     for (reader, expected) in readers.into_iter().zip(["one", "two"]) {
         assert_eq!(reader.await.expect("it ends").expect("a frame").frame, expected);
     }

@@ -6,9 +6,9 @@ use std::fmt;
 use msquic::ffi::HQUIC;
 
 use super::exit_guard;
+use super::quic_settings::QuicSettings;
 use super::raw::{CLOSED, RawHandle, call, check, status, with_buffers};
 use super::registration::Registration;
-use super::settings::QuicSettings;
 use crate::error::LibraryError;
 use crate::identity::Pkcs12;
 

@@ -11,9 +11,9 @@ use msquic::ffi::{
 
 use super::configuration::Configuration;
 use super::exit_guard;
+use super::quic_settings::QuicSettings;
 use super::raw::{RawHandle, STATUS_SUCCESS, Slot, call, check, status};
 use super::registration::Registration;
-use super::settings::QuicSettings;
 use super::stream::{PeerStream, StreamCallbacks, StreamSlot};
 use crate::error::LibraryError;
 use crate::transport::bounds::Windows;

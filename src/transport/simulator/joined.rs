@@ -72,7 +72,7 @@ impl Joined {
     }
 
     /// Lets the library and all tasks do what they have to, without time going on.
-    pub(crate) async fn settle(&self) {
+    pub(crate) async fn run_until_idle(&self) {
         let mut idle = 0;
         while idle < 20 {
             let next = self.script.actions().into_iter().find(|action| !self.is_held(*action));
@@ -88,7 +88,7 @@ impl Joined {
     }
 
     /// One thing for each handle: of a large frame its beginning arrives.
-    pub(crate) async fn settle_once(&self) {
+    pub(crate) async fn run_once(&self) {
         for _ in 0..4 {
             tokio::task::yield_now().await;
             for action in self.script.actions() {

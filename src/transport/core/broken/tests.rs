@@ -36,12 +36,12 @@ async fn what_cannot_happen_in_a_callback_ends_its_connection_and_whoever_waits_
     let reads = tokio::spawn(async move { core.recv(From::All).await });
     let core = Arc::clone(&here);
     let watches = tokio::spawn(async move { core.closed().await });
-    joined.settle().await;
+    joined.run_until_idle().await;
     assert_eq!((here.close_reason(), impossible(&here)), (None, 0));
 
     plant(Some(Fault::RoomComesBackTwice));
     joined.hold(Held::Nothing);
-    joined.settle().await;
+    joined.run_until_idle().await;
     plant(None);
     assert_eq!(here.close_reason(), Some(BROKEN));
     assert_eq!(there.close_reason(), Some(CloseReason::Peer { code: CloseCode::INTERNAL }));
@@ -77,11 +77,11 @@ async fn what_cannot_happen_in_a_call_of_the_application_ends_the_connection_tho
     ] {
         let (joined, ends) = Joined::new(&Limits::default());
         let [here, there] = ends.each_ref().map(|end| Arc::clone(end.core()));
-        joined.settle().await;
+        joined.run_until_idle().await;
         call(&here);
         assert!(impossible(&here) > 0);
         assert_eq!(impossible(&there), 0, "nothing happened there");
-        joined.settle().await;
+        joined.run_until_idle().await;
         assert_eq!(here.close_reason(), Some(BROKEN));
         assert_eq!(there.close_reason(), Some(CloseReason::Peer { code: CloseCode::INTERNAL }));
         assert_eq!(joined.handles(), 0);
@@ -94,9 +94,9 @@ async fn a_callback_that_panics_does_the_same() {
     let [here, there] = ends.each_ref().map(|end| Arc::clone(end.core()));
     plant(Some(Fault::CallbackPanics));
     here.try_send(Lane::Data, "something to acknowledge".into()).expect("there is room");
-    joined.settle().await;
+    joined.run_until_idle().await;
     plant(None);
-    joined.settle().await;
+    joined.run_until_idle().await;
     let reasons = [&here, &there].map(|core| core.close_reason());
     assert!(reasons.contains(&Some(BROKEN)), "{reasons:?}");
     assert!(impossible(&here) + impossible(&there) > 0);

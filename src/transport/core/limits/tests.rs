@@ -24,7 +24,7 @@ struct Pair {
 async fn pair(limits: Limits) -> Pair {
     let (joined, ends) = Joined::new(&limits);
     let [here, there] = ends.each_ref().map(|end| Arc::clone(end.core()));
-    joined.settle().await;
+    joined.run_until_idle().await;
     Pair { joined, here, there, _ends: ends }
 }
 
@@ -58,7 +58,7 @@ async fn a_frame_of_the_peers_that_is_too_large_is_counted_with_the_end_of_its_c
     ]);
     let [here, there] = ends.each_ref().map(|end| Arc::clone(end.core()));
     there.try_send(Lane::Data, vec![7; 1_001].into()).expect("there is room");
-    joined.settle().await;
+    joined.run_until_idle().await;
     assert_eq!((reached(&here), reached(&there)), (vec![("frame_bytes_max", 1)], vec![]));
 }
 
@@ -66,9 +66,9 @@ async fn a_frame_of_the_peers_that_is_too_large_is_counted_with_the_end_of_its_c
 async fn a_frame_whose_rest_does_not_come_is_counted() {
     let Pair { joined, here, there, _ends, .. } = pair(Limits::default()).await;
     here.try_send(Lane::Data, vec![7; 3 << 20].into()).expect("there is room");
-    joined.settle_once().await;
+    joined.run_once().await;
     joined.hold(Held::Bytes);
-    joined.settle().await;
+    joined.run_until_idle().await;
     there.look_at(Deadline::Frames);
     advance(Limits::default().frame_time_max + Duration::from_secs(1)).await;
     there.look_at(Deadline::Frames);
@@ -110,7 +110,7 @@ async fn a_stream_that_has_to_pause_is_counted_by_what_is_used_up() {
         let Pair { joined, here, there, _ends, .. } = pair(limits).await;
         for _ in 0..300 {
             here.try_send(Lane::Data, vec![7; 1_000].into()).expect("there is room");
-            joined.settle().await;
+            joined.run_until_idle().await;
         }
         assert_eq!(reached(&there), [(name, 1)]);
     }
@@ -136,10 +136,10 @@ async fn a_large_frame_that_waits_for_the_room_of_the_node_is_counted_where_it_w
     here.try_send(Lane::Data, vec![7; frame].into()).expect("there is room");
     let core = Arc::clone(&there);
     let reads = tokio::spawn(async move { core.recv(From::All).await });
-    joined.settle().await;
+    joined.run_until_idle().await;
     assert_eq!(reached(&there), [("inbound_bytes_max", 1), ("node_large_bytes_max", 1)]);
     there.bounds.large.give_back(HEADER_BYTES + frame);
-    joined.settle().await;
+    joined.run_until_idle().await;
     assert_eq!(reads.await.expect("it ends").expect("a frame").frame.len(), frame);
 }
 
@@ -177,7 +177,7 @@ async fn a_lane_that_stands_still_is_counted() {
     let Pair { joined, here, _ends, .. } = pair(Limits::default()).await;
     joined.hold(Held::Acknowledgements);
     here.try_send(Lane::Data, "to nobody".into()).expect("there is room");
-    joined.settle().await;
+    joined.run_until_idle().await;
     for _ in 0..6 {
         here.look_at(Deadline::Lanes);
         advance(Limits::default().lane_stall_time_max / 4).await;
