@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use common::{
     LIMIT, Pair, cancelled_after, connected, dial_failed, disconnected, event, free_port, friends,
-    loopback, node, node_with, quick, stranger, ten_dials_later, until, within, within_limit,
+    loopback, node, node_with, one_peer_with_many, quick, stranger, ten_dials_later, until, within,
+    within_limit,
 };
 use moorline::{
     CertificateRefused, CloseCode, CloseReason, ConnectError, ConnectionHandle, DEFAULT_ALPN,
@@ -339,7 +340,9 @@ async fn a_close_of_ours_that_a_half_closed_peer_does_not_answer_stays_our_wish(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_single_attempt_whose_caller_has_gone_leaves_no_connection() {
     let (a, b) = friends();
-    let (server, client) = (node(a).await, node(b).await);
+    // Those that were given up have their places until they are seen to end.
+    let many = one_peer_with_many;
+    let (server, client) = (node_with(a, many).await, node_with(b, many).await);
     let address = within("listening", server.listen(loopback())).await.expect("it listens");
     let target = Target::from(address).redial(Redial::Never);
     // Given up at each point where it waits, until it waits no more.
