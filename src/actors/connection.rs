@@ -112,7 +112,11 @@ impl Actor for ConnectionActor {
         message: ConnectionMessage,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
-        state.span.clone().in_scope(|| match message {
+        // What carries a frame logs nothing, and a span costs as much as a small frame.
+        let carries =
+            matches!(message, ConnectionMessage::Send { .. } | ConnectionMessage::SendMany { .. });
+        let _in_span = (!carries).then(|| state.span.clone().entered());
+        match message {
             ConnectionMessage::Send { frame, credit, reply } => {
                 send_one(state.core(), frame, credit, reply);
             }
@@ -130,7 +134,7 @@ impl Actor for ConnectionActor {
             ConnectionMessage::WatchClose { reply } => state.on_watch_close(reply),
             ConnectionMessage::Stats { reply } => answer(reply, stats(state.core())),
             ConnectionMessage::Internal(Internal(event)) => state.on_event(&event),
-        });
+        }
         Ok(())
     }
 }

@@ -120,6 +120,7 @@ impl<S: Clone> SendLane<S> {
     }
 
     /// Takes a frame over; a payload that is needed no more comes back.
+    #[inline]
     fn accept(
         &self,
         state: &mut Outgoing<S, Waker>,

@@ -70,10 +70,12 @@ pub(crate) enum Payload<'a> {
 }
 
 impl Payload<'_> {
+    #[inline]
     pub(crate) fn len(&self) -> usize {
         self.head().len() + self.body().len()
     }
 
+    #[inline]
     fn head(&self) -> &[u8] {
         match self {
             Self::Given(_) | Self::Lent(_) => &[],
@@ -81,6 +83,7 @@ impl Payload<'_> {
         }
     }
 
+    #[inline]
     pub(crate) fn body(&self) -> &Bytes {
         match self {
             Self::Given(body) | Self::Behind(_, body) => body,
@@ -96,6 +99,7 @@ impl Payload<'_> {
     }
 
     /// Back to the one who gave it.
+    #[inline]
     fn given(self) -> Option<Bytes> {
         match self {
             Self::Given(body) | Self::Behind(_, body) => Some(body),
@@ -128,12 +132,15 @@ impl Default for Batch {
 }
 
 impl Batch {
+    #[inline]
     pub(crate) fn is_full(&self) -> bool {
         self.sent.bytes >= self.enough || self.count + PARTS_OF_ONE > PARTS_MAX
     }
 
     /// Adds a frame whose body has up to [`PIECE_BYTES_MAX`] bytes. A body that was copied comes back:
     /// whoever holds a lock drops it behind that, for it is the caller's.
+    // Always: a payload that is moved through each of them costs as much as its copy.
+    #[inline(always)]
     pub(crate) fn push(
         &mut self,
         frame: Payload<'_>,
@@ -145,6 +152,7 @@ impl Batch {
     }
 
     /// As [`Batch::push`], with `header` in front of the payload as it is; the body may be of any size.
+    #[inline(always)]
     pub(crate) fn push_headed(
         &mut self,
         header: &[u8],
@@ -152,20 +160,53 @@ impl Batch {
         cost: Cost,
         sink: Option<OutcomeSink>,
     ) -> Option<Bytes> {
-        let small = frame.body().len() <= COPY_BYTES_MAX;
-        let copied = if small { frame.len() } else { frame.head().len() };
-        self.begin_frame(header, &frame, copied);
+        if frame.body().len() <= COPY_BYTES_MAX {
+            self.copy(header, frame.head(), frame.body(), cost, sink);
+            return frame.given();
+        }
+        self.push_large(header, frame, cost, sink);
+        None
+    }
+
+    fn push_large(
+        &mut self,
+        header: &[u8],
+        frame: Payload<'_>,
+        cost: Cost,
+        sink: Option<OutcomeSink>,
+    ) {
+        self.begin_frame(header, &frame);
         self.sent.bytes += header.len() + frame.len();
         self.sent.payload += frame.len();
         self.finish_frame(frame.body(), cost, sink);
-        if small {
-            self.tail.put_slice(frame.body());
-            return frame.given();
-        }
         self.close_tail();
         self.add_part(frame.into_body());
         self.enough = LARGE_BATCH_BYTES;
-        None
+    }
+
+    /// The way of most frames: all of it behind those before it.
+    fn copy(
+        &mut self,
+        header: &[u8],
+        head: &[u8],
+        body: &Bytes,
+        cost: Cost,
+        sink: Option<OutcomeSink>,
+    ) {
+        let payload = head.len() + body.len();
+        self.make_room(header.len() + payload);
+        // A length that is known here is one store instead of a call.
+        match <&[u8; HEADER_BYTES]>::try_from(header) {
+            Ok(usual) => self.tail.put_slice(usual),
+            Err(_) => self.tail.put_slice(header),
+        }
+        if !head.is_empty() {
+            self.tail.put_slice(head);
+        }
+        self.tail.put_slice(body);
+        self.sent.bytes += header.len() + payload;
+        self.sent.payload += payload;
+        self.finish_frame(body, cost, sink);
     }
 
     /// Adds the beginning of a frame with a larger body; the batches that are returned go on with it.
@@ -176,7 +217,7 @@ impl Batch {
         sink: Option<OutcomeSink>,
     ) -> Vec<Self> {
         let head = frame.head().len();
-        self.begin_frame(&frame::header(frame.len()), &frame, head);
+        self.begin_frame(&frame::header(frame.len()), &frame);
         let body = frame.into_body();
         let mut rest = body.clone();
         self.close_tail();
@@ -203,14 +244,15 @@ impl Batch {
         pieces
     }
 
-    /// What stands in front of the payload, with room behind it for what else is `copied`.
-    fn begin_frame(&mut self, header: &[u8], frame: &Payload<'_>, copied: usize) {
-        self.make_room(header.len() + copied);
+    /// What stands in front of a body that is not copied.
+    fn begin_frame(&mut self, header: &[u8], frame: &Payload<'_>) {
+        self.make_room(header.len() + frame.head().len());
         self.tail.put_slice(header);
         self.tail.put_slice(frame.head());
     }
 
     /// The frame ends in this batch, and meets its end with it.
+    #[inline]
     fn finish_frame(&mut self, frame: &Bytes, cost: Cost, sink: Option<OutcomeSink>) {
         self.sent.frames += 1;
         *if cost.is_large { &mut self.sent.large } else { &mut self.sent.cost } += cost.bytes;
@@ -221,6 +263,7 @@ impl Batch {
 
     /// Room for `length` bytes in the tail. What a batch has doubles each time it is too little, and
     /// never passes what makes it full.
+    #[inline]
     fn make_room(&mut self, length: usize) {
         let room = self.tail.capacity() - self.tail.len();
         if length > room && self.tail.len() >= MOVE_BYTES_MAX {

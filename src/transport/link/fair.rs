@@ -70,6 +70,7 @@ impl<W> FairRoom<W> {
     }
 
     /// Takes `bytes`, if there are so many and nobody waits.
+    #[inline]
     pub(crate) fn try_take(&mut self, bytes: usize) -> bool {
         let fits = self.used.checked_add(bytes).is_some_and(|used| used <= self.size);
         let takes = fits && self.waiting.is_empty();

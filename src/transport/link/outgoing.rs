@@ -118,6 +118,7 @@ impl<S, W> Outgoing<S, W> {
 
     /// Takes over a frame for which `cost` was admitted. A payload that was copied comes back: whoever
     /// holds a lock drops it behind that, for it is the caller's.
+    #[inline]
     pub(in crate::transport) fn push(
         &mut self,
         frame: Payload<'_>,

@@ -83,10 +83,13 @@ impl<W> Room<W> {
     }
 
     /// Takes `bytes` without waiting.
+    #[inline]
     pub(crate) fn try_take(&mut self, bytes: usize) -> bool {
-        if self.fair.try_take(bytes) {
-            return true;
-        }
+        self.fair.try_take(bytes) || self.try_take_wider(bytes)
+    }
+
+    /// As [`Room::try_take`] where the room as it is has not enough.
+    fn try_take_wider(&mut self, bytes: usize) -> bool {
         if self.is_wide && !self.fair.is_waited_for() {
             let nobody = self.fair.change(0, self.target().max(bytes.min(self.share.bytes_max())));
             return nobody.is_empty() && self.fair.try_take(bytes);
@@ -149,6 +152,7 @@ impl<W> Room<W> {
 
     /// Something is admitted: the lane takes part in the budget. What it kept of its room from a time
     /// when fewer did goes back to its share.
+    #[inline]
     pub(crate) fn begin(&mut self) {
         if self.share.set_busy(true) {
             let size = self.fair.size().min(self.target());
