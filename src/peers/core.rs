@@ -2,6 +2,7 @@
 
 mod asking;
 mod cancelled;
+mod outcomes;
 mod taking;
 mod words;
 
@@ -16,12 +17,14 @@ use tracing::warn;
 
 pub(crate) use self::cancelled::Cancelled;
 pub(crate) use self::words::{NoLink, NotAsked, PeerBounds};
+use super::by_message::{ByMessage, News};
 use super::cut::Came;
 use super::in_flow::{InFlow, Special};
 use super::kept::Left;
 use super::link::{Frames, Link, Listens, Violated};
 use super::out_flow::{OutFlow, Submission};
-use crate::error::{CloseCode, ConnectError};
+use super::status::Status;
+use crate::error::{CloseCode, CloseReason, ConnectError};
 use crate::identity::CertHash;
 use crate::lock::lock;
 use crate::session::effect::EndReason;
@@ -67,6 +70,11 @@ pub(crate) struct PeerCore {
     /// Why there was no link the last time.
     failed: Mutex<Option<NoLink>>,
     failures: watch::Sender<u64>,
+    /// What those are told who watch it.
+    pub(crate) status: watch::Sender<Status>,
+    pub(crate) by_message: ByMessage,
+    /// A request has ended: another one may have its place.
+    places: Notify,
 }
 
 struct Asking {
@@ -132,6 +140,9 @@ impl PeerCore {
             finals: OnceLock::new(),
             failed: Mutex::default(),
             failures: watch::Sender::new(0),
+            status: watch::Sender::default(),
+            by_message: ByMessage::default(),
+            places: Notify::new(),
             bounds,
         })
     }
@@ -305,6 +316,7 @@ impl PeerCore {
     ) {
         self.peer_frame_bytes_max.store(limits.frame_bytes_max, Ordering::Relaxed);
         lock(&self.asking).requests.peer_takes(limits.requests_max);
+        self.places.notify_one();
         self.incoming.iter().for_each(|flow| flow.attached(generation));
         *lock(&self.link) = Some(Arc::clone(&link));
         let mut violated = false;
@@ -324,13 +336,16 @@ impl PeerCore {
         self.up.send_replace(true);
     }
 
-    pub(super) fn detach(&self) {
-        if let Some(link) = lock(&self.link).take() {
+    /// It has no link any more; why the one that it had ended, if that has.
+    pub(super) fn detach(&self) -> Option<CloseReason> {
+        let left = lock(&self.link).take();
+        if let Some(link) = &left {
             link.leave();
         }
         self.out.iter().for_each(OutFlow::detach);
         self.incoming.iter().for_each(|flow| flow.attached(0));
         self.up.send_replace(false);
+        left.and_then(|link| link.over())
     }
 
     pub(super) fn taken_by_peer(&self, taken: &Taken) -> Result<(), Violated> {
@@ -378,7 +393,7 @@ impl PeerCore {
 
     /// It is over, and this is what the peer took in the end, where that is known.
     pub(super) fn end(&self, reason: EndReason, flows: Option<&PerFlow<FlowState>>) {
-        self.detach();
+        drop(self.detach());
         for flow in FlowId::all() {
             self.flow_out(flow).end(flows.map(|flows| flows[flow]));
         }
@@ -408,6 +423,8 @@ impl PeerCore {
         self.up.send_replace(false);
         self.readable.notify_one();
         self.readable.notify_waiters();
+        self.places.notify_one();
+        self.invite(News::Came);
     }
 }
 
@@ -439,6 +456,7 @@ impl Frames for PeerCore {
 
     fn rest(&self) {
         self.readable.notify_one();
+        self.invite(News::Came);
         if let Some(link) = self.link() {
             // Replies are taken as they come.
             self.tell_taken(&link);
