@@ -17,7 +17,6 @@ const BESIDE: usize = FRAME_HEAD_BYTES_MAX + OUTCOME_BYTES;
 /// and [`reserve_many`](crate::Peer::reserve_many); unused, it gives the room back. It outlives connections,
 /// as its session does.
 #[derive(Debug)]
-#[must_use = "unused it gives the room back"]
 pub struct PeerCredit {
     core: Arc<PeerCore>,
     lane: Lane,

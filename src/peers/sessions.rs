@@ -21,7 +21,7 @@ use tracing::{debug, warn};
 
 use super::core::{PeerBounds, PeerCore};
 use super::link::{Link, Listens, Violated};
-use super::status::{PeerChange, Step};
+use super::status::PeerChange;
 use crate::error::{CloseCode, CloseReason, ConnectError};
 use crate::identity::CertHash;
 use crate::lock::lock;
@@ -309,14 +309,13 @@ impl Sessions {
             }
             Effect::Attach { session, link, generation, limits, flows, .. } => {
                 if let (Some(core), Some(link)) = (self.peer(session), self.link(link)) {
-                    core.attach(link, generation, limits, &flows);
-                    self.tell(&core, Step::Up);
+                    let changes = core.attach(link, generation, limits, &flows);
+                    self.tell(&core, changes);
                 }
             }
             Effect::Detach { session, .. } => {
                 if let Some(core) = self.peer(session) {
-                    let lost = core.detach();
-                    self.tell(&core, Step::Down(lost));
+                    self.tell(&core, core.detach());
                 }
             }
             Effect::NeedLink { session, not_before } => self.dial(session, not_before),
@@ -356,17 +355,14 @@ impl Sessions {
                 let entry = lock(&self.peers).remove(&session);
                 if let Some(Entry { core, .. }) = entry {
                     debug!(?reason, peer = %core.peer.short(), "session over");
-                    core.end(reason.clone(), flows.as_ref());
-                    self.tell(&core, Step::Ended(reason));
+                    let changes = core.end(reason, flows.as_ref());
+                    self.tell(&core, changes);
                 }
             }
         }
     }
 
-    /// Tells what becomes of a session: those who watch it, and the node.
-    fn tell(&self, core: &PeerCore, step: Step) {
-        let mut changes = Vec::new();
-        core.status.send_modify(|status| changes = status.step(step));
+    fn tell(&self, core: &PeerCore, changes: Vec<PeerChange>) {
         changes.into_iter().for_each(|change| (self.tell)(core, change));
     }
 
