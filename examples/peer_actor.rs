@@ -173,3 +173,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     here.close(TIME).await?;
     Ok(there.close(TIME).await?)
 }
+
+#[test]
+fn it_runs_to_its_end() {
+    main().expect("an orderly end");
+}

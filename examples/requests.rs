@@ -75,3 +75,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     client.close(TIME).await?;
     Ok(server.close(TIME).await?)
 }
+
+#[test]
+fn it_runs_to_its_end() {
+    main().expect("an orderly end");
+}
