@@ -84,6 +84,7 @@
 //!   actors and messages look like.
 //! - `testing`: `moorline::testing`, a bad network, a cluster of nodes and a ledger of frames, for the tests
 //!   of a program that embeds this crate.
+//! - `tower`: `Peer::service`, requests to a peer as a `tower_service::Service`.
 //! - `node` (default): the command `moorline` and what only it needs; an embedding program can leave
 //!   it out.
 
@@ -114,17 +115,21 @@ pub mod testing;
 mod transport;
 
 pub use actors::adapters::{FrameSink, FrameStream};
+pub use actors::arrived_peer::ArrivedPeer;
 pub use actors::events::{EventBatch, Events, NodeEvent};
 pub use actors::frame_batch::{FrameBatch, ReceivedFrame};
 pub use actors::frame_io::FrameIo;
 pub use actors::handle::ConnectionHandle;
 pub use actors::message::connection::ConnectionMessage;
+pub use actors::message::peer::PeerMessage;
 pub use actors::message::supervisor::SupervisorMessage;
 pub use actors::node::Node;
+pub use actors::peer_batch::PeerBatch;
 pub use actors::peers::Peers;
 pub use actors::sending::credit::Credit;
 pub use actors::stats::ConnectionStats;
 pub use actors::target::{Redial, Target};
+pub use actors::watching::PeerNews;
 pub use config::{ConfigError, DEFAULT_ALPN, Latency, Limits, NodeConfig, STREAM_OP_TIMEOUT};
 pub use error::{
     AcceptError, CertificateAlert, CertificateRefused, CloseCode, CloseReason, ConnectError,
@@ -137,9 +142,14 @@ pub use identity::{
     Origin, ParseHexError, Refusal, SIGNATURES_EXAMINED_MAX, SignerKey, SigningKey, Trust,
     key_prefixes, read_certificate,
 };
+pub use peers::adapters::{PeerSink, PeerStream};
+pub use peers::credit::PeerCredit;
 pub use peers::delivery::{Delivery, DeliveryCounts};
-pub use peers::error::{PeerEnded, PeerError, PeerSendError, RequestError};
+pub use peers::error::{PeerEnded, PeerError, PeerSendError, PeerSendManyError, RequestError};
 pub use peers::handle::{Incoming, Peer, Receipt, Request};
+#[cfg(feature = "tower")]
+pub use peers::service::{AnswerFuture, PeerService};
+pub use peers::status::PeerChange;
 /// The actors' crate, in the version whose types are in this one's interface.
 pub use ractor;
 pub use restart::{BackoffSettings, InvalidRestartSetting, RestartPolicy};

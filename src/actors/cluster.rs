@@ -11,7 +11,11 @@ const _: () = {
     impl ractor::Message for super::events::EventBatch {}
     impl ractor::Message for super::frame_batch::FrameBatch {}
     impl ractor::Message for super::listener::ListenerMessage {}
+    impl ractor::Message for super::message::peer::PeerMessage {}
     impl ractor::Message for super::message::supervisor::SupervisorMessage {}
+    impl ractor::Message for super::arrived_peer::ArrivedPeer {}
+    impl ractor::Message for super::peer_batch::PeerBatch {}
+    impl ractor::Message for super::watching::PeerNews {}
 };
 
 /// Says what to do where Cargo built ractor with `cluster`, for another crate of the program, and

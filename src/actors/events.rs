@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::handle::ConnectionHandle;
 use super::target::Target;
-use crate::error::{AcceptError, CloseReason, ConnectError};
+use crate::error::{AcceptError, CloseReason, ConnectError, Side};
 use crate::identity::CertHash;
 use crate::peers::error::PeerEnded;
 
@@ -77,6 +77,18 @@ pub enum NodeEvent {
         peer: CertHash,
         /// What both speak.
         protocol: String,
+        /// Why its connection was lost.
+        reason: CloseReason,
+        /// Which side ended that connection; none where nobody did.
+        side: Option<Side>,
+    },
+    /// A peer has started anew: it knows nothing of the session that it had, whose
+    /// [end](Self::PeerEnded) comes next.
+    PeerRestarted {
+        /// Who.
+        peer: CertHash,
+        /// What both spoke.
+        protocol: String,
     },
     /// A session with a peer is over.
     PeerEnded {
@@ -103,6 +115,14 @@ pub enum NodeEvent {
     ConnectorRestarted {
         /// What it dials.
         target: Target,
+    },
+    /// The actor of a session failed and is started again; the session lives on, and
+    /// [`SupervisorMessage::FindPeer`](crate::SupervisorMessage::FindPeer) tells the actor.
+    PeerActorRestarted {
+        /// With whom the session is.
+        peer: CertHash,
+        /// What both speak.
+        protocol: String,
     },
     /// The subscriber was too slow and so many events are lost: look at `Node::connections`.
     Lagged(u64),

@@ -2,4 +2,5 @@
 
 pub(crate) mod connection;
 pub(super) mod connector;
+pub(crate) mod peer;
 pub(crate) mod supervisor;

@@ -4,7 +4,8 @@
 //! Supervisor ............ owns the MsQuic registration; restart policy; ordered shutdown
 //! ├── ListenerActor ..... one per bound address; admission; spawns inbound connections
 //! ├── ConnectorActor .... one per dial target; single-flight dial, backoff; spawns outbound ones
-//! └── ConnectionActor ... one per connection; owns its streams, deadlines, close
+//! ├── ConnectionActor ... one per connection; owns its streams, deadlines, close
+//! └── PeerActor ......... one per session that is driven by message; holds it, and owns nothing
 //! ```
 //!
 //! A connection is spawned by the listener or connector that made it and linked to the
@@ -15,6 +16,7 @@
 
 pub(crate) mod adapters;
 mod arrivals;
+pub(crate) mod arrived_peer;
 mod callers;
 mod child;
 mod cluster;
@@ -28,6 +30,9 @@ pub(crate) mod handle;
 pub(crate) mod listener;
 pub(crate) mod message;
 pub(crate) mod node;
+mod peer_actor;
+pub(crate) mod peer_batch;
+mod peer_children;
 pub(crate) mod peers;
 mod readers;
 mod redial;
@@ -40,6 +45,7 @@ pub(crate) mod target;
 mod tasks;
 mod telling;
 mod waiting;
+pub(crate) mod watching;
 
 #[cfg(test)]
 mod connection_tests;

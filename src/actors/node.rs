@@ -1,5 +1,7 @@
 //! A node as applications hold it: handles to its supervisor, and a view of its registry.
 
+mod peers;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -8,15 +8,16 @@ use tokio::sync::mpsc;
 
 use super::events::NodeEvent;
 use super::message::supervisor::SupervisorMessage;
-use super::node::Node;
 use super::shared::NodeShared;
 use super::target::{Redial, Target};
 use crate::config::Limits;
 use crate::error::ConnectError;
+use crate::never::never;
 use crate::peers::core::{NoLink, PeerBounds, PeerCore};
 use crate::peers::error::{PeerEnded, PeerError};
 use crate::peers::handle::Peer;
-use crate::peers::sessions::{Dial, SessionEvent, Sessions};
+use crate::peers::sessions::{Dial, Sessions};
+use crate::peers::status::PeerChange;
 use crate::session::limits::SessionLimits;
 use crate::transport::link::share::Budget;
 use crate::transport::session_streams::SESSION_ALPN;
@@ -46,53 +47,46 @@ impl Peers {
     }
 }
 
-impl Node {
-    /// A session with the [expected](Target::expect) peer of `target` for this protocol, which the node
-    /// keeps connected: what is accepted for it outlives connections. Where both sides ask for it they
-    /// share one.
-    ///
-    /// It returns when the peer has agreed.
-    ///
-    /// # Errors
-    ///
-    /// [`PeerError`]: the first dial failed, or the peer refuses.
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancelled, nothing is left behind.
-    pub async fn peer(&self, target: impl Into<Target>, protocol: &str) -> Result<Peer, PeerError> {
-        let target = target.into();
-        let shared = self.shared();
-        if shared.is_stopping() {
-            return Err(PeerError::Stopped);
+impl Drop for Peers {
+    fn drop(&mut self) {
+        // Nobody takes those that came: they end, as those that come from here on.
+        self.begun.close();
+        while let Ok(core) = self.begun.try_recv() {
+            drop(Peer::new(core, Arc::clone(&self.sessions)));
         }
-        let identity = target.expected.ok_or(PeerError::NobodyExpected)?;
-        let sessions = shared.sessions();
-        let dial = dial(self.supervisor().clone(), Arc::downgrade(shared), target);
-        let core = sessions.open(identity, protocol, dial)?;
-        // Gives it up where this is cancelled, or fails.
-        let peer = Peer::new(Arc::clone(&core), sessions);
-        core.first_up().await.map_err(|why| match why {
-            NoLink::Dial(error) => PeerError::Connect(error),
-            NoLink::Refused(refused) => {
-                PeerError::Ended(PeerEnded::Refused { code: refused.code, text: refused.text })
-            }
-            NoLink::Ended(reason) => PeerError::Ended(reason.into()),
-        })?;
-        Ok(peer)
     }
+}
 
-    /// Takes peers that begin a session for this protocol from here on. Of several that accept one
-    /// protocol the last gets them.
-    ///
-    /// # Panics
-    ///
-    /// Outside of a runtime of tokio, where the node's sessions begin.
-    #[must_use = "peers that nobody takes are given up"]
-    pub fn accept(&self, protocol: &str) -> Peers {
-        let sessions = self.shared().sessions();
-        Peers { begun: sessions.accept(protocol), sessions }
+/// Opens a session, or shares the one there is; see `Node::peer`.
+pub(super) async fn open(
+    supervisor: ActorRef<SupervisorMessage>,
+    shared: &Arc<NodeShared>,
+    target: Target,
+    protocol: &str,
+) -> Result<Peer, PeerError> {
+    if shared.is_stopping() {
+        return Err(PeerError::Stopped);
     }
+    let identity = target.expected.ok_or(PeerError::NobodyExpected)?;
+    let sessions = shared.sessions();
+    let dial = dial(supervisor, Arc::downgrade(shared), target);
+    let core = sessions.open(identity, protocol, dial)?;
+    // Gives it up where this is cancelled, or fails.
+    let peer = Peer::new(Arc::clone(&core), sessions);
+    core.first_up().await.map_err(|why| match why {
+        NoLink::Dial(error) => PeerError::Connect(error),
+        NoLink::Refused(refused) => {
+            PeerError::Ended(PeerEnded::Refused { code: refused.code, text: refused.text })
+        }
+        NoLink::Ended(reason) => PeerError::Ended(reason.into()),
+    })?;
+    Ok(peer)
+}
+
+/// Takes peers that begin a session for this protocol from here on.
+pub(super) fn accept(shared: &NodeShared, protocol: &str) -> Peers {
+    let sessions = shared.sessions();
+    Peers { begun: sessions.accept(protocol), sessions }
 }
 
 /// Dials a connection that carries sessions, for as long as the node lives.
@@ -118,9 +112,9 @@ impl NodeShared {
     pub(crate) fn sessions(&self) -> Arc<Sessions> {
         let make = || {
             let telling = Arc::downgrade(&self.telling);
-            let tell = Box::new(move |event| {
-                if let Some(telling) = telling.upgrade() {
-                    telling.emit(told(event));
+            let tell = Box::new(move |of: &PeerCore, change| {
+                if let (Some(telling), Some(event)) = (telling.upgrade(), told(of, change)) {
+                    telling.emit(event);
                 }
             });
             let me = self.config.credential.identity();
@@ -138,22 +132,21 @@ impl NodeShared {
     }
 }
 
-fn told(event: SessionEvent) -> NodeEvent {
-    let name = |core: &PeerCore| (core.peer, core.protocol.clone());
-    match event {
-        SessionEvent::Up(core) => {
-            let (peer, protocol) = name(&core);
-            NodeEvent::PeerUp { peer, protocol }
+fn told(of: &PeerCore, change: PeerChange) -> Option<NodeEvent> {
+    let (peer, protocol) = (of.peer, of.protocol.clone());
+    let event = match change {
+        PeerChange::Up => NodeEvent::PeerUp { peer, protocol },
+        PeerChange::Down { reason: Some(reason), side } => {
+            NodeEvent::PeerDown { peer, protocol, reason, side }
         }
-        SessionEvent::Down(core) => {
-            let (peer, protocol) = name(&core);
-            NodeEvent::PeerDown { peer, protocol }
+        PeerChange::Down { reason: None, .. } => {
+            never!("a peer is down without a reason");
+            return None;
         }
-        SessionEvent::Ended(core, reason) => {
-            let (peer, protocol) = name(&core);
-            NodeEvent::PeerEnded { peer, protocol, reason: reason.into() }
-        }
-    }
+        PeerChange::Restarted => NodeEvent::PeerRestarted { peer, protocol },
+        PeerChange::Ended { reason } => NodeEvent::PeerEnded { peer, protocol, reason },
+    };
+    Some(event)
 }
 
 fn limits(limits: &Limits) -> SessionLimits {

@@ -10,9 +10,10 @@
 //! way this actor ends, every connection is closed with a code.
 
 mod drain;
+mod listening;
+mod peers;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -27,10 +28,10 @@ use super::callers::{Caller, ConnectReply};
 use super::child::{Child, Kind, Running};
 use super::connector::{self, ConnectorActor};
 use super::events::{EventBatch, NodeEvent, Subscribers};
-use super::listener::{self, ListenerActor};
 use super::message::connection::ConnectionMessage;
 use super::message::connector::ConnectorMessage;
 use super::message::supervisor::{Event, Internal, SupervisorMessage};
+use super::peer_children::{PeerCaller, PeerChildren};
 use super::target::{Redial, Target};
 use super::waiting::Waiting;
 
@@ -38,9 +39,8 @@ use drain::drain;
 
 use super::shared::NodeShared;
 use super::tasks::{DRAINED, OwnedTask, answer, finish};
-use crate::error::{CloseCode, ConnectError, ListenError};
+use crate::error::{CloseCode, ConnectError};
 use crate::restart::{RestartDecision, RestartState};
-use crate::transport::MsQuicListener;
 
 pub(crate) struct Supervisor;
 
@@ -51,6 +51,7 @@ pub(crate) struct State {
     next_key: u64,
     draining: Option<Draining>,
     subscribers: Subscribers,
+    peers: PeerChildren,
     /// It ends as it should.
     in_order: bool,
 }
@@ -92,6 +93,7 @@ impl Actor for Supervisor {
             next_key: 0,
             draining: None,
             subscribers: Subscribers::default(),
+            peers: PeerChildren::default(),
             in_order: false,
         })
     }
@@ -127,12 +129,26 @@ impl Actor for Supervisor {
                     answer(reply, state.shared.transport.admissions());
                 }
                 SupervisorMessage::Stats { reply } => answer(reply, state.shared.transport.stats()),
+                SupervisorMessage::OpenPeer { target, protocol, reply } => {
+                    state.on_open_peer(target, protocol, reply);
+                }
+                SupervisorMessage::AcceptPeers { protocol, acceptor, reply } => {
+                    state.on_accept_peers(&protocol, acceptor, reply);
+                }
+                SupervisorMessage::PeerActor { peer, reply } => {
+                    state.on_peer_actor(peer, PeerCaller::Holder(reply)).await;
+                }
+                SupervisorMessage::FindPeer { peer, protocol, reply } => {
+                    state.on_find_peer(peer, &protocol, reply);
+                }
                 SupervisorMessage::Shutdown { grace, reply } => state.on_shutdown(grace, reply),
                 SupervisorMessage::Internal(Internal(event)) => match event {
                     Event::Restart { key } => state.on_restart(key).await?,
                     Event::Bound { key, listener } => state.on_bound(key, listener),
                     Event::CallerGone => state.on_caller_gone(),
                     Event::Drained { cut } => state.on_drained(cut),
+                    Event::PeerReady { peer, caller } => state.on_peer_actor(peer, caller).await,
+                    Event::RestartPeer { session } => state.on_restart_peer(session).await,
                 },
             }
             Ok(())
@@ -174,29 +190,6 @@ impl Actor for Supervisor {
 }
 
 impl State {
-    async fn on_listen(
-        &mut self,
-        address: SocketAddr,
-        reply: RpcReplyPort<Result<SocketAddr, ListenError>>,
-    ) {
-        if self.shared.is_stopping() {
-            return answer(reply, Err(ListenError::Stopped));
-        }
-        let Some(key) = self.add(Kind::Listener { address, listener: None }) else {
-            return answer(reply, Err(ListenError::Stopped));
-        };
-        // A listener that does not start drops `reply`, which answers the caller.
-        drop(self.start_listener(key, address, Some(reply)).await);
-    }
-
-    fn on_stop_listening(&mut self, address: SocketAddr) {
-        let is_it = |child: &Child| match &child.kind {
-            Kind::Listener { address: bound, .. } => *bound == address,
-            Kind::Connector { .. } => false,
-        };
-        self.remove(is_it);
-    }
-
     async fn on_connect(&mut self, target: Target, reply: ConnectReply) {
         if self.shared.is_stopping() {
             return answer(reply, Err(ConnectError::Stopped));
@@ -309,30 +302,6 @@ impl State {
         Some(key)
     }
 
-    async fn start_listener(
-        &mut self,
-        key: u64,
-        address: SocketAddr,
-        bound: Option<RpcReplyPort<Result<SocketAddr, ListenError>>>,
-    ) -> Result<(), ActorProcessingErr> {
-        let myself = self.myself.clone();
-        let on_bound = Box::new(move |listener| {
-            let event = Event::Bound { key, listener };
-            drop(myself.cast(SupervisorMessage::Internal(Internal(event))));
-        });
-        let arguments = listener::Arguments {
-            shared: Arc::clone(&self.shared),
-            supervisor: self.myself.get_cell(),
-            address,
-            bound,
-            on_bound,
-        };
-        let cell = self.myself.get_cell();
-        let (actor, _) = Actor::spawn_linked(None, ListenerActor, arguments, cell).await?;
-        self.set_running(key, Running::Listener(actor));
-        Ok(())
-    }
-
     async fn start_connector(
         &mut self,
         key: u64,
@@ -360,18 +329,12 @@ impl State {
         }
     }
 
-    fn on_bound(&mut self, key: u64, bound: Arc<MsQuicListener>) {
-        match self.children.get_mut(&key).map(|child| &mut child.kind) {
-            Some(Kind::Listener { address, listener }) => {
-                *address = bound.local_addr();
-                *listener = Some(bound);
-            }
-            Some(Kind::Connector { .. }) | None => bound.stop(),
-        }
-    }
-
     /// A child ended. One that is not in the table is a connection, or was stopped.
     fn on_ended(&mut self, id: ActorId, ended: Ended<'_>) -> Result<(), ActorProcessingErr> {
+        if self.peers.is_one(id) {
+            self.on_peer_actor_ended(id, ended);
+            return Ok(());
+        }
         let is_it = |child: &Child| child.running.as_ref().is_some_and(|r| r.id() == id);
         let found = self.children.iter_mut().find(|(_, child)| is_it(child));
         let Some((&key, child)) = found else {

@@ -2,6 +2,8 @@
 
 mod asking;
 mod cancelled;
+mod outcomes;
+mod submitting;
 mod taking;
 mod words;
 
@@ -16,26 +18,24 @@ use tracing::warn;
 
 pub(crate) use self::cancelled::Cancelled;
 pub(crate) use self::words::{NoLink, NotAsked, PeerBounds};
+use super::by_message::{ByMessage, News};
 use super::cut::Came;
 use super::in_flow::{InFlow, Special};
-use super::kept::Left;
 use super::link::{Frames, Link, Listens, Violated};
-use super::out_flow::{OutFlow, Submission};
-use crate::error::{CloseCode, ConnectError};
+use super::out_flow::OutFlow;
+use super::status::{PeerChange, Status, Step};
+use crate::error::ConnectError;
 use crate::identity::CertHash;
 use crate::lock::lock;
 use crate::session::effect::EndReason;
 use crate::session::flow::{FLOWS_MAX, FlowId, FlowState, PerFlow};
 use crate::session::flow_out::Fate;
-use crate::session::frame_head::{FrameHead, ReplyStatus, StreamHead};
+use crate::session::frame_head::{FrameHead, ReplyStatus};
 use crate::session::handling::Handling;
 use crate::session::message::{PeerLimits, Refused, SessionId, Taken};
 use crate::session::requests::{RequestEnd, RequestId, Requests};
 use crate::transport::Lane;
-use crate::transport::clock;
-use crate::transport::core::ConnectionCore;
 use crate::transport::link::share::Share;
-use crate::transport::session_streams::{OutStream, Outlet, Parts};
 
 /// How a request ended, with the payload of a reply.
 pub(crate) type Answer = (RequestEnd, Bytes);
@@ -67,6 +67,11 @@ pub(crate) struct PeerCore {
     /// Why there was no link the last time.
     failed: Mutex<Option<NoLink>>,
     failures: watch::Sender<u64>,
+    /// What those are told who watch it.
+    pub(crate) status: watch::Sender<Status>,
+    pub(crate) by_message: ByMessage,
+    /// A request has ended: another one may have its place.
+    places: Notify,
 }
 
 struct Asking {
@@ -132,6 +137,9 @@ impl PeerCore {
             finals: OnceLock::new(),
             failed: Mutex::default(),
             failures: watch::Sender::new(0),
+            status: watch::Sender::default(),
+            by_message: ByMessage::default(),
+            places: Notify::new(),
             bounds,
         })
     }
@@ -250,61 +258,19 @@ impl PeerCore {
         Ok(number)
     }
 
-    /// Hands over what the flow has ready, if nobody else is at it.
-    fn pump(&self, flow: FlowId) {
-        let Some(link) = self.link() else { return };
-        let (core, out) = (link.core(), self.flow_out(flow));
-        let rtt_us = usize::try_from(link.rtt().as_micros()).unwrap_or(usize::MAX);
-        let generation = link.generation();
-        while let Some(submission) = out.next(generation, rtt_us, |number| self.left(flow, number))
-        {
-            let Submission { first, stream, parts, bytes } = submission;
-            let stream = stream.or_else(|| self.open(core, flow, generation, first));
-            let sent = stream.filter(|stream| stream.send(parts, bytes as u64));
-            let is_sent = sent.is_some();
-            out.handed_over(generation, sent);
-            if !is_sent {
-                // Nothing of the flow can go over it any more; another connection goes on.
-                return core.cut(CloseCode::INTERNAL);
-            }
-        }
-    }
-
-    fn open(
-        &self,
-        core: &Arc<ConnectionCore>,
-        flow: FlowId,
-        generation: u64,
-        first: u64,
-    ) -> Option<Arc<OutStream<ConnectionCore>>> {
-        let outlet = FlowOutlet { peer: Weak::clone(&self.myself), flow, generation };
-        let stream = core.open_outlet(priority(flow), Arc::new(outlet)).ok()?;
-        let mut head = Vec::new();
-        StreamHead::Flow { generation, flow, first }.encode(&mut head);
-        stream.send(Parts::of(Bytes::from(head)), HEAD).then_some(stream)
-    }
-
-    /// What is left of the time of a request that goes out.
-    fn left(&self, flow: FlowId, number: u64) -> Left {
-        let id = (flow.lane(), number);
-        match lock(&self.asking).requests.left(id, clock::now()) {
-            Some(left) => Left::Ms(u32::try_from(left.as_millis()).unwrap_or(u32::MAX)),
-            None => Left::Nothing,
-        }
-    }
-
     // ---- links and the end
 
-    /// It has this link from here on.
+    /// It has this link from here on; what is to be told of it.
     pub(super) fn attach(
         self: &Arc<Self>,
         link: Arc<Link>,
         generation: u64,
         limits: PeerLimits,
         flows: &PerFlow<FlowState>,
-    ) {
+    ) -> Vec<PeerChange> {
         self.peer_frame_bytes_max.store(limits.frame_bytes_max, Ordering::Relaxed);
         lock(&self.asking).requests.peer_takes(limits.requests_max);
+        self.places.notify_one();
         self.incoming.iter().for_each(|flow| flow.attached(generation));
         *lock(&self.link) = Some(Arc::clone(&link));
         let mut violated = false;
@@ -317,20 +283,33 @@ impl PeerCore {
         let session: Arc<dyn Frames> = Arc::<Self>::clone(self);
         link.attach(session, generation);
         if let (true, Some(node)) = (violated, self.node.upgrade()) {
-            return node.violated(link.id);
+            node.violated(link.id);
+            return Vec::new();
         }
         FlowId::all().for_each(|flow| self.pump(flow));
         self.tell_taken(&link);
+        // Whoever waits for the link and then watches is told that it is there.
+        let changes = self.step(Step::Up);
         self.up.send_replace(true);
+        changes
     }
 
-    pub(super) fn detach(&self) {
-        if let Some(link) = lock(&self.link).take() {
+    /// It has no link any more; what is to be told of it.
+    pub(super) fn detach(&self) -> Vec<PeerChange> {
+        let left = lock(&self.link).take();
+        if let Some(link) = &left {
             link.leave();
         }
         self.out.iter().for_each(OutFlow::detach);
         self.incoming.iter().for_each(|flow| flow.attached(0));
         self.up.send_replace(false);
+        self.step(Step::Down(left.and_then(|link| link.over())))
+    }
+
+    fn step(&self, step: Step) -> Vec<PeerChange> {
+        let mut changes = Vec::new();
+        self.status.send_modify(|status| changes = status.step(step));
+        changes
     }
 
     pub(super) fn taken_by_peer(&self, taken: &Taken) -> Result<(), Violated> {
@@ -376,9 +355,13 @@ impl PeerCore {
         self.incoming.iter().for_each(InFlow::freeze);
     }
 
-    /// It is over, and this is what the peer took in the end, where that is known.
-    pub(super) fn end(&self, reason: EndReason, flows: Option<&PerFlow<FlowState>>) {
-        self.detach();
+    /// It is over, and this is what the peer took in the end, where that is known; what is to be told of it.
+    pub(super) fn end(
+        &self,
+        reason: EndReason,
+        flows: Option<&PerFlow<FlowState>>,
+    ) -> Vec<PeerChange> {
+        let mut changes = self.detach();
         for flow in FlowId::all() {
             self.flow_out(flow).end(flows.map(|flows| flows[flow]));
         }
@@ -404,10 +387,14 @@ impl PeerCore {
             told.into_iter().filter_map(|id| handling.cancels.remove(&id)).collect()
         };
         cancels.iter().for_each(|cancel| cancel.tell());
+        changes.extend(self.step(Step::Ended(reason.clone())));
         let _ = self.ended.set(reason);
         self.up.send_replace(false);
         self.readable.notify_one();
         self.readable.notify_waiters();
+        self.places.notify_one();
+        self.invite(News::Came);
+        changes
     }
 }
 
@@ -439,6 +426,7 @@ impl Frames for PeerCore {
 
     fn rest(&self) {
         self.readable.notify_one();
+        self.invite(News::Came);
         if let Some(link) = self.link() {
             // Replies are taken as they come.
             self.tell_taken(&link);
@@ -452,31 +440,4 @@ impl Frames for PeerCore {
     fn frame_bytes_max(&self) -> usize {
         self.bounds.frame_bytes_max
     }
-}
-
-/// What names the head of a stream; frames are named by their bytes.
-const HEAD: u64 = 0;
-
-/// Is told of one stream of a flow.
-struct FlowOutlet {
-    peer: Weak<PeerCore>,
-    flow: FlowId,
-    generation: u64,
-}
-
-impl Outlet for FlowOutlet {
-    fn sent(&self, token: u64, _acknowledged: bool) {
-        let Some(peer) = self.peer.upgrade().filter(|_| token != HEAD) else { return };
-        let bytes = usize::try_from(token).unwrap_or(usize::MAX);
-        peer.flow_out(self.flow).acknowledged(self.generation, bytes);
-        peer.pump(self.flow);
-    }
-
-    fn gone(&self) {}
-}
-
-/// Replies go before the messages of their lane.
-fn priority(flow: FlowId) -> u16 {
-    let lane = [0xc000, 0x8000, 0x4000][usize::from(flow.lane())];
-    lane + if flow.is_replies() { 0x1000 } else { 0 }
 }

@@ -109,6 +109,49 @@ pub enum PeerSendError {
         /// What became of it.
         delivery: Delivery,
     },
+    /// The credit does not cover it, or is another session's.
+    #[error("the credit does not cover the frame, or is another session's")]
+    Credit {
+        /// The payload, handed back.
+        frame: Bytes,
+    },
+}
+
+impl PeerSendError {
+    /// Whether sending again can help. To a peer whose session is over that means another session.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::TooLarge { .. } | Self::Credit { .. } => ErrorKind::Never,
+            Self::Full { .. } | Self::Ended { .. } => ErrorKind::Retry,
+            Self::NotDelivered { delivery } => match delivery {
+                Delivery::NotSent => ErrorKind::Retry,
+                Delivery::Delivered | Delivery::MaybeSent => ErrorKind::Unknown,
+            },
+        }
+    }
+}
+
+/// Not all frames of one message were accepted, or delivered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{source}")]
+#[non_exhaustive]
+pub struct PeerSendManyError {
+    /// What became of each frame, in order, if all were accepted; none otherwise.
+    pub deliveries: Vec<Delivery>,
+    /// Those that were not accepted, handed back: all of them, or the last ones where the session ended
+    /// while they were.
+    pub frames: Vec<Bytes>,
+    /// What was wrong with the first one of those.
+    pub source: PeerSendError,
+}
+
+impl PeerSendManyError {
+    /// Whether sending again can help: see [`PeerSendError::kind`].
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.source.kind()
+    }
 }
 
 /// A request has no answer.
@@ -193,6 +236,22 @@ pub enum PeerError {
     /// The node has ended, or is ending.
     #[error("the node is shutting down")]
     Stopped,
+    /// As many callers wait for peers by message as may.
+    #[error("{0} callers wait for peers already")]
+    TooManyCallers(usize),
+}
+
+impl PeerError {
+    /// Whether asking again can help.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Connect(error) => error.kind(),
+            Self::Ended(PeerEnded::Refused { code, .. }) if code.is_final() => ErrorKind::Never,
+            Self::NobodyExpected | Self::Name(_) | Self::Stopped => ErrorKind::Never,
+            Self::Ended(_) | Self::Full(_) | Self::TooManyCallers(_) => ErrorKind::Retry,
+        }
+    }
 }
 
 impl From<OpenError> for PeerError {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tracing::warn;
 
 use super::cut::{Came, Cutter};
-use crate::error::CloseCode;
+use crate::error::{CloseCode, CloseReason};
 use crate::lock::lock;
 use crate::session::effect::LinkId;
 use crate::session::flow::FlowId;
@@ -164,6 +164,12 @@ impl Link {
             self.core.cut(code);
         }
         waits
+    }
+
+    /// Why the connection is over, or will be by this side's wish.
+    pub(super) fn over(&self) -> Option<CloseReason> {
+        let wished = || Some(CloseReason::Local { code: *self.closing.get()? });
+        self.core.close_reason().or_else(wished)
     }
 
     /// Whether what was taken is being told.

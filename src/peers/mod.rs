@@ -1,13 +1,20 @@
 //! Sessions over connections: performs what [`session`](crate::session) decides.
 //!
 //! ```text
-//! handle.rs ....... a peer as applications hold it, and requests in its hands
+//! handle.rs ....... a peer as applications hold it
+//! ├── handle/sending.rs, handle/receiving.rs, handle/asking.rs .. what it can do
+//! └── handle/request.rs .. requests in the hands of their handlers
+//! adapters.rs ..... a peer as a Sink and a Stream
+//! service.rs ...... a peer as a service of tower; behind a feature
+//! credit.rs ....... room that is kept for the frames of one message
 //! sessions.rs ..... all sessions of a node: the table, dials, links
 //! core.rs ......... one session: its flows, requests both ways, the link it has
 //! ├── out_flow.rs ... one flow out: the ledger, its room, its stream
 //! │   └── kept.rs ... frames that are encoded once and sent as often as it takes
-//! └── in_flow.rs .... one flow in: what waits for the application
-//!     └── cut.rs .... frames out of bytes
+//! ├── in_flow.rs .... one flow in: what waits for the application
+//! │   └── cut.rs .... frames out of bytes
+//! ├── by_message.rs . what actors asked of it, which outlives the actor that was asked
+//! └── status.rs ..... whether it has a connection, for those who watch it
 //! link.rs ......... a connection that carries a session: its session streams, whose frames come
 //! delivery.rs, error.rs ... what became of frames, and what can go wrong
 //! ```
@@ -15,7 +22,10 @@
 //! Locks, from the outer to the inner: the table, a flow, requests. The table is never asked under a
 //! flow's lock; what follows from a change is done outside all of them.
 
+pub(crate) mod adapters;
+pub(crate) mod by_message;
 pub(crate) mod core;
+pub(crate) mod credit;
 mod cut;
 pub(crate) mod delivery;
 pub(crate) mod error;
@@ -23,7 +33,10 @@ pub(crate) mod handle;
 mod in_flow;
 mod kept;
 mod link;
-mod out_flow;
+pub(crate) mod out_flow;
+#[cfg(feature = "tower")]
+pub(crate) mod service;
 pub(crate) mod sessions;
+pub(crate) mod status;
 #[cfg(test)]
 mod tests;

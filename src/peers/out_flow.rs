@@ -34,6 +34,10 @@ const PROMPT_BYTES: usize = 3 * 1200;
 /// The fastest path that is kept busy: 1 GiB/s.
 const BYTES_PER_MICROSECOND: usize = 1074;
 
+/// Bytes that are counted for somebody who waits by message for what becomes of a frame: as for frames of
+/// connections.
+pub(super) const OUTCOME_BYTES: usize = crate::transport::link::outcome::OUTCOME_BYTES;
+
 /// See the module.
 pub(super) struct OutFlow {
     state: Mutex<State>,
@@ -295,6 +299,13 @@ impl OutFlow {
     /// What was not sent, once: to be sent elsewhere.
     pub(super) fn take_unsent(&self) -> Vec<Bytes> {
         std::mem::take(&mut lock(&self.state).unsent)
+    }
+
+    /// Nobody took these after all.
+    pub(super) fn put_back_unsent(&self, mut frames: Vec<Bytes>) {
+        let mut state = lock(&self.state);
+        frames.append(&mut state.unsent);
+        state.unsent = frames;
     }
 
     fn keep_unsent(&self, kept: Vec<Kept>, fates: Option<Vec<Option<Fate>>>) {

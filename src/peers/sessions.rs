@@ -21,12 +21,11 @@ use tracing::{debug, warn};
 
 use super::core::{PeerBounds, PeerCore};
 use super::link::{Link, Listens, Violated};
+use super::status::PeerChange;
 use crate::error::{CloseCode, CloseReason, ConnectError};
 use crate::identity::CertHash;
 use crate::lock::lock;
-use crate::session::effect::{
-    Admission, At, Counters, Effect, EndReason, LinkId, OpenError, Origin,
-};
+use crate::session::effect::{Admission, At, Counters, Effect, LinkId, OpenError, Origin};
 use crate::session::flow::{FlowState, PerFlow};
 use crate::session::limits::SessionLimits;
 use crate::session::message::{Incarnation, Message, SessionId};
@@ -50,16 +49,8 @@ pub(crate) const LAST_WORD_MAX: Duration = Duration::from_millis(500);
 /// Sessions that peers began and nobody has taken yet, of one protocol.
 const BEGUN_MAX: usize = 1_024;
 
-/// What a node tells of its sessions.
-#[derive(Debug, Clone)]
-pub(crate) enum SessionEvent {
-    Up(Arc<PeerCore>),
-    Down(Arc<PeerCore>),
-    Ended(Arc<PeerCore>, EndReason),
-}
-
-/// Told of each event, from whichever thread: it must not block.
-pub(crate) type Tell = Box<dyn Fn(SessionEvent) + Send + Sync>;
+/// Told what happened to a session, in order, from whichever thread: it must not block.
+pub(crate) type Tell = Box<dyn Fn(&PeerCore, PeerChange) + Send + Sync>;
 
 /// See the module.
 pub(crate) struct Sessions {
@@ -318,14 +309,13 @@ impl Sessions {
             }
             Effect::Attach { session, link, generation, limits, flows, .. } => {
                 if let (Some(core), Some(link)) = (self.peer(session), self.link(link)) {
-                    core.attach(link, generation, limits, &flows);
-                    (self.tell)(SessionEvent::Up(core));
+                    let changes = core.attach(link, generation, limits, &flows);
+                    self.tell(&core, changes);
                 }
             }
             Effect::Detach { session, .. } => {
                 if let Some(core) = self.peer(session) {
-                    core.detach();
-                    (self.tell)(SessionEvent::Down(core));
+                    self.tell(&core, core.detach());
                 }
             }
             Effect::NeedLink { session, not_before } => self.dial(session, not_before),
@@ -365,11 +355,20 @@ impl Sessions {
                 let entry = lock(&self.peers).remove(&session);
                 if let Some(Entry { core, .. }) = entry {
                     debug!(?reason, peer = %core.peer.short(), "session over");
-                    core.end(reason.clone(), flows.as_ref());
-                    (self.tell)(SessionEvent::Ended(core, reason));
+                    let changes = core.end(reason, flows.as_ref());
+                    self.tell(&core, changes);
                 }
             }
         }
+    }
+
+    fn tell(&self, core: &PeerCore, changes: Vec<PeerChange>) {
+        changes.into_iter().for_each(|change| (self.tell)(core, change));
+    }
+
+    /// What runs beside the calls of applications runs there.
+    pub(crate) fn runtime(&self) -> &Handle {
+        &self.runtime
     }
 
     /// Ends a connection, behind what was said last if the peer takes it soon.

@@ -51,11 +51,7 @@ impl Side {
             me,
             SessionLimits::default(),
             bounds,
-            Box::new(|event| {
-                if let super::sessions::SessionEvent::Ended(_, reason) = event {
-                    eprintln!("ended: {reason:?}");
-                }
-            }),
+            Box::new(|_, change| eprintln!("{change:?}")),
         );
         let transport = MsQuicTransport::new();
         Self { me, credential, transport, sessions, connections: Arc::default() }

@@ -4,16 +4,22 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ractor::{DerivedActorRef, RpcReplyPort};
+use ractor::{ActorRef, DerivedActorRef, RpcReplyPort};
 
+use crate::actors::arrived_peer::ArrivedPeer;
 use crate::actors::callers::ConnectReply;
 use crate::actors::events::EventBatch;
 #[cfg(doc)]
 use crate::actors::events::NodeEvent;
 use crate::actors::handle::ConnectionHandle;
+use crate::actors::message::peer::PeerMessage;
+use crate::actors::peer_children::PeerCaller;
 use crate::actors::target::Target;
 use crate::error::ListenError;
 use crate::identity::CertHash;
+use crate::peers::error::PeerError;
+use crate::peers::handle::Peer;
+use crate::session::message::SessionId;
 use crate::transport::{AdmissionCounts, MsQuicListener, NodeStats};
 
 /// What a node's root can be asked.
@@ -80,6 +86,45 @@ pub enum SupervisorMessage {
         /// Told the numbers.
         reply: RpcReplyPort<NodeStats>,
     },
+    /// Open a session with a peer that outlives connections, or share the one there is: as
+    /// [`Node::peer`](crate::Node::peer) does.
+    OpenPeer {
+        /// Whom; it says whom to expect.
+        target: Target,
+        /// What both speak.
+        protocol: String,
+        /// Told the session's actor once the peer has agreed. It holds the session until it is told to
+        /// [leave](PeerMessage::Leave) or to close it.
+        reply: RpcReplyPort<Result<ActorRef<PeerMessage>, PeerError>>,
+    },
+    /// Give peers that begin a session for this protocol to an actor from here on: as
+    /// [`Node::accept`](crate::Node::accept) does.
+    AcceptPeers {
+        /// What both speak.
+        protocol: String,
+        /// Gets them, one at a time: the next one comes when the message before it is dropped. Of several
+        /// for one protocol the last gets them.
+        acceptor: DerivedActorRef<ArrivedPeer>,
+        /// Told whether it worked: not with a node that is stopping.
+        reply: Option<RpcReplyPort<bool>>,
+    },
+    /// Tell the actor of a session of which somebody has a handle.
+    PeerActor {
+        /// The handle.
+        peer: Peer,
+        /// Told its actor, which is started if there is none.
+        reply: RpcReplyPort<ActorRef<PeerMessage>>,
+    },
+    /// Tell the actor of the session with a peer: after it failed and was started again
+    /// ([`NodeEvent::PeerActorRestarted`]), or the actor that asked did.
+    FindPeer {
+        /// Who.
+        peer: CertHash,
+        /// What both speak.
+        protocol: String,
+        /// Told the actor, if there is one; if it is being started again, once it runs.
+        reply: RpcReplyPort<Option<ActorRef<PeerMessage>>>,
+    },
     /// End everything in order.
     Shutdown {
         /// How long connections may drain.
@@ -109,6 +154,14 @@ pub(in crate::actors) enum Event {
     CallerGone,
     Drained {
         cut: usize,
+    },
+    /// A session stands, and somebody wants its actor.
+    PeerReady {
+        peer: Peer,
+        caller: PeerCaller,
+    },
+    RestartPeer {
+        session: SessionId,
     },
 }
 

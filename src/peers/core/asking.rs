@@ -24,14 +24,24 @@ impl PeerCore {
         frame: Bytes,
         deadline: Instant,
     ) -> Result<(RequestId, oneshot::Receiver<Answer>), NotAsked> {
+        if let Some(in_flight) = self.begin_request() {
+            self.out(lane, false).give_back(OutFlow::cost(frame.len()));
+            return Err(NotAsked::TooMany(in_flight, frame));
+        }
+        self.ask_begun(lane, frame, deadline)
+    }
+
+    /// As [`ask`](Self::ask), for who has a place already: it is used up.
+    pub(in crate::peers) fn ask_begun(
+        &self,
+        lane: Lane,
+        frame: Bytes,
+        deadline: Instant,
+    ) -> Result<(RequestId, oneshot::Receiver<Answer>), NotAsked> {
         let (tell, told) = oneshot::channel();
         let flow = flow_of(lane, false);
         let left = deadline.saturating_duration_since(clock::now());
         let left_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX);
-        if let Some(in_flight) = self.begin_request() {
-            self.flow_out(flow).give_back(OutFlow::cost(frame.len()));
-            return Err(NotAsked::TooMany(in_flight, frame));
-        }
         // A flow's lock goes before this one: what is left of requests is looked up under it.
         let register = |number| {
             let mut asking = lock(&self.asking);
@@ -41,11 +51,38 @@ impl PeerCore {
         };
         let head = FrameHead::Request { left_ms };
         let number = self.flow_out(flow).push(head, frame, register).map_err(|frame| {
-            lock(&self.asking).begun -= 1;
+            self.unbegin_request();
             NotAsked::Ended(frame)
         })?;
         self.pump(flow);
         Ok(((flow.lane(), number), told))
+    }
+
+    /// Waits for a place for a request; no: the session is over. Cancel safe: nothing is awaited behind it.
+    #[cfg(feature = "tower")]
+    pub(in crate::peers) async fn place(&self) -> Option<()> {
+        loop {
+            let freed = self.places.notified();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            if self.ended.get().is_some() {
+                // For the next one who waits.
+                self.places.notify_one();
+                return None;
+            }
+            if self.begin_request().is_none() {
+                // There may be more than one.
+                self.places.notify_one();
+                return Some(());
+            }
+            freed.await;
+        }
+    }
+
+    /// Gives a place back that was not used.
+    pub(in crate::peers) fn unbegin_request(&self) {
+        lock(&self.asking).begun -= 1;
+        self.places.notify_one();
     }
 
     /// Takes a place for a request, or tells how many have one.
@@ -68,6 +105,7 @@ impl PeerCore {
             asking.waiting.remove(&id);
             asking.requests.cancel(id, submitted)?
         };
+        self.places.notify_one();
         if let (true, Some(link)) = (end.may_have_run(), self.link()) {
             link.say(&Message::Cancel(Cancel { lane: id.0, number: id.1 }));
         }
@@ -87,6 +125,7 @@ impl PeerCore {
                 Reply::End(end) => (end, asking.waiting.remove(&(lane, number))),
             }
         };
+        self.places.notify_one();
         if let Some(waiter) = waiter {
             // Whoever gave up meanwhile needs no answer.
             let _ = waiter.send((end, payload));

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::{Cancelled, PeerCore, Received, flow_of};
 use crate::lock::lock;
+use crate::peers::by_message::News;
 use crate::peers::in_flow::{Frame, InFlow};
 use crate::peers::link::Link;
 use crate::session::flow::PerFlow;
@@ -49,7 +50,7 @@ impl PeerCore {
             tokio::pin!(readable);
             readable.as_mut().enable();
             if let Some(received) = self.take(lanes) {
-                if self.incoming.iter().any(InFlow::has_something) {
+                if self.has_something() {
                     // For another one who reads beside.
                     self.readable.notify_one();
                 }
@@ -61,6 +62,33 @@ impl PeerCore {
             }
             readable.await;
         }
+    }
+
+    /// Whether the application can take something now.
+    pub(crate) fn has_something(&self) -> bool {
+        self.incoming.iter().any(InFlow::has_something)
+    }
+
+    /// Invites the actor that is subscribed, if there is one and something for it.
+    pub(crate) fn invite(&self, news: News) {
+        if !self.by_message.is_subscribed() {
+            return;
+        }
+        let is_over = self.ended.get().is_some();
+        if !self.by_message.invite(news, is_over, self.has_something()) {
+            // It is gone: others may read.
+            self.readable.notify_one();
+        }
+    }
+
+    /// Ends the subscription; whether there was one.
+    pub(crate) fn unsubscribe(&self) -> bool {
+        let ended = self.by_message.unsubscribe(None);
+        if ended {
+            // Others may read.
+            self.readable.notify_one();
+        }
+        ended
     }
 
     pub(super) fn hand(&self, id: RequestId, frame: Bytes) -> Option<Received> {

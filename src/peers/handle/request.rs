@@ -77,7 +77,7 @@ impl Request {
         let core = Arc::clone(self.peer.core());
         let out = core.out(lane, true);
         if out.admit(OutFlow::cost(frame.len())).await.is_err() {
-            return Err(self.peer.ended(frame));
+            return Err(self.peer.core().not_accepted(frame));
         }
         self.open = false;
         if !core.handled(self.id) {
@@ -87,7 +87,7 @@ impl Request {
         let (lane_number, number) = self.id;
         let head = FrameHead::Reply { lane: lane_number, number, status: ReplyStatus::Reply };
         let pushed = core.push(flow_of(lane, true), head, frame, |_| {});
-        pushed.map(drop).map_err(|frame| self.peer.ended(frame))
+        pushed.map(drop).map_err(|frame| core.not_accepted(frame))
     }
 }
 
