@@ -1,7 +1,8 @@
 //! Supervised, mutually authenticated QUIC connections between peers, as actors.
 //!
-//! A [`Node`] has an identity, listens and connects. What it gives out is a [`ConnectionHandle`]:
-//! frames in, frames out, a known end for every frame, and the real reason when it is over.
+//! A [`Node`] has an identity, listens and connects. What it gives out is a [`Peer`]: a session whose frames
+//! and requests outlive connections. Below that is a [`ConnectionHandle`]: frames in, frames out, a known
+//! end for every frame, and the real reason when it is over.
 //! MsQuic carries the connections, ractor the actors that own them.
 //!
 //! # Start here
@@ -10,15 +11,19 @@
 //!   ([`CertHash`]); nobody is trusted unless you say so.
 //! - [`Node`] gives [`listen`](Node::listen), [`connect`](Node::connect) (a [`Target`] says whom to
 //!   expect and when to redial), [`subscribe`](Node::subscribe) to [`NodeEvent`]s,
-//!   [`shutdown`](Node::shutdown).
+//!   [`shutdown`](Node::shutdown); for sessions [`peer`](Node::peer) and [`accept`](Node::accept).
+//! - [`Peer`] gives [`send`](Peer::send), [`request`](Peer::request), [`recv`](Peer::recv) (an
+//!   [`Incoming`]: a message, or a [`Request`] to be answered), [`close`](Peer::close).
 //! - [`ConnectionHandle`] gives [`send`](ConnectionHandle::send),
 //!   [`send_acked`](ConnectionHandle::send_acked), [`recv`](ConnectionHandle::recv),
 //!   [`recv_many`](ConnectionHandle::recv_many), [`close`](ConnectionHandle::close).
-//! - [`ConnectionMessage`] and [`SupervisorMessage`]: the same by actor message.
+//! - [`SupervisorMessage`], [`PeerMessage`] and [`ConnectionMessage`]: the same by actor message.
 //! - [`Limits`]: every bound and deadline, with unit and reason.
 //! - [`MsQuicTransport`]: the transport alone, without actors.
 //!
 //! # Example
+//!
+//! A connection, without a session; the README begins with a [`Peer`].
 //!
 //! ```
 //! use std::time::Duration;

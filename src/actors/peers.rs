@@ -28,7 +28,7 @@ const GRANTED: u64 = 1 << 20;
 /// For how long peers of a node that stops are not to dial it.
 const AWAY: Duration = Duration::from_secs(1);
 
-/// Peers that begin a session, as they come ([`Node::accept`]).
+/// Peers that begin a session, as they come ([`Node::accept`](crate::Node::accept)).
 #[derive(Debug)]
 pub struct Peers {
     begun: mpsc::Receiver<Arc<PeerCore>>,
