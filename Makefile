@@ -66,7 +66,7 @@ loom: ## play the orders of flags and wake-ups: watches, room of a lane, readers
 
 bench: release ## compare with quinn, msquic-async, TCP: 12 minutes; BENCH_ARGS="--quick": 2
 	@echo "==> compare, release build (the first one takes a few minutes)"
-	@$(CARGO) build --release --locked -p moorline-bench
+	@$(CARGO) build --release --locked -p moorline-bench --features moorline-bench/tonic
 	@echo "==> bench"
 	@$(COMPARE) --moorline $(MOORLINE) $(BENCH_ARGS)
 

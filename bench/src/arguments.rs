@@ -109,16 +109,27 @@ pub(crate) enum PeerName {
     Quinn,
     MsquicAsync,
     Tcp,
+    /// Requests alone, where this program was built with the feature tonic
+    Tonic,
 }
 
 impl PeerName {
-    pub(crate) const ALL: [Self; 3] = [Self::Quinn, Self::MsquicAsync, Self::Tcp];
+    pub(crate) const ALL: [Self; 4] = [Self::Quinn, Self::MsquicAsync, Self::Tcp, Self::Tonic];
+
+    /// Whether it can be measured on this work.
+    pub(crate) fn takes_part(self, workload: Workload) -> bool {
+        match self {
+            Self::Quinn | Self::MsquicAsync | Self::Tcp => true,
+            Self::Tonic => cfg!(feature = "tonic") && workload == Workload::Requests,
+        }
+    }
 
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Quinn => "quinn",
             Self::MsquicAsync => "msquic-async",
             Self::Tcp => "TCP + rustls",
+            Self::Tonic => "tonic",
         }
     }
 }
@@ -132,6 +143,7 @@ pub(crate) enum Workload {
     Connrate,
     Memory,
     Fanin,
+    Requests,
 }
 
 /// What is measured, and in how many processes.
@@ -155,10 +167,14 @@ pub(crate) enum Comparison {
     Memory,
     /// 1 KiB frames from 64 connections to one receiver
     Fanin,
+    /// 128 bytes there and back, 64 at once: requests of sessions, and numbered frames of the others
+    Requests,
+    /// The same, the far end in a process of its own
+    RequestsTwo,
 }
 
 impl Comparison {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Throughput,
         Self::ThroughputTwo,
         Self::Small,
@@ -168,6 +184,8 @@ impl Comparison {
         Self::Connrate,
         Self::Memory,
         Self::Fanin,
+        Self::Requests,
+        Self::RequestsTwo,
     ];
 
     pub(crate) fn workload(self) -> Workload {
@@ -178,11 +196,12 @@ impl Comparison {
             Self::Connrate => Workload::Connrate,
             Self::Memory => Workload::Memory,
             Self::Fanin => Workload::Fanin,
+            Self::Requests | Self::RequestsTwo => Workload::Requests,
         }
     }
 
     pub(crate) fn has_two_processes(self) -> bool {
-        matches!(self, Self::ThroughputTwo | Self::SmallTwo | Self::PingpongTwo)
+        matches!(self, Self::ThroughputTwo | Self::SmallTwo | Self::PingpongTwo | Self::RequestsTwo)
     }
 }
 

@@ -98,10 +98,11 @@ struct Plan<'a> {
 impl Plan<'_> {
     async fn carry_out(self, peers: &[PeerName], mut json: Option<&mut File>) -> Result<Summary> {
         let mut programs = vec![Program::Moorline];
-        for peer in peers.iter().copied() {
+        let workload = self.comparison.workload();
+        for peer in peers.iter().copied().filter(|peer| peer.takes_part(workload)) {
             programs.push(Program::Peer { peer, batched: false });
             // moorline gathers small frames by itself; the others are given that by hand too.
-            if self.comparison.workload() == Workload::Small {
+            if workload == Workload::Small {
                 programs.push(Program::Peer { peer, batched: true });
             }
         }

@@ -83,6 +83,7 @@ pub(crate) async fn serve(args: FarEndArgs) -> Result<()> {
         PeerName::Quinn => serve_as::<Quinn>(args).await,
         PeerName::MsquicAsync => serve_as::<MsQuicAsync>(args).await,
         PeerName::Tcp => serve_as::<TcpRustls>(args).await,
+        PeerName::Tonic => serve_as_tonic(args).await,
     };
     wait_for_parent(served).await
 }
@@ -100,6 +101,18 @@ async fn serve_as<P: Peer>(args: FarEndArgs) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(feature = "tonic")]
+async fn serve_as_tonic(args: FarEndArgs) -> Result<()> {
+    let served = crate::peers::tonic::serve(&Certificates::in_folder(&args.certificates)).await;
+    writeln!(std::io::stdout(), "{}", served?)?;
+    std::future::pending().await
+}
+
+#[cfg(not(feature = "tonic"))]
+async fn serve_as_tonic(_: FarEndArgs) -> Result<()> {
+    anyhow::bail!("built without tonic")
 }
 
 /// Lets this process end with its parent: when that closes standard input, or is gone.

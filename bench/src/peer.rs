@@ -63,6 +63,11 @@ impl<P: Peer> Link<P> {
             _connection: connection,
         }
     }
+
+    /// For who sends and receives at once. The connection ends when its part is dropped.
+    pub(crate) fn split(self) -> (FrameWriter<P::Writer>, FrameReader<P::Reader>, P::Connection) {
+        (self.sender, self.receiver, self._connection)
+    }
 }
 
 /// Dials, with one frame each way.

@@ -3,6 +3,8 @@
 mod msquic_async;
 mod quinn;
 mod tcp_rustls;
+#[cfg(feature = "tonic")]
+pub(crate) mod tonic;
 
 pub(crate) use self::msquic_async::MsQuicAsync;
 pub(crate) use self::quinn::Quinn;

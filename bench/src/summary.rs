@@ -87,6 +87,8 @@ impl Comparison {
             Self::Connrate => "connrate",
             Self::Memory => "memory",
             Self::Fanin => "fanin",
+            Self::Requests => "requests",
+            Self::RequestsTwo => "requests, two processes",
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod connections;
 mod one_way;
+mod requests;
 mod round_trips;
 
 use std::io::Write as _;
@@ -34,6 +35,7 @@ pub(crate) async fn figure(args: FigureArgs) -> Result<()> {
         PeerName::Quinn => measure::<Quinn>(&args).await,
         PeerName::MsquicAsync => measure::<MsQuicAsync>(&args).await,
         PeerName::Tcp => measure::<TcpRustls>(&args).await,
+        PeerName::Tonic => requests::by_tonic(&args).await,
     };
     let printed = figure.and_then(|figure| {
         let line = figure.to_json(&name(args.peer), &name(args.workload));
@@ -49,14 +51,18 @@ async fn measure<P: Peer>(args: &FigureArgs) -> Result<Figure> {
     let size = match args.workload {
         Workload::Throughput => LARGE_BYTES,
         Workload::Fanin => FANIN_BYTES,
-        Workload::Small | Workload::Pingpong | Workload::Connrate | Workload::Memory => SMALL_BYTES,
+        Workload::Small
+        | Workload::Pingpong
+        | Workload::Requests
+        | Workload::Connrate
+        | Workload::Memory => SMALL_BYTES,
     };
     let frames = Frames { size, batched: args.batched };
     let far_end = match (args.two_processes, args.workload) {
         (false, _) => None,
         (true, Workload::Throughput | Workload::Small) => Some(Role::Flood),
-        (true, Workload::Pingpong) => Some(Role::Echo),
-        (true, _) => bail!("--two-processes goes with throughput, small and pingpong"),
+        (true, Workload::Pingpong | Workload::Requests) => Some(Role::Echo),
+        (true, _) => bail!("--two-processes goes with throughput, small, pingpong and requests"),
     };
     let far_end = match far_end {
         Some(role) => Some(FarEnd::start(args.peer, role, frames, folder.path()).await?),
@@ -70,6 +76,10 @@ async fn measure<P: Peer>(args: &FigureArgs) -> Result<Figure> {
             (Workload::Pingpong, None) => round_trips::within_process(peer, args).await,
             (Workload::Pingpong, Some(far_end)) => {
                 round_trips::with_far_end(peer, far_end, args).await
+            }
+            (Workload::Requests, None) => requests::within_process(peer, args).await,
+            (Workload::Requests, Some(far_end)) => {
+                requests::with_far_end(peer, far_end, args).await
             }
             (Workload::Connrate, _) => connections::rate(peer, args).await,
             (Workload::Memory, _) => connections::memory(peer, args).await,

@@ -13,7 +13,7 @@ const COMPARE: &str = env!("CARGO_BIN_EXE_compare");
 /// Stands in for the binary that measures moorline.
 const STUB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/moorline-stub.sh");
 
-const WORKLOADS: [&[&str]; 7] = [
+const WORKLOADS: [&[&str]; 8] = [
     &["throughput"],
     &["small"],
     &["small", "--batched"],
@@ -21,13 +21,15 @@ const WORKLOADS: [&[&str]; 7] = [
     &["connrate"],
     &["memory"],
     &["fanin"],
+    &["requests"],
 ];
 
-const IN_TWO_PROCESSES: [&[&str]; 4] = [
+const IN_TWO_PROCESSES: [&[&str]; 5] = [
     &["throughput", "--two-processes"],
     &["small", "--two-processes"],
     &["small", "--two-processes", "--batched"],
     &["pingpong", "--two-processes"],
+    &["requests", "--two-processes"],
 ];
 
 const BRIEFLY: [&str; 6] = ["--warm-up", "0.05", "--round-trips", "150", "--connections", "60"];
@@ -51,8 +53,22 @@ fn tcp_with_rustls_gives_every_figure() -> Result<()> {
     every_figure_is_above_zero("tcp")
 }
 
+/// It makes requests and nothing else.
+#[cfg(feature = "tonic")]
+#[test]
+fn tonic_gives_its_figures() -> Result<()> {
+    above_zero("tonic", [&["requests"][..], &["requests", "--two-processes"]])
+}
+
 fn every_figure_is_above_zero(peer: &str) -> Result<()> {
-    for workload in WORKLOADS.iter().chain(&IN_TWO_PROCESSES) {
+    above_zero(peer, WORKLOADS.into_iter().chain(IN_TWO_PROCESSES))
+}
+
+fn above_zero(
+    peer: &str,
+    workloads: impl IntoIterator<Item = &'static [&'static str]>,
+) -> Result<()> {
+    for workload in workloads {
         let mut given = SECONDS.iter().map(|seconds| figure(peer, workload, seconds));
         let value =
             given.find(Result::is_ok).with_context(|| format!("{peer}: {workload:?}"))??;

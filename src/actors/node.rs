@@ -197,6 +197,12 @@ impl Node {
         self.shared().connections()
     }
 
+    /// How many connections are open, with those that carry sessions.
+    #[must_use]
+    pub fn connection_count(&self) -> usize {
+        self.shared().registry.len()
+    }
+
     /// What became of the peers that asked for a connection.
     #[must_use]
     pub fn admissions(&self) -> AdmissionCounts {

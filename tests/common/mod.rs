@@ -6,6 +6,7 @@ pub(crate) mod memory;
 pub(crate) mod messages;
 pub(crate) mod process;
 pub(crate) mod relay;
+pub(crate) mod sessions;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU16, Ordering};

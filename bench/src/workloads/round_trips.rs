@@ -61,7 +61,7 @@ async fn measure<P: Peer>(
 }
 
 /// In microseconds; `sorted` is not empty.
-fn percentile(sorted: &[Duration], share: f64) -> f64 {
+pub(super) fn percentile(sorted: &[Duration], share: f64) -> f64 {
     let index = ((sorted.len() - 1) as f64 * share) as usize;
     sorted[index].as_nanos() as f64 / 1000.0
 }

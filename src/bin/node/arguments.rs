@@ -199,22 +199,30 @@ pub(crate) enum Workload {
     Control,
     Lanes,
     Scale,
+    PeerThroughput,
+    PeerSmall,
+    PeerFanin,
+    PeerPingpong,
+    Requests,
+    Reconnect,
+    SessionsMemory,
     All,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
-    /// What to measure; scale takes two minutes and is no part of all
+    /// What to measure; scale and sessions-memory take two minutes and one, and are no part of all
     #[arg(long, value_enum, default_value = "all")]
     pub workload: Workload,
-    /// Put the far end into a process of its own (throughput, small, pingpong)
+    /// Put the far end into a process of its own (throughput, small, pingpong, those of them with peer-
+    /// before it, and requests)
     #[arg(long)]
     pub two_processes: bool,
     /// Seconds that are counted, after one that is not; of lanes so many quiet and so many behind bulk
     /// [default: 5; connrate: 4; scale: 2]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub seconds: Option<Duration>,
-    /// Connections of memory [default: 1000], fanin [default: 64] and scale [default: 1, 64, 1000 and
+    /// Connections of memory and sessions-memory [default: 1000], fanin and peer-fanin [default: 64] and scale [default: 1, 64, 1000 and
     /// 5000, one after the other]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub connections: Option<u32>,

@@ -10,8 +10,14 @@ mod far_end;
 mod lanes;
 mod measure;
 mod pair;
+mod peer_streams;
 mod pingpong;
+mod reconnect;
+mod relay;
+mod requests;
 mod scale;
+mod sessions;
+mod sessions_memory;
 mod streams;
 mod traffic;
 
@@ -29,10 +35,10 @@ use crate::app::ping::Percentiles;
 
 pub(crate) use far_end::far_end;
 
-/// All but `scale`, which takes two minutes.
+/// All but `scale`, which takes two minutes, and `sessions-memory`, which takes one.
 ///
 /// Memory comes first, while the allocator holds nothing that it could reuse unseen.
-const ALL: [Workload; 9] = [
+const ALL: [Workload; 15] = [
     Workload::Memory,
     Workload::Connrate,
     Workload::Pingpong,
@@ -42,6 +48,12 @@ const ALL: [Workload; 9] = [
     Workload::Actor,
     Workload::Control,
     Workload::Lanes,
+    Workload::PeerPingpong,
+    Workload::PeerSmall,
+    Workload::PeerThroughput,
+    Workload::PeerFanin,
+    Workload::Requests,
+    Workload::Reconnect,
 ];
 
 /// Frames taken at once where many wait.
@@ -58,6 +70,10 @@ const GRACE: Duration = Duration::from_secs(5);
 
 const SMALL_BYTES: usize = 128;
 const LARGE_BYTES: usize = 1 << 20;
+const FANIN_BYTES: usize = 1 << 10;
+
+/// Idle sessions whose memory is measured.
+const SESSIONS: usize = 1_000;
 
 pub(crate) async fn bench(app: App, args: BenchArgs) -> Result<()> {
     let workloads = match args.workload {
@@ -65,7 +81,8 @@ pub(crate) async fn bench(app: App, args: BenchArgs) -> Result<()> {
         one => &[one],
     };
     if args.two_processes && !workloads.iter().any(|workload| is_splittable(*workload)) {
-        let hint = "--two-processes goes with throughput, small and pingpong";
+        let hint = "--two-processes goes with throughput, small and pingpong, the same with peer- \
+                    before it, and requests";
         return Err(Usage(hint.to_owned()).into());
     }
     if !app.out.json {
@@ -83,7 +100,16 @@ pub(crate) async fn bench(app: App, args: BenchArgs) -> Result<()> {
 }
 
 fn is_splittable(workload: Workload) -> bool {
-    matches!(workload, Workload::Throughput | Workload::Small | Workload::Pingpong)
+    matches!(
+        workload,
+        Workload::Throughput
+            | Workload::Small
+            | Workload::Pingpong
+            | Workload::PeerThroughput
+            | Workload::PeerSmall
+            | Workload::PeerPingpong
+            | Workload::Requests
+    )
 }
 
 /// The figures of one workload; most have one.
@@ -98,6 +124,25 @@ async fn measure(app: &App, workload: Workload, args: &BenchArgs) -> Result<Vec<
             // More often, and thousands of connections on a few cores do little else.
             app.keep_alive.get_or_insert(scale::KEEP_ALIVE);
             scale::scale(&app, &counts, SMALL_BYTES, counted(Duration::from_secs(2))).await
+        }
+        Workload::Requests => {
+            let (split, counted) = (args.two_processes, counted(COUNTED));
+            requests::requests(app, SMALL_BYTES, counted, split).await.map(|mut reports| {
+                reports.iter_mut().filter(|_| split).for_each(Report::is_split);
+                reports
+            })
+        }
+        Workload::SessionsMemory => {
+            let wanted = args.connections.map_or(SESSIONS, |given| given as usize);
+            let connected = sessions_memory::connected(app, wanted).await;
+            app.shut_down(GRACE).await;
+            match connected {
+                Ok(connected) => {
+                    let lost = sessions_memory::without_connection(app).await;
+                    lost.map(|lost| vec![connected, lost])
+                }
+                Err(error) => Err(error),
+            }
         }
         one => return Ok(vec![measure_one(app, one, args).await?]),
     };
@@ -114,7 +159,7 @@ async fn measure_one(app: &App, workload: Workload, args: &BenchArgs) -> Result<
         Workload::Pingpong if split => pingpong::with_far_end(app, SMALL_BYTES).await,
         Workload::Throughput => streams::one_way(app, 1, LARGE_BYTES, counted).await,
         Workload::Small => streams::one_way(app, 1, SMALL_BYTES, counted).await,
-        Workload::Fanin => streams::one_way(app, connections(64), 1024, counted).await,
+        Workload::Fanin => streams::one_way(app, connections(64), FANIN_BYTES, counted).await,
         Workload::Control => actors::control(app, SMALL_BYTES).await,
         Workload::Lanes => lanes::delay(app, SMALL_BYTES, counted).await,
         Workload::Pingpong => pingpong::in_one_process(app, SMALL_BYTES).await,
@@ -124,12 +169,25 @@ async fn measure_one(app: &App, workload: Workload, args: &BenchArgs) -> Result<
         Workload::Memory => {
             connections::memory(app, connections::affordable(connections(1000))).await
         }
-        Workload::Actor | Workload::Scale | Workload::All => bail!("not one figure"),
+        Workload::PeerThroughput if split => peer_streams::drain(app, LARGE_BYTES, counted).await,
+        Workload::PeerSmall if split => peer_streams::drain(app, SMALL_BYTES, counted).await,
+        Workload::PeerThroughput => peer_streams::one_way(app, 1, LARGE_BYTES, counted).await,
+        Workload::PeerSmall => peer_streams::one_way(app, 1, SMALL_BYTES, counted).await,
+        Workload::PeerFanin => {
+            peer_streams::one_way(app, connections(64), FANIN_BYTES, counted).await
+        }
+        Workload::PeerPingpong => requests::pingpong(app, SMALL_BYTES, split).await,
+        Workload::Reconnect => reconnect::reconnect(app).await,
+        Workload::Actor
+        | Workload::Scale
+        | Workload::Requests
+        | Workload::SessionsMemory
+        | Workload::All => bail!("not one figure"),
     };
     let mut report = measured.with_context(|| format!("cannot measure {}", name(workload)))?;
     report.workload = name(workload);
     if split {
-        report.params.insert("split", "1".to_owned());
+        report.is_split();
     }
     Ok(report)
 }
@@ -146,6 +204,13 @@ fn name(workload: Workload) -> &'static str {
         Workload::Control => "control",
         Workload::Lanes => "lanes",
         Workload::Scale => "scale",
+        Workload::PeerThroughput => "peer-throughput",
+        Workload::PeerSmall => "peer-small",
+        Workload::PeerFanin => "peer-fanin",
+        Workload::PeerPingpong => "peer-pingpong",
+        Workload::Requests => "requests",
+        Workload::Reconnect => "reconnect",
+        Workload::SessionsMemory => "sessions-memory",
         Workload::All => "all",
     }
 }
@@ -168,6 +233,11 @@ impl Report {
         Self { peer: "moorline", workload: "", metric, value, unit, params }
     }
 
+    /// Its far end was a process of its own.
+    fn is_split(&mut self) {
+        self.params.insert("split", "1".to_owned());
+    }
+
     fn with_percentiles(self, us: &Percentiles) -> Self {
         self.with("p50", us.p50).with("p99", us.p99).with("p999", us.p999).with("max", us.max)
     }
@@ -178,12 +248,12 @@ impl Report {
     }
 }
 
-const HEADING: &str = "workload            value  unit    cores    RSS MiB  more";
+const HEADING: &str = "workload               value  unit    cores    RSS MiB  more";
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let of = |name: &str| self.params.get(name).map_or("-", String::as_str);
-        write!(f, "{:<12} {:>12.1}  {:<6}", self.workload, self.value, self.unit)?;
+        write!(f, "{:<15} {:>12.1}  {:<6}", self.workload, self.value, self.unit)?;
         write!(f, " {:>6} {:>10} ", of("cpu_cores"), of("rss_mib"))?;
         let more = self.params.iter().filter(|(name, _)| !["cpu_cores", "rss_mib"].contains(*name));
         more.into_iter().try_for_each(|(name, value)| write!(f, " {name}={value}"))

@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use moorline::{CertHash, ConnectionHandle, NetCredential};
+use moorline::{CertHash, ConnectionHandle, NetCredential, Peer};
 use tokio::sync::oneshot;
 
 use super::measure::Processes;
 use super::pair::{
     Dialler, LOOPBACK, STEP_TIME_MAX, arrivals, check_length, config, new_credential,
 };
+use super::sessions;
 use super::streams::report;
 use super::traffic::{flood, send_back};
 use super::{BATCH, Report, WARM_UP};
@@ -70,6 +71,11 @@ impl FarEnd {
         Dialler::start(app, own, self.address, self.identity).await?.connect().await
     }
 
+    /// A session with it, as the one it trusts.
+    pub(super) async fn open(&self, app: &App, own: NetCredential) -> Result<Peer> {
+        sessions::open(app, own, self.address, self.identity).await
+    }
+
     pub(super) fn id(&self) -> u32 {
         self.process.id()
     }
@@ -103,16 +109,23 @@ fn parse(line: &str) -> Option<(SocketAddr, CertHash)> {
 pub(crate) async fn far_end(app: App, args: FarEndArgs) -> Result<()> {
     let credential = new_credential()?;
     let node = app.start(config(credential, args.trust)).await?;
-    let mut arrivals = arrivals(&node);
+    let (mut arrivals, mut begun) = (arrivals(&node), sessions::begun(&node));
     let address = node.listen(LOOPBACK).await?;
     crate::app::output::heading(&format!("{address} {}", node.identity()))?;
     let orphaned = orphaned()?;
     let payload = Bytes::from(vec![0x5a; args.size as usize]);
     let serving = async {
-        while let Some(connection) = arrivals.recv().await {
-            match args.role {
-                FarEndRole::Echo => drop(tokio::spawn(send_back(connection))),
-                FarEndRole::Flood => drop(tokio::spawn(flood(connection, payload.clone()))),
+        loop {
+            tokio::select! {
+                Some(connection) = arrivals.recv() => match args.role {
+                    FarEndRole::Echo => drop(tokio::spawn(send_back(connection))),
+                    FarEndRole::Flood => drop(tokio::spawn(flood(connection, payload.clone()))),
+                },
+                Some(peer) = begun.next() => match args.role {
+                    FarEndRole::Echo => drop(tokio::spawn(sessions::send_back(peer))),
+                    FarEndRole::Flood => drop(tokio::spawn(sessions::flood(peer, payload.clone()))),
+                },
+                else => break,
             }
         }
     };
