@@ -14,6 +14,8 @@ mod refusals;
 mod run;
 mod send;
 mod signals;
+#[cfg(feature = "testing")]
+mod soak;
 mod wait;
 
 use std::io;
@@ -171,11 +173,14 @@ async fn dispatch(app: App, command: Command) -> Result<()> {
         Command::Bench(args) => bench::bench(app, args).await,
         Command::BenchFarEnd(args) => bench::far_end(app, args).await,
         Command::Demo(args) => demo::demo(app, args).await,
+        #[cfg(feature = "testing")]
+        Command::Soak(args) => soak::soak(app, args).await,
         Command::Keygen(_) | Command::Id { .. } | Command::Version => Ok(()),
     }
 }
 
 fn runtime_for(command: &Command) -> io::Result<Runtime> {
+    let all = std::thread::available_parallelism().map_or(1, usize::from);
     let workers = match command {
         // The programs it is compared with have two, on every machine.
         Command::Bench(_) | Command::BenchFarEnd(_) => 2,
@@ -185,7 +190,9 @@ fn runtime_for(command: &Command) -> io::Result<Runtime> {
         | Command::Demo(_)
         | Command::Keygen(_)
         | Command::Id { .. }
-        | Command::Version => std::thread::available_parallelism().map_or(1, usize::from),
+        | Command::Version => all,
+        #[cfg(feature = "testing")]
+        Command::Soak(_) => all,
     };
     rehearse(workers)?;
     Builder::new_multi_thread().worker_threads(workers).enable_all().build()
@@ -215,5 +222,7 @@ fn grace_of(command: &Command) -> Duration {
         | Command::Keygen(_)
         | Command::Id { .. }
         | Command::Version => GRACE,
+        #[cfg(feature = "testing")]
+        Command::Soak(_) => GRACE,
     }
 }

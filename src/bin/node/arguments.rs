@@ -11,6 +11,8 @@ use moorline::{CertHash, SignerKey};
 
 use crate::app::exit::{EXIT_CODES, Exit};
 use crate::app::output::remark;
+#[cfg(feature = "testing")]
+use crate::app::soak::Profile;
 
 /// Supervised, mutually authenticated QUIC connections between peers.
 #[derive(Debug, Parser)]
@@ -57,6 +59,9 @@ pub(crate) enum Command {
     Bench(BenchArgs),
     /// Show three supervised nodes at work, with every claim checked
     Demo(DemoArgs),
+    /// Let members talk while everything breaks, at random by a seed, and check that nothing is lost
+    #[cfg(feature = "testing")]
+    Soak(SoakArgs),
     /// The far end of a benchmark in two processes
     #[command(hide = true)]
     BenchFarEnd(FarEndArgs),
@@ -246,6 +251,23 @@ pub(crate) struct FarEndArgs {
     pub trust: CertHash,
 }
 
+#[cfg(feature = "testing")]
+#[derive(Debug, Args)]
+pub(crate) struct SoakArgs {
+    /// Decides which faults come when [default: drawn, and printed]
+    #[arg(long, value_name = "NUMBER")]
+    pub seed: Option<u64>,
+    /// How long faults come
+    #[arg(long, value_name = "MINUTES", default_value = "1", value_parser = minutes)]
+    pub minutes: f64,
+    /// How many members talk to each other
+    #[arg(long, value_name = "N", default_value = "5", value_parser = members)]
+    pub peers: usize,
+    /// What kind of network it is
+    #[arg(long, value_enum, default_value = "hell")]
+    pub profile: Profile,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
     /// MiB of generated data that go around the ring
@@ -326,6 +348,18 @@ fn listen_address(text: &str) -> Result<SocketAddr, String> {
 fn seconds(text: &str) -> Result<Duration, String> {
     let parsed = text.parse::<f64>().ok().filter(|value| (0.001..=86_400.0).contains(value));
     parsed.map(Duration::from_secs_f64).ok_or_else(|| "give seconds, 0.001 to 86400".to_owned())
+}
+
+#[cfg(feature = "testing")]
+fn members(text: &str) -> Result<usize, String> {
+    let parsed = text.parse().ok().filter(|members| (2..=32).contains(members));
+    parsed.ok_or_else(|| "give a number of members, 2 to 32".to_owned())
+}
+
+#[cfg(feature = "testing")]
+fn minutes(text: &str) -> Result<f64, String> {
+    let parsed = text.parse::<f64>().ok().filter(|value| (0.01..=100_000.0).contains(value));
+    parsed.ok_or_else(|| "give minutes, 0.01 to 100000".to_owned())
 }
 
 /// Reads the command line. What is wrong with it is said in one line; help goes where it should.

@@ -8,7 +8,7 @@ mod actors;
 mod connections;
 mod far_end;
 mod lanes;
-mod measure;
+pub(crate) mod measure;
 mod pair;
 mod peer_streams;
 mod pingpong;

@@ -75,7 +75,7 @@ fn ticks(stat: &str) -> Option<f64> {
 }
 
 /// Resident memory of this process, in KiB.
-pub(super) fn rss_kib() -> Result<f64> {
+pub(crate) fn rss_kib() -> Result<f64> {
     let statm =
         std::fs::read_to_string("/proc/self/statm").context("cannot read /proc/self/statm")?;
     let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<f64>().ok());
