@@ -91,12 +91,13 @@ impl Pair {
 async fn of_peer(events: &mut Events) -> NodeEvent {
     within("an event of a peer", async {
         loop {
-            match events.next().await.expect("the node lives") {
-                event @ (NodeEvent::PeerUp { .. }
-                | NodeEvent::PeerDown { .. }
-                | NodeEvent::PeerRestarted { .. }
-                | NodeEvent::PeerEnded { .. }) => return event,
-                _ => {}
+            let event = events.next().await.expect("the node lives");
+            if let NodeEvent::PeerUp { .. }
+            | NodeEvent::PeerDown { .. }
+            | NodeEvent::PeerRestarted { .. }
+            | NodeEvent::PeerEnded { .. } = &event
+            {
+                return event;
             }
         }
     })
