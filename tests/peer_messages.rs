@@ -450,7 +450,9 @@ async fn a_caller_by_message_that_is_gone_cancels_its_request_and_frees_its_plac
             reply,
         })
     };
-    let mut asked: Vec<_> = (0..1_024).map(|_| request(TIME)).collect();
+    // Longer than this waits for the word.
+    let long = Duration::from_secs(60);
+    let mut asked: Vec<_> = (0..1_024).map(|_| request(long)).collect();
     let too_many = within("an answer", request(TIME)).await;
     assert_eq!(too_many, Ok(Err(RequestError::TooMany { in_flight: 1_024 })));
     let Some(Incoming::Request(first)) = batch(&mut told).await.next() else { panic!("one") };
