@@ -254,9 +254,12 @@ mod tests {
         Arc::new(|| false)
     }
 
+    /// Invitations, and whether each is the last one.
+    type Invitations = Arc<Mutex<Vec<(u64, bool)>>>;
+
     /// A subscriber that counts: it is there for so many invitations.
-    fn counting(invitations: usize) -> (Invite, Arc<Mutex<Vec<(u64, bool)>>>) {
-        let told: Arc<Mutex<Vec<(u64, bool)>>> = Arc::default();
+    fn counting(invitations: usize) -> (Invite, Invitations) {
+        let told = Invitations::default();
         let tells = Arc::clone(&told);
         let invite: Invite = Arc::new(move |number, is_last| {
             let mut told = lock(&tells);
