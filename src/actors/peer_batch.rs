@@ -102,7 +102,7 @@ impl Peer {
                 return false;
             }
             let ended = is_last.then(|| core.ended().cloned().into());
-            let peer = Peer::new(core, sessions);
+            let peer = Self::new(core, sessions);
             let batch = PeerBatch { peer, number, left: BATCH_MAX, looked: false, ended };
             subscriber.send_message(batch).is_ok()
         });
