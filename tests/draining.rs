@@ -63,7 +63,7 @@ async fn request(peer: &Peer) -> Request {
 async fn until_it_stops(peer: &Peer) {
     within("the word that the peer stops", async {
         loop {
-            match peer.try_send(Lane::Control, "are you there?") {
+            match peer.try_send_on(Lane::Control, "are you there?") {
                 Ok(()) | Err(PeerSendError::Full { .. }) => tokio::task::yield_now().await,
                 Err(PeerSendError::Ended { ended, .. }) => {
                     assert_eq!(ended, PeerEnded::ByPeer { code: CloseCode::GOING_AWAY });
