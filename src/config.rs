@@ -1,7 +1,13 @@
 //! What a node is told at its start: every number with its unit and its reason, validated once.
 
+mod error;
+mod sessions;
+
 use std::time::Duration;
 
+pub use self::error::ConfigError;
+pub(crate) use self::sessions::FLOW_GRANT_MIN;
+pub use self::sessions::SessionLimits;
 use crate::identity::NetCredential;
 use crate::restart::{BackoffSettings, RestartPolicy};
 
@@ -92,7 +98,7 @@ pub struct Limits {
     /// their place after an error). Bidirectional ones: none.
     pub peer_streams_max: u16,
     /// Connections of one node, in both directions (default 1,024: with it
-    /// [`worst_case_memory`](Self::worst_case_memory) is below 3 GiB).
+    /// [`worst_case_memory`](Self::worst_case_memory) is below 4 GiB).
     pub connections_max: usize,
     /// Connections of one peer, in both directions (default 4: each side dials once, and a connection
     /// whose end is not known yet is left of each). One more is closed with `TOO_MANY_OF_PEER`, so that
@@ -105,15 +111,23 @@ pub struct Limits {
     /// listeners of the process counts.
     pub handshakes_pending_max: usize,
     /// Inbound handshakes of one IPv4 address, or one IPv6 network of 64 bits, from which nobody was
-    /// connected within the last day, that are not done (default 16). More are refused until one of them
+    /// connected within the last day, that are not done (default 8). More are refused until one of them
     /// is done: then the address is known.
     pub handshakes_per_address_max: usize,
+    /// Connections that such an address may ask for in a minute (default 600), behind a burst: a handshake
+    /// costs about 2 ms of a processor, so that one address gets no more than a fiftieth of one.
+    pub connections_per_minute_max: usize,
+    /// How many of them it may ask for at once (default 256, as many as have places): processes of one
+    /// host that all start again.
+    pub connections_burst_max: usize,
     /// How long a lane with frames on their way may stand still, without one of them being
     /// acknowledged, before the connection is closed with `LANE_STALLED` (default 30 s): longer
     /// than any frame takes, and than a sender waits. Noticed up to a quarter of it later.
     pub lane_stall_time_max: Duration,
     /// How long a close may drain before it is cut (default 5 s).
     pub close_time_max: Duration,
+    /// Bounds of peers that outlive connections.
+    pub sessions: SessionLimits,
 }
 
 impl Default for Limits {
@@ -141,9 +155,12 @@ impl Default for Limits {
             connections_max: 1_024,
             connections_per_peer_max: 4,
             handshakes_pending_max: 256,
-            handshakes_per_address_max: 16,
+            handshakes_per_address_max: 8,
+            connections_per_minute_max: 600,
+            connections_burst_max: 256,
             lane_stall_time_max: Duration::from_secs(30),
             close_time_max: Duration::from_secs(5),
+            sessions: SessionLimits::default(),
         }
     }
 }
@@ -173,11 +190,11 @@ impl Limits {
             ("connections_per_peer_max", self.connections_per_peer_max, 1, 1 << 20),
             ("handshakes_pending_max", self.handshakes_pending_max, 1, 1 << 16),
             ("handshakes_per_address_max", self.handshakes_per_address_max, 1, 1 << 16),
+            ("connections_per_minute_max", self.connections_per_minute_max, 1, 1 << 24),
+            ("connections_burst_max", self.connections_burst_max, 1, 1 << 24),
         ];
         for (field, value, min, max) in bytes {
-            if value < min || value > max {
-                return Err(ConfigError::number(field, value, min, max));
-            }
+            ConfigError::check_number(field, value, min, max)?;
         }
         let day = Duration::from_secs(86_400);
         let times = [
@@ -193,21 +210,15 @@ impl Limits {
             ("close_time_max", self.close_time_max, day),
         ];
         for (field, value, max) in times {
-            if value < Duration::from_millis(1) || value > max {
-                return Err(ConfigError {
-                    field,
-                    problem: format!("is {value:?}, must be between 1 ms and {max:?}"),
-                });
-            }
+            ConfigError::check_time(field, value, Duration::from_millis(1), max)?;
         }
+        self.sessions.validate()?;
         if self.keep_alive_interval >= self.idle_time_max {
-            return Err(ConfigError {
-                field: "keep_alive_interval",
-                problem: format!(
-                    "is {:?}, must be below idle_time_max ({:?}), or idle connections end",
-                    self.keep_alive_interval, self.idle_time_max
-                ),
-            });
+            let problem = format!(
+                "is {:?}, must be below idle_time_max ({:?}), or idle connections end",
+                self.keep_alive_interval, self.idle_time_max
+            );
+            return Err(ConfigError::new("keep_alive_interval", problem));
         }
         Ok(())
     }
@@ -307,17 +318,11 @@ impl NodeConfig {
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.limits.validate()?;
         validate_alpns(&self.alpns)?;
-        if let Latency::Polling { idle_us } = self.latency
-            && !(1..=10_000).contains(&idle_us)
-        {
-            return Err(ConfigError::number("latency.idle_us", idle_us as usize, 1, 10_000));
+        if let Latency::Polling { idle_us } = self.latency {
+            ConfigError::check_number("latency.idle_us", idle_us as usize, 1, 10_000)?;
         }
-        self.backoff
-            .validate()
-            .map_err(|error| ConfigError { field: "backoff", problem: error.to_string() })?;
-        self.restart
-            .validate()
-            .map_err(|error| ConfigError { field: "restart", problem: error.to_string() })
+        self.backoff.validate().map_err(|error| ConfigError::new("backoff", error.to_string()))?;
+        self.restart.validate().map_err(|error| ConfigError::new("restart", error.to_string()))
     }
 }
 
@@ -328,32 +333,10 @@ pub(crate) const ALPNS_MAX: usize = 16;
 pub(crate) fn validate_alpns<S: AsRef<str>>(alpns: &[S]) -> Result<(), ConfigError> {
     let fits = |alpn: &S| (1..=255).contains(&alpn.as_ref().len());
     if alpns.is_empty() || alpns.len() > ALPNS_MAX || !alpns.iter().all(fits) {
-        return Err(ConfigError {
-            field: "alpns",
-            problem: "must be 1 to 16 names of 1 to 255 bytes each".to_owned(),
-        });
+        let problem = "must be 1 to 16 names of 1 to 255 bytes each".to_owned();
+        return Err(ConfigError::new("alpns", problem));
     }
     Ok(())
-}
-
-/// A configuration that cannot work.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("configuration: {field} {problem}")]
-pub struct ConfigError {
-    field: &'static str,
-    problem: String,
-}
-
-impl ConfigError {
-    fn number(field: &'static str, value: usize, min: usize, max: usize) -> Self {
-        Self { field, problem: format!("is {value}, must be between {min} and {max}") }
-    }
-
-    /// The field that is wrong.
-    #[must_use]
-    pub fn field(&self) -> &'static str {
-        self.field
-    }
 }
 
 #[cfg(test)]

@@ -82,7 +82,7 @@
 //! - `bundled` (default): builds MsQuic and links it statically.
 //! - `system`: links an installed libmsquic.so.2; use it with `default-features = false`, because
 //!   the two exclude each other.
-//! - `serde`: settings ([`Limits`], [`BackoffSettings`], [`RestartPolicy`], [`Latency`], [`Redial`],
+//! - `serde`: settings ([`Limits`], [`SessionLimits`], [`BackoffSettings`], [`RestartPolicy`], [`Latency`], [`Redial`],
 //!   [`Lane`]) and the names of peers ([`CertHash`], [`SignerKey`]) can be read and written by serde.
 //! - `cluster`, `async-trait`: needed where another crate of the program switches on ractor's features
 //!   of these names (ractor_cluster does). Cargo builds ractor once for all, and both change what its
@@ -135,7 +135,9 @@ pub use actors::sending::credit::Credit;
 pub use actors::stats::ConnectionStats;
 pub use actors::target::{Redial, Target};
 pub use actors::watching::PeerNews;
-pub use config::{ConfigError, DEFAULT_ALPN, Latency, Limits, NodeConfig, STREAM_OP_TIMEOUT};
+pub use config::{
+    ConfigError, DEFAULT_ALPN, Latency, Limits, NodeConfig, STREAM_OP_TIMEOUT, SessionLimits,
+};
 pub use error::{
     AcceptError, CertificateAlert, CertificateRefused, CloseCode, CloseReason, ConnectError,
     ErrorKind, InvalidAddress, LibraryError, ListenError, NodeError, Outcome, RecvError, SendError,
@@ -148,6 +150,7 @@ pub use identity::{
     key_prefixes, read_certificate,
 };
 pub use peers::adapters::{PeerSink, PeerStream};
+pub use peers::admit::Arriving;
 pub use peers::credit::PeerCredit;
 pub use peers::delivery::{Delivery, DeliveryCounts};
 pub use peers::error::{PeerEnded, PeerError, PeerSendError, PeerSendManyError, RequestError};
@@ -158,6 +161,7 @@ pub use peers::status::PeerChange;
 /// The actors' crate, in the version whose types are in this one's interface.
 pub use ractor;
 pub use restart::{BackoffSettings, InvalidRestartSetting, RestartPolicy};
+pub use session::effect::Admission;
 pub use transport::{
     AdmissionCounts, Direction, LINKAGE, Lane, LibraryVersion, LimitCounts, MsQuicListener,
     MsQuicNetConnection, MsQuicNetIncomingRequest, MsQuicTransport, NetConnection,

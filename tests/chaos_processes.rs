@@ -83,6 +83,22 @@ async fn a_process_that_is_killed_is_found_again_on_its_port() {
     watched.end().await;
 }
 
+/// Only a reset that the peer can believe tells it before any deadline.
+#[tokio::test]
+async fn a_process_that_is_killed_and_started_again_says_itself_that_connections_are_gone() {
+    let mut watched = Watched::new(4, LIMIT).await;
+    for round in 0..3 {
+        watched.echo("before").await;
+        watched.cluster.kill(0).unwrap().unwrap();
+        watched.cluster.restart(0).unwrap();
+        let reason = within("the end", watched.connection.closed()).await;
+        assert_eq!(reason, CloseReason::Forgotten, "round {round}");
+        watched.connection = connected(&mut watched.events).await;
+        watched.echo("after").await;
+    }
+    watched.end().await;
+}
+
 #[tokio::test]
 async fn a_process_that_is_stopped_for_a_while_goes_on_where_it_was() {
     let watched = Watched::new(2, LIMIT).await;

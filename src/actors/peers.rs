@@ -1,7 +1,6 @@
 //! Peers that outlive connections, as a node gives them.
 
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use ractor::ActorRef;
 use tokio::sync::mpsc;
@@ -10,23 +9,15 @@ use super::events::NodeEvent;
 use super::message::supervisor::SupervisorMessage;
 use super::shared::NodeShared;
 use super::target::{Redial, Target};
-use crate::config::Limits;
 use crate::error::ConnectError;
 use crate::never::never;
-use crate::peers::core::{NoLink, PeerBounds, PeerCore};
+use crate::peers::admit::Admit;
+use crate::peers::core::{NoLink, PeerCore};
 use crate::peers::error::{PeerEnded, PeerError};
 use crate::peers::handle::Peer;
 use crate::peers::sessions::{Dial, Sessions};
 use crate::peers::status::PeerChange;
-use crate::session::limits::SessionLimits;
-use crate::transport::link::share::Budget;
 use crate::transport::session_streams::SESSION_ALPN;
-
-/// Bytes of each flow that a peer may send ahead of what the application takes.
-const GRANTED: u64 = 1 << 20;
-
-/// For how long peers of a node that stops are not to dial it.
-const AWAY: Duration = Duration::from_secs(1);
 
 /// Peers that begin a session, as they come ([`Node::accept`](crate::Node::accept)).
 #[derive(Debug)]
@@ -83,10 +74,10 @@ pub(super) async fn open(
     Ok(peer)
 }
 
-/// Takes peers that begin a session for this protocol from here on.
-pub(super) fn accept(shared: &NodeShared, protocol: &str) -> Peers {
+/// Takes peers that begin a session for this protocol from here on, if `admit` says so.
+pub(super) fn accept(shared: &NodeShared, protocol: &str, admit: Option<Admit>) -> Peers {
     let sessions = shared.sessions();
-    Peers { begun: sessions.accept(protocol), sessions }
+    Peers { begun: sessions.accept(protocol, admit), sessions }
 }
 
 /// Dials a connection that carries sessions, for as long as the node lives.
@@ -118,15 +109,23 @@ impl NodeShared {
                 }
             });
             let me = self.config.credential.identity();
-            Sessions::new(me, limits(&self.config.limits), bounds(&self.config.limits), tell)
+            let (limits, backoff) = (&self.config.limits, self.config.backoff);
+            Sessions::new(me, limits, backoff, self.transport.counts(), tell)
         };
         Arc::clone(self.sessions.get_or_init(make))
     }
 
-    /// Those of its sessions, if it has any.
+    /// Tells the peers of its sessions, if it has any, that the node stops.
+    pub(crate) fn leave_sessions(&self) {
+        if let Some(sessions) = self.sessions.get() {
+            sessions.go_away();
+        }
+    }
+
+    /// Ends its sessions, if it has any.
     pub(crate) fn stop_sessions(&self) {
         if let Some(sessions) = self.sessions.get() {
-            sessions.go_away(AWAY);
+            sessions.go_away();
             sessions.end_all();
         }
     }
@@ -147,24 +146,4 @@ fn told(of: &PeerCore, change: PeerChange) -> Option<NodeEvent> {
         PeerChange::Ended { reason } => NodeEvent::PeerEnded { peer, protocol, reason },
     };
     Some(event)
-}
-
-fn limits(limits: &Limits) -> SessionLimits {
-    SessionLimits {
-        close_time_max: limits.close_time_max,
-        frame_bytes_max: limits.frame_bytes_max as u64,
-        ..SessionLimits::default()
-    }
-}
-
-fn bounds(limits: &Limits) -> PeerBounds {
-    let session = SessionLimits::default();
-    PeerBounds {
-        flow_bytes_max: limits.lane_bytes_max,
-        granted: GRANTED,
-        frame_bytes_max: limits.frame_bytes_max,
-        requests_max: session.requests_max,
-        early_cancels_max: session.early_cancels_max,
-        kept: Arc::new(Budget::new(limits.node_send_bytes_max)),
-    }
 }

@@ -414,10 +414,10 @@ impl State {
         }
         info!(?grace, connections = self.shared.registry.len(), "shutting down");
         self.shared.stopping.store(true, Ordering::Release);
-        // Before their connections are closed: peers learn what was taken.
-        self.shared.stop_sessions();
+        // They finish what is in flight before their connections are closed.
+        self.shared.leave_sessions();
         self.remove(|_| true);
-        for handle in self.shared.registry.connections() {
+        for handle in self.shared.connections() {
             let close = ConnectionMessage::Close { code: CloseCode::GOING_AWAY, reply: None };
             if handle.actor().cast(close).is_err() {
                 handle.core().cut(CloseCode::GOING_AWAY);

@@ -13,6 +13,7 @@ use rcgen::{
     CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose,
     PublicKeyData,
 };
+use ring::hkdf;
 use zeroize::Zeroizing;
 
 use super::certificate::{Certificate, CertificateFault, SIGNATURES_OID};
@@ -38,6 +39,9 @@ const COMMON_NAME: &str = "moorline";
 
 /// What TLS puts before each certificate of a chain, and behind it (RFC 8446, section 4.4.2).
 const BYTES_AROUND_CERTIFICATE: usize = 3 + 2;
+
+/// What a key for stateless resets is derived for, so that it is of no use for anything else.
+const RESET_KEY_LABEL: &[u8] = b"moorline stateless reset key, version 1";
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
@@ -215,6 +219,17 @@ impl NetCredential {
         let limit = CHAIN_BYTES_MAX.saturating_sub(taken);
         check_chain_size(&self.material.chain, &self.material.origin, limit)?;
         Pkcs12::pack(&self.material.key, &self.material.chain).map_err(pack_error)
+    }
+
+    /// A key for stateless resets (RFC 9000, section 10.3.2) that is the same after a restart: nobody learns
+    /// anything of the private key by it. None if it cannot be derived, which nothing brings about.
+    pub(crate) fn reset_key(&self) -> Option<Zeroizing<[u8; 32]>> {
+        let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, RESET_KEY_LABEL);
+        let secret = salt.extract(&self.material.key);
+        let mut key = Zeroizing::new([0; 32]);
+        let expanded = secret.expand(&[RESET_KEY_LABEL], hkdf::HKDF_SHA256);
+        expanded.and_then(|expanded| expanded.fill(&mut *key)).ok()?;
+        Some(key)
     }
 
     fn read(

@@ -2,13 +2,14 @@
 
 mod asking;
 mod cancelled;
+mod leaving;
 mod outcomes;
 mod submitting;
 mod taking;
 mod words;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Instant;
 
@@ -17,25 +18,26 @@ use tokio::sync::{Notify, oneshot, watch};
 use tracing::warn;
 
 pub(crate) use self::cancelled::Cancelled;
-pub(crate) use self::words::{NoLink, NotAsked, PeerBounds};
+pub(crate) use self::words::{NoLink, NotAsked};
 use super::by_message::{ByMessage, News};
-use super::cut::Came;
+use super::cut::{Announced, Came};
 use super::in_flow::{InFlow, Special};
 use super::link::{Frames, Link, Listens, Violated};
 use super::out_flow::OutFlow;
+use super::room::{PeerBounds, PlacesTaken};
 use super::status::{PeerChange, Status, Step};
 use crate::error::ConnectError;
 use crate::identity::CertHash;
 use crate::lock::lock;
 use crate::session::effect::EndReason;
 use crate::session::flow::{FLOWS_MAX, FlowId, FlowState, PerFlow};
-use crate::session::flow_out::Fate;
+use crate::session::flow_out::FlowViolation;
 use crate::session::frame_head::{FrameHead, ReplyStatus};
 use crate::session::handling::Handling;
 use crate::session::message::{PeerLimits, Refused, SessionId, Taken};
 use crate::session::requests::{RequestEnd, RequestId, Requests};
-use crate::transport::Lane;
-use crate::transport::link::share::Share;
+use crate::transport::session_streams::Paused;
+use crate::transport::{Lane, Limit};
 
 /// How a request ended, with the payload of a reply.
 pub(crate) type Answer = (RequestEnd, Bytes);
@@ -64,6 +66,13 @@ pub(crate) struct PeerCore {
     ended: OnceLock<EndReason>,
     /// What the peer sends last, once it closes.
     finals: OnceLock<PerFlow<u64>>,
+    /// The peer stops.
+    peer_leaves: AtomicBool,
+    /// This node stops, and waits for nothing being in flight.
+    leaving: AtomicBool,
+    rested: Notify,
+    /// Replies that are about to be accepted.
+    answering: AtomicUsize,
     /// Why there was no link the last time.
     failed: Mutex<Option<NoLink>>,
     failures: watch::Sender<u64>,
@@ -78,13 +87,29 @@ struct Asking {
     requests: Requests,
     /// Requests that are about to be issued.
     begun: usize,
+    places: PlacesTaken,
     waiting: HashMap<RequestId, oneshot::Sender<Answer>>,
 }
 
 struct Handled {
     requests: Handling,
+    places: PlacesTaken,
     /// Handlers that want to know that nobody waits for their reply.
     cancels: HashMap<RequestId, Arc<Cancelled>>,
+}
+
+impl Asking {
+    /// Behind whatever changed how many there are.
+    fn count(&mut self) {
+        self.places.are(self.requests.in_flight() + self.begun);
+    }
+}
+
+impl Handled {
+    /// Behind whatever changed how many there are.
+    fn count(&mut self) {
+        self.places.are(self.requests.in_flight());
+    }
 }
 
 /// What the application takes.
@@ -109,14 +134,16 @@ impl PeerCore {
     ) -> Arc<Self> {
         let out = std::array::from_fn(|_| {
             let bytes_max = bounds.flow_bytes_max.max(OutFlow::cost(bounds.frame_bytes_max));
-            OutFlow::new(Share::new(&bounds.kept, bytes_max))
+            OutFlow::new(&bounds.keeping, bytes_max)
         });
         let asking = Asking {
             requests: Requests::new(bounds.requests_max),
             begun: 0,
+            places: PlacesTaken::none(&bounds.asking),
             waiting: HashMap::new(),
         };
         let requests = Handling::new(bounds.requests_max, bounds.early_cancels_max);
+        let places = PlacesTaken::none(&bounds.handling);
         Arc::new_cyclic(|myself| Self {
             id,
             peer,
@@ -124,17 +151,21 @@ impl PeerCore {
             myself: Weak::clone(myself),
             node,
             out,
-            incoming: std::array::from_fn(|_| InFlow::new(bounds.granted)),
+            incoming: std::array::from_fn(|_| InFlow::new(bounds.received())),
             link: Mutex::new(None),
             peer_frame_bytes_max: AtomicU64::new(bounds.frame_bytes_max as u64),
             asking: Mutex::new(asking),
-            handling: Mutex::new(Handled { requests, cancels: HashMap::new() }),
+            handling: Mutex::new(Handled { requests, places, cancels: HashMap::new() }),
             readable: Notify::new(),
             holders: AtomicUsize::new(0),
             telling: Mutex::new(()),
             up: watch::Sender::new(false),
             ended: OnceLock::new(),
             finals: OnceLock::new(),
+            peer_leaves: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
+            rested: Notify::new(),
+            answering: AtomicUsize::new(0),
             failed: Mutex::default(),
             failures: watch::Sender::new(0),
             status: watch::Sender::default(),
@@ -164,6 +195,11 @@ impl PeerCore {
 
     pub(super) fn accepted(&self) -> PerFlow<u64> {
         PerFlow::of(|flow| self.flow_out(flow).last_accepted())
+    }
+
+    /// A limit held something of it back.
+    pub(super) fn reached(&self, limit: Limit) {
+        self.bounds.counts.reached(limit);
     }
 
     /// The largest payload that both sides take.
@@ -319,82 +355,13 @@ impl PeerCore {
                 self.pump(flow);
             }
         }
+        self.look_at_rest();
         Ok(())
     }
 
     /// Nothing is accepted any more.
     pub(super) fn shut(&self) {
         self.out.iter().for_each(OutFlow::shut);
-    }
-
-    /// The peer takes nothing over behind these numbers.
-    pub(super) fn cut(&self, last: &PerFlow<u64>) {
-        for flow in FlowId::all() {
-            // A peer that took more over than it says now is a matter for its next message.
-            let _ = self.flow_out(flow).cut(last[flow]);
-        }
-    }
-
-    /// The peer sends nothing behind these numbers.
-    pub(super) fn peer_closes(&self, finals: PerFlow<u64>) {
-        let _ = self.finals.set(finals);
-        self.shut();
-        self.readable.notify_one();
-        self.readable.notify_waiters();
-    }
-
-    /// Whether the peer closes and the application took everything.
-    pub(super) fn is_drained(&self) -> bool {
-        let taken = |finals: &PerFlow<u64>| {
-            finals.iter().all(|(flow, last)| self.flow_in(flow).state().taken >= *last)
-        };
-        self.finals.get().is_some_and(taken)
-    }
-
-    pub(super) fn freeze(&self) {
-        self.incoming.iter().for_each(InFlow::freeze);
-    }
-
-    /// It is over, and this is what the peer took in the end, where that is known; what is to be told of it.
-    pub(super) fn end(
-        &self,
-        reason: EndReason,
-        flows: Option<&PerFlow<FlowState>>,
-    ) -> Vec<PeerChange> {
-        let mut changes = self.detach();
-        for flow in FlowId::all() {
-            self.flow_out(flow).end(flows.map(|flows| flows[flow]));
-        }
-        // Nothing is issued behind the end of the flows.
-        let ids: Vec<RequestId> = lock(&self.asking).waiting.keys().copied().collect();
-        let fates: HashMap<RequestId, Fate> = ids
-            .into_iter()
-            .filter_map(|id| Some((id, self.flow_out(FlowId::new(id.0, false)?).fate_now(id.1)?)))
-            .collect();
-        let told: Vec<_> = {
-            let mut asking = lock(&self.asking);
-            let fate = |id| fates.get(&id).copied().unwrap_or(Fate::MaybeSent);
-            let ended = asking.requests.end(fate);
-            let tell = |(id, end)| Some((asking.waiting.remove(&id)?, end));
-            ended.into_iter().filter_map(tell).collect()
-        };
-        for (waiter, end) in told {
-            let _ = waiter.send((end, Bytes::new()));
-        }
-        let cancels: Vec<_> = {
-            let mut handling = lock(&self.handling);
-            let told = handling.requests.end();
-            told.into_iter().filter_map(|id| handling.cancels.remove(&id)).collect()
-        };
-        cancels.iter().for_each(|cancel| cancel.tell());
-        changes.extend(self.step(Step::Ended(reason.clone())));
-        let _ = self.ended.set(reason);
-        self.up.send_replace(false);
-        self.readable.notify_one();
-        self.readable.notify_waiters();
-        self.places.notify_one();
-        self.invite(News::Came);
-        changes
     }
 }
 
@@ -403,8 +370,22 @@ impl Frames for PeerCore {
         self.flow_in(flow).begin_stream(generation, first).map_err(Violated::by)
     }
 
+    fn announced(
+        &self,
+        generation: u64,
+        flow: FlowId,
+        bytes: usize,
+        stream: &Arc<dyn Paused>,
+    ) -> Result<Announced, FlowViolation> {
+        if self.flow_in(flow).announced(generation, bytes as u64)? {
+            return Ok(Announced::Within);
+        }
+        let room = self.bounds.received().large(flow.is_replies(), bytes, stream);
+        Ok(room.map_or(Announced::Waits, Announced::Has))
+    }
+
     fn arrived(&self, generation: u64, flow: FlowId, came: Came) -> Result<(), Violated> {
-        let is_reply = matches!(came, Came::Frame(FrameHead::Reply { .. }, _));
+        let is_reply = matches!(came, Came::Frame(FrameHead::Reply { .. }, ..));
         if flow.is_replies() != is_reply {
             return Err(Violated::by("a reply where none may be, or the other way round"));
         }
@@ -416,7 +397,7 @@ impl Frames for PeerCore {
         }
         match special.map_err(Violated::by)? {
             None => {}
-            Some(Special::Reply { head, payload }) => self.replied(head, payload)?,
+            Some(Special::Reply { head, payload }) => self.replied(flow, head, payload)?,
             Some(Special::Void { number }) => {
                 lock(&self.handling).requests.passed(flow.lane(), number);
             }

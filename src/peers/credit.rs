@@ -37,7 +37,7 @@ impl PeerCredit {
         let cost = check(core, frames, length)?;
         match core.out(lane, false).admit(cost).await {
             Ok(()) => Ok(Self { core: Arc::clone(core), lane, frames, length, cost }),
-            Err(NotAccepted::Full | NotAccepted::Shut) => Err(core.not_accepted(Bytes::new())),
+            Err(NotAccepted::Full(_) | NotAccepted::Shut) => Err(core.not_accepted(Bytes::new())),
         }
     }
 
@@ -51,7 +51,10 @@ impl PeerCredit {
         let cost = check(core, frames, length)?;
         match core.out(lane, false).try_admit(cost) {
             Ok(()) => Ok(Self { core: Arc::clone(core), lane, frames, length, cost }),
-            Err(NotAccepted::Full) => Err(PeerSendError::Full { frame: Bytes::new() }),
+            Err(NotAccepted::Full(limit)) => {
+                core.reached(limit);
+                Err(PeerSendError::Full { frame: Bytes::new() })
+            }
             Err(NotAccepted::Shut) => Err(core.not_accepted(Bytes::new())),
         }
     }

@@ -2,7 +2,9 @@
 
 use bytes::{Bytes, BytesMut};
 
+use super::room::Large;
 use crate::frame::{RUN_BYTES_MAX, Run};
+use crate::session::flow_out::FlowViolation;
 use crate::session::frame_head::{FrameHead, FrameLength, HeadError, LENGTH_BYTES};
 
 /// A body that is not whole yet starts with at most this much memory and then grows as it arrives.
@@ -12,7 +14,18 @@ const BODY_BYTES_INITIAL: usize = 64 * 1024;
 pub(super) enum Came {
     /// Messages that arrived together.
     Run(Run),
-    Frame(FrameHead, Bytes),
+    /// With the room that a large one has.
+    Frame(FrameHead, Bytes, Option<Large>),
+}
+
+/// What becomes of a frame that does not come whole at once.
+pub(super) enum Announced {
+    /// It is within what is granted.
+    Within,
+    /// It has room of its own.
+    Has(Large),
+    /// It has to wait.
+    Waits,
 }
 
 /// Why a stream is of no further use.
@@ -22,6 +35,8 @@ pub(super) enum CutError {
     Head(#[from] HeadError),
     #[error("a frame of {announced} bytes was announced, the limit is {limit}")]
     TooLarge { announced: usize, limit: usize },
+    #[error(transparent)]
+    Flow(#[from] FlowViolation),
 }
 
 /// See the module.
@@ -29,34 +44,44 @@ pub(super) struct Cutter {
     frame_bytes_max: usize,
     /// The frame that is not whole, its length included.
     held: BytesMut,
-    /// Bytes of it altogether, once its length is known.
+    /// Bytes of it altogether, once its length is known and there is room.
     wanted: Option<(FrameLength, usize)>,
+    large: Option<Large>,
+}
+
+/// Whom the frames are told.
+pub(super) trait Frames {
+    /// One of so many bytes begins, its length included, and does not come whole at once.
+    fn announced(&mut self, bytes: usize) -> Result<Announced, FlowViolation>;
+    /// It came whole.
+    fn came(&mut self, came: Came);
 }
 
 impl Cutter {
     /// At the beginning of the frames, for payloads of up to `frame_bytes_max` bytes.
     pub(super) fn new(frame_bytes_max: usize) -> Self {
-        Self { frame_bytes_max, held: BytesMut::new(), wanted: None }
+        Self { frame_bytes_max, held: BytesMut::new(), wanted: None, large: None }
     }
 
-    /// Takes all of `input` and hands every frame that became whole to `sink`, in order.
-    pub(super) fn feed(
-        &mut self,
-        mut input: &[u8],
-        sink: &mut dyn FnMut(Came),
-    ) -> Result<(), CutError> {
-        while !input.is_empty() {
+    /// Hands every frame that became whole to `sink`, in order. Takes all of `input`, unless there is no
+    /// room for a large frame; returns how much was taken.
+    pub(super) fn feed(&mut self, input: &[u8], sink: &mut impl Frames) -> Result<usize, CutError> {
+        let mut left = input;
+        while !left.is_empty() {
             if self.held.is_empty() {
-                let whole = self.whole_messages(input)?;
+                let whole = self.whole_messages(left)?;
                 if whole > 0 {
-                    sink(Came::Run(Run::of(Bytes::copy_from_slice(&input[..whole]))));
-                    input = &input[whole..];
+                    sink.came(Came::Run(Run::of(Bytes::copy_from_slice(&left[..whole]))));
+                    left = &left[whole..];
                     continue;
                 }
             }
-            input = self.hold(input, sink)?;
+            match self.hold(left, sink)? {
+                Some(rest) => left = rest,
+                None => break,
+            }
         }
-        Ok(())
+        Ok(input.len() - left.len())
     }
 
     /// The length of the longest prefix that is whole messages and fits one run.
@@ -87,39 +112,47 @@ impl Cutter {
         Ok(length)
     }
 
-    /// Adds to the frame that is not whole; returns what it did not need.
+    /// Adds to the frame that is not whole; returns what it did not need, or nothing if it has to wait.
     fn hold<'a>(
         &mut self,
         input: &'a [u8],
-        sink: &mut dyn FnMut(Came),
-    ) -> Result<&'a [u8], CutError> {
+        sink: &mut impl Frames,
+    ) -> Result<Option<&'a [u8]>, CutError> {
         let wanted = self.wanted.map_or(LENGTH_BYTES, |(_, wanted)| wanted);
         let (part, rest) = input.split_at(input.len().min(wanted - self.held.len()));
         self.grow(part.len(), wanted);
         self.held.extend_from_slice(part);
         if self.held.len() < wanted {
-            return Ok(rest);
+            return Ok(Some(rest));
         }
         let Some((length, _)) = self.wanted else {
             let header = *self.held.first_chunk::<LENGTH_BYTES>().unwrap_or(&[0; LENGTH_BYTES]);
             let length = self.check(header)?;
-            self.wanted = Some((length, LENGTH_BYTES + length.length));
+            let bytes = LENGTH_BYTES + length.length;
+            match sink.announced(bytes)? {
+                Announced::Within => {}
+                Announced::Has(large) => self.large = Some(large),
+                // Whoever feeds the rest again asks again.
+                Announced::Waits if rest.len() == input.len() => return Ok(None),
+                Announced::Waits => return Ok(Some(rest)),
+            }
+            self.wanted = Some((length, bytes));
             if length.length > 0 {
-                return Ok(rest);
+                return Ok(Some(rest));
             }
             self.finish(length, sink)?;
-            return Ok(rest);
+            return Ok(Some(rest));
         };
         self.finish(length, sink)?;
-        Ok(rest)
+        Ok(Some(rest))
     }
 
-    fn finish(&mut self, length: FrameLength, sink: &mut dyn FnMut(Came)) -> Result<(), CutError> {
+    fn finish(&mut self, length: FrameLength, sink: &mut impl Frames) -> Result<(), CutError> {
         self.wanted = None;
         let mut frame = std::mem::take(&mut self.held).freeze();
         let head = length.head(&frame[LENGTH_BYTES..])?;
         let payload = frame.split_off(LENGTH_BYTES + head.bytes());
-        sink(Came::Frame(head, payload));
+        sink.came(Came::Frame(head, payload, self.large.take()));
         Ok(())
     }
 
@@ -138,6 +171,22 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// Has room for everything.
+    struct Found<'a>(&'a mut Vec<(FrameHead, Bytes)>);
+
+    impl Frames for Found<'_> {
+        fn announced(&mut self, _: usize) -> Result<Announced, FlowViolation> {
+            Ok(Announced::Within)
+        }
+
+        fn came(&mut self, came: Came) {
+            match came {
+                Came::Run(run) => self.0.extend(run.map(|it| (FrameHead::Message, it))),
+                Came::Frame(head, payload, _) => self.0.push((head, payload)),
+            }
+        }
+    }
 
     fn head() -> impl Strategy<Value = (FrameHead, usize)> {
         let length = prop_oneof![0..40_usize, 0..40_000_usize];
@@ -170,10 +219,8 @@ mod tests {
                 }
                 let (part, behind) = rest.split_at(split.min(rest.len()));
                 rest = behind;
-                cutter.feed(part, &mut |came| match came {
-                    Came::Run(run) => found.extend(run.map(|it| (FrameHead::Message, it))),
-                    Came::Frame(head, payload) => found.push((head, payload)),
-                }).expect("well formed");
+                let taken = cutter.feed(part, &mut Found(&mut found)).expect("well formed");
+                prop_assert_eq!(taken, part.len());
             }
             prop_assert_eq!(found, expected);
         }
@@ -182,11 +229,48 @@ mod tests {
     #[test]
     fn a_length_over_the_limit_is_refused_behind_what_came_before_it() {
         let mut cutter = Cutter::new(10);
-        let mut found = 0;
-        let mut sink = |_: Came| found += 1;
-        cutter.feed(&[0, 0, 0, 1, 7], &mut sink).unwrap();
-        let error = cutter.feed(&[0, 0, 0, 11, 7], &mut sink).unwrap_err();
+        let mut found = Vec::new();
+        cutter.feed(&[0, 0, 0, 1, 7], &mut Found(&mut found)).unwrap();
+        let error = cutter.feed(&[0, 0, 0, 11, 7], &mut Found(&mut found)).unwrap_err();
         assert_eq!(error, CutError::TooLarge { announced: 11, limit: 10 });
-        assert_eq!(found, 1);
+        assert_eq!(found.len(), 1);
+    }
+
+    /// Has room for no large frame until it is told.
+    struct Short(bool, Vec<Bytes>);
+
+    impl Frames for Short {
+        fn announced(&mut self, _: usize) -> Result<Announced, FlowViolation> {
+            Ok(if self.0 { Announced::Within } else { Announced::Waits })
+        }
+
+        fn came(&mut self, came: Came) {
+            match came {
+                Came::Run(run) => self.1.extend(run),
+                Came::Frame(_, payload, _) => self.1.push(payload),
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_without_room_waits_and_nothing_of_it_is_taken_but_its_length() {
+        let mut bytes = FrameHead::Message.encode(100).expect("short").to_vec();
+        bytes.extend([7; 100]);
+        for split in [2, 4, 5, 50] {
+            let (mut cutter, mut sink) = (Cutter::new(1_000), Short(false, Vec::new()));
+            let first = cutter.feed(&bytes[..split], &mut sink).unwrap();
+            assert_eq!(first, split.min(LENGTH_BYTES));
+            for _ in 0..2 {
+                let more = cutter.feed(&bytes[first..split + 1], &mut sink).unwrap();
+                assert!(more + first <= LENGTH_BYTES, "{split}: {more}");
+                if more > 0 {
+                    break;
+                }
+            }
+            sink.0 = true;
+            let taken = first.max((split + 1).min(LENGTH_BYTES));
+            let rest = cutter.feed(&bytes[taken..], &mut sink).unwrap();
+            assert_eq!((taken + rest, sink.1.len()), (bytes.len(), 1), "{split}");
+        }
     }
 }

@@ -1,11 +1,12 @@
 //! One flow in: what came over whichever connection, until the application takes it.
 
 use std::collections::VecDeque;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
 use super::cut::Came;
+use super::room::{Grant, Large, Received};
 use crate::frame::{HEADER_BYTES, Run};
 use crate::lock::lock;
 use crate::session::flow::FlowState;
@@ -18,6 +19,7 @@ pub(super) struct InFlow(Mutex<State>);
 
 struct State {
     flow: FlowIn,
+    grant: Grant,
     /// Of the connection whose frames are taken over; 0 for none.
     generation: u64,
     /// That connection's stream has begun.
@@ -38,15 +40,17 @@ enum Waiting {
         number: u64,
         head: FrameHead,
         payload: Bytes,
+        large: Option<Large>,
     },
 }
 
 /// What the application takes.
-#[derive(Debug)]
 pub(super) struct Frame {
     pub(super) number: u64,
     pub(super) head: FrameHead,
     pub(super) payload: Bytes,
+    /// Given back with this, outside of the flow's lock.
+    pub(super) large: Option<Large>,
 }
 
 /// What came and is to be looked at before the application takes it.
@@ -57,10 +61,11 @@ pub(super) enum Special {
 }
 
 impl InFlow {
-    pub(super) fn new(granted: u64) -> Self {
-        let flow = FlowIn::new(granted);
+    pub(super) fn new(received: &Arc<Received>) -> Self {
+        let grant = Grant::first(received);
         Self(Mutex::new(State {
-            flow,
+            flow: FlowIn::new(grant.bytes()),
+            grant,
             generation: 0,
             begun: false,
             queue: VecDeque::new(),
@@ -78,6 +83,13 @@ impl InFlow {
             return Err(FlowViolation::SecondStream);
         }
         state.flow.begin_stream(first)
+    }
+
+    /// A frame of so many bytes is about to come over the connection of this generation. Whether it is
+    /// within what is granted.
+    pub(super) fn announced(&self, generation: u64, bytes: u64) -> Result<bool, FlowViolation> {
+        let state = lock(&self.0);
+        if state.generation == generation { state.flow.announced(bytes) } else { Ok(true) }
     }
 
     /// Something came over the connection of this generation; what is neither a message nor a request is
@@ -98,7 +110,7 @@ impl InFlow {
                 state.run_arrived(run)?;
                 Ok(None)
             }
-            Came::Frame(head, payload) => {
+            Came::Frame(head, payload, large) => {
                 let bytes = encoded(head, payload.len());
                 let Arrival::Accept(number) = state.flow.arrived(bytes)? else { return Ok(None) };
                 let special = match head {
@@ -114,7 +126,7 @@ impl InFlow {
                 };
                 match head {
                     FrameHead::Message | FrameHead::Request { .. } => {
-                        state.queue.push_back(Waiting::Frame { number, head, payload });
+                        state.queue.push_back(Waiting::Frame { number, head, payload, large });
                         state.waiting += 1;
                     }
                     FrameHead::Void | FrameHead::Reply { .. } => state.flow.take(number, 1, bytes),
@@ -127,7 +139,7 @@ impl InFlow {
     /// The next frame, for good.
     pub(super) fn take(&self) -> Option<Frame> {
         let state = &mut *lock(&self.0);
-        let (number, head, payload) = match state.queue.front_mut()? {
+        let (number, head, payload, large) = match state.queue.front_mut()? {
             Waiting::Run { next, run } => {
                 let number = *next;
                 *next += 1;
@@ -136,16 +148,16 @@ impl InFlow {
                 if is_empty {
                     state.queue.pop_front();
                 }
-                (number, FrameHead::Message, payload?)
+                (number, FrameHead::Message, payload?, None)
             }
             Waiting::Frame { .. } => match state.queue.pop_front()? {
-                Waiting::Frame { number, head, payload } => (number, head, payload),
+                Waiting::Frame { number, head, payload, large } => (number, head, payload, large),
                 Waiting::Run { .. } => return None,
             },
         };
         state.waiting -= 1;
         state.flow.take(number, 1, encoded(head, payload.len()));
-        Some(Frame { number, head, payload })
+        Some(Frame { number, head, payload, large })
     }
 
     /// Whether the peer is to be told what was taken; `on_its_way`: it is being told something.
@@ -163,8 +175,15 @@ impl InFlow {
 
     /// What the peer is told now, if it is due.
     pub(super) fn tell(&self, on_its_way: bool) -> Option<FlowState> {
-        let mut state = lock(&self.0);
-        state.flow.is_due(on_its_way).then(|| state.flow.tell())
+        let state = &mut *lock(&self.0);
+        if !state.flow.is_due(on_its_way) {
+            return None;
+        }
+        if state.flow.is_used_up() {
+            state.grant.double();
+            state.flow.grant(state.grant.bytes());
+        }
+        Some(state.flow.tell())
     }
 
     /// The session has another connection; 0: none.
@@ -212,14 +231,20 @@ fn encoded(head: FrameHead, payload: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Limits;
+    use crate::peers::room::PeerBounds;
 
     fn frame(payload: &'static [u8]) -> Came {
-        Came::Frame(FrameHead::Message, Bytes::from_static(payload))
+        Came::Frame(FrameHead::Message, Bytes::from_static(payload), None)
+    }
+
+    fn flow() -> InFlow {
+        InFlow::new(PeerBounds::new(&Limits::default(), &Arc::default()).received())
     }
 
     #[test]
     fn a_connection_has_one_stream_of_a_flow_and_one_that_was_left_brings_nothing() {
-        let flow = InFlow::new(1_000);
+        let flow = flow();
         flow.attached(1);
         assert_eq!(flow.begin_stream(1, 1), Ok(()));
         assert_eq!(flow.begin_stream(1, 1), Err(FlowViolation::SecondStream));
@@ -234,12 +259,12 @@ mod tests {
 
     #[test]
     fn a_request_is_registered_before_anybody_can_take_it() {
-        let flow = InFlow::new(1_000);
+        let flow = flow();
         flow.attached(1);
         flow.begin_stream(1, 1).expect("the first");
         let head = FrameHead::Request { left_ms: 7 };
         let mut told = None;
-        let came = Came::Frame(head, Bytes::from_static(b"question"));
+        let came = Came::Frame(head, Bytes::from_static(b"question"), None);
         let register = |number, left_ms| {
             // Under the flow's lock nobody takes it.
             told = Some((number, left_ms));

@@ -150,7 +150,24 @@ fn payloads(parts: &[Bytes; PARTS_MAX], count: usize) -> Vec<Bytes> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::peers::cut::{Came, Cutter};
+    use crate::peers::cut::{Announced, Came, Cutter, Frames};
+    use crate::session::flow_out::FlowViolation;
+
+    #[derive(Default)]
+    struct Found(Vec<(FrameHead, Bytes)>);
+
+    impl Frames for Found {
+        fn announced(&mut self, _: usize) -> Result<Announced, FlowViolation> {
+            Ok(Announced::Within)
+        }
+
+        fn came(&mut self, came: Came) {
+            match came {
+                Came::Run(run) => self.0.extend(run.map(|it| (FrameHead::Message, it))),
+                Came::Frame(head, payload, _) => self.0.push((head, payload)),
+            }
+        }
+    }
 
     fn frame(number: u64, length: usize) -> Bytes {
         (0..length).map(|at| (number as usize + at) as u8).collect()
@@ -158,16 +175,11 @@ mod tests {
 
     fn decoded(parts: &Parts) -> Vec<(FrameHead, Bytes)> {
         let mut cutter = Cutter::new(1 << 20);
-        let mut found = Vec::new();
+        let mut found = Found::default();
         for part in &parts.parts[..parts.count] {
-            cutter
-                .feed(part, &mut |came| match came {
-                    Came::Run(run) => found.extend(run.map(|it| (FrameHead::Message, it))),
-                    Came::Frame(head, payload) => found.push((head, payload)),
-                })
-                .unwrap();
+            cutter.feed(part, &mut found).unwrap();
         }
-        found
+        found.0
     }
 
     #[test]

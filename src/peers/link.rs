@@ -7,19 +7,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use tracing::warn;
 
-use super::cut::{Came, Cutter};
+use super::cut::{self, Announced, Came, Cutter};
 use crate::error::{CloseCode, CloseReason};
 use crate::lock::lock;
 use crate::session::effect::LinkId;
 use crate::session::flow::FlowId;
+use crate::session::flow_out::FlowViolation;
 use crate::session::frame_head::{FLOW_STREAM_HEAD_BYTES, StreamHead};
 use crate::session::message::{Decoder, Message};
 use crate::session::rate::Rate;
-use crate::transport::clock;
 use crate::transport::core::ConnectionCore;
 use crate::transport::session_streams::{
     Carrier, Inlet, InletEnd, OutStream, Outlet, Parts, Paused,
 };
+use crate::transport::{Limit, clock};
 
 /// The session stream goes before every lane.
 const SESSION_PRIORITY: u16 = 0xf000;
@@ -35,6 +36,15 @@ const TELLS_TAKEN: u64 = 1 << 63;
 pub(super) trait Frames: Send + Sync {
     /// A stream begins with the frame of this number; whether that may be.
     fn begin_stream(&self, generation: u64, flow: FlowId, first: u64) -> Result<(), Violated>;
+    /// A frame of so many bytes begins that does not come whole at once: `stream` is resumed when there is
+    /// room for one that has to wait.
+    fn announced(
+        &self,
+        generation: u64,
+        flow: FlowId,
+        bytes: usize,
+        stream: &Arc<dyn Paused>,
+    ) -> Result<Announced, FlowViolation>;
     /// Frames came.
     fn arrived(&self, generation: u64, flow: FlowId, came: Came) -> Result<(), Violated>;
     /// All that arrived together was told.
@@ -51,6 +61,8 @@ pub(super) trait Listens: Send + Sync {
     fn violated(&self, link: LinkId);
     /// How many messages and bytes of them a session stream may bring in a second.
     fn rate(&self) -> (u32, u32);
+    /// A limit ended something.
+    fn reached(&self, limit: Limit);
 }
 
 /// The peer broke the protocol: how, for the log.
@@ -328,6 +340,7 @@ impl LinkInlet {
                 if allowed {
                     Ok(part.len())
                 } else {
+                    node.reached(Limit::ControlMessages);
                     Err(Violated::by("more than the session stream may bring in a second"))
                 }
             }
@@ -345,15 +358,35 @@ impl LinkInlet {
                 self.step(link, part)
             }
             At::Frames { generation, flow, session, cutter } => {
-                let mut result = Ok(());
-                let cut = cutter.feed(part, &mut |came| {
-                    if result.is_ok() {
-                        result = session.arrived(*generation, *flow, came);
-                    }
-                });
-                result.and(cut.map_err(Violated::by)).map(|()| part.len())
+                let (generation, flow) = (*generation, *flow);
+                let session = &**session;
+                let mut brought =
+                    Brought { session, generation, flow, stream: &self.stream, result: Ok(()) };
+                let cut = cutter.feed(part, &mut brought);
+                brought.result.and(cut.map_err(Violated::by))
             }
             At::Ignored => Ok(part.len()),
+        }
+    }
+}
+
+/// What one stream of a flow brings, for the session.
+struct Brought<'a> {
+    session: &'a dyn Frames,
+    generation: u64,
+    flow: FlowId,
+    stream: &'a Arc<dyn Paused>,
+    result: Result<(), Violated>,
+}
+
+impl cut::Frames for Brought<'_> {
+    fn announced(&mut self, bytes: usize) -> Result<Announced, FlowViolation> {
+        self.session.announced(self.generation, self.flow, bytes, self.stream)
+    }
+
+    fn came(&mut self, came: Came) {
+        if self.result.is_ok() {
+            self.result = self.session.arrived(self.generation, self.flow, came);
         }
     }
 }

@@ -7,7 +7,9 @@
 //! adapters.rs ..... a peer as a Sink and a Stream
 //! service.rs ...... a peer as a service of tower; behind a feature
 //! credit.rs ....... room that is kept for the frames of one message
-//! sessions.rs ..... all sessions of a node: the table, dials, links
+//! admit.rs ........ what an application is asked before a peer begins a session
+//! sessions.rs ..... all sessions of a node: the table, links
+//! └── sessions/ ..... who begins one, dials (spacing.rs), the node's end
 //! core.rs ......... one session: its flows, requests both ways, the link it has
 //! ├── out_flow.rs ... one flow out: the ledger, its room, its stream
 //! │   └── kept.rs ... frames that are encoded once and sent as often as it takes
@@ -15,6 +17,7 @@
 //! │   └── cut.rs .... frames out of bytes
 //! ├── by_message.rs . what actors asked of it, which outlives the actor that was asked
 //! └── status.rs ..... whether it has a connection, for those who watch it
+//! room.rs ......... what all of them may hold together
 //! link.rs ......... a connection that carries a session: its session streams, whose frames come
 //! delivery.rs, error.rs ... what became of frames, and what can go wrong
 //! ```
@@ -23,6 +26,7 @@
 //! flow's lock; what follows from a change is done outside all of them.
 
 pub(crate) mod adapters;
+pub(crate) mod admit;
 pub(crate) mod by_message;
 pub(crate) mod core;
 pub(crate) mod credit;
@@ -34,9 +38,11 @@ mod in_flow;
 mod kept;
 mod link;
 pub(crate) mod out_flow;
+pub(crate) mod room;
 #[cfg(feature = "tower")]
 pub(crate) mod service;
 pub(crate) mod sessions;
+mod spacing;
 pub(crate) mod status;
 #[cfg(test)]
 mod tests;

@@ -12,14 +12,16 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::kept::{Kept, Left};
+use super::room::Keeping;
+use crate::config::FLOW_GRANT_MIN;
 use crate::lock::lock;
 use crate::session::flow::FlowState;
 use crate::session::flow_out::{Entry, Fate, FlowOut, FlowViolation, Outcomes};
 use crate::session::frame_head::{FRAME_HEAD_BYTES_MAX, FrameHead};
+use crate::transport::Limit;
 use crate::transport::core::ConnectionCore;
 use crate::transport::link::fair::{Granted, Ticket, Turn};
 use crate::transport::link::room::Room;
-use crate::transport::link::share::Share;
 use crate::transport::session_streams::{OutStream, Parts};
 
 /// Submissions in flight while there is enough on its way.
@@ -48,6 +50,9 @@ pub(super) struct OutFlow {
 struct State {
     ledger: FlowOut<Kept>,
     room: Room<Waker>,
+    keeping: Arc<Keeping>,
+    /// What it kept when it lost its connection; 0 with one.
+    carried: usize,
     /// Of the connection that it goes over; 0 for none.
     generation: u64,
     stream: Option<Arc<OutStream<ConnectionCore>>>,
@@ -63,7 +68,8 @@ struct State {
 /// Why a frame was not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NotAccepted {
-    Full,
+    /// By which limit.
+    Full(Limit),
     Shut,
 }
 
@@ -77,11 +83,13 @@ pub(super) struct Submission {
 }
 
 impl OutFlow {
-    /// Keeps what `share` gives.
-    pub(super) fn new(share: Share) -> Self {
+    /// Keeps up to `bytes_max`, as far as all sessions of the node may. It has no connection yet.
+    pub(super) fn new(keeping: &Arc<Keeping>, bytes_max: usize) -> Self {
         let state = State {
             ledger: FlowOut::default(),
-            room: Room::wide(share),
+            room: Room::wide(keeping.share(bytes_max)),
+            keeping: Arc::clone(keeping),
+            carried: 0,
             generation: 0,
             stream: None,
             in_flight: 0,
@@ -111,7 +119,7 @@ impl OutFlow {
             }
             (true, false) => Err(NotAccepted::Shut),
             (false, true) => Ok(()),
-            (false, false) => Err(NotAccepted::Full),
+            (false, false) => Err(NotAccepted::Full(state.short())),
         }
     }
 
@@ -145,8 +153,10 @@ impl OutFlow {
         state.room.begin();
         let mut frame = Some(frame);
         let mut copied = None;
+        // What goes out together may not be more than the peer takes.
+        let together = state.ledger.granted().max(FLOW_GRANT_MIN as u64);
         let appended = state.ledger.extend_last(|number, kept| {
-            if kept.is_full() {
+            if kept.is_full() || kept.bytes() + cost as u64 > together {
                 return None;
             }
             copied = frame.take().and_then(|frame| kept.push(number, head, frame, cost));
@@ -230,10 +240,10 @@ impl OutFlow {
     pub(super) fn attach(&self, generation: u64, peer: FlowState) -> Result<(), FlowViolation> {
         let mut released = Vec::new();
         let mut state = lock(&self.state);
-        state.detach();
-        state.generation = generation;
+        let mut granted = state.detach();
+        granted.extend(state.attach(generation));
         let resumed = state.ledger.resume(peer, |_, kept| released.push(kept));
-        let granted = state.release(&released);
+        granted.extend(state.release(&released));
         drop(state);
         self.told(granted);
         resumed
@@ -241,7 +251,8 @@ impl OutFlow {
 
     /// It goes over no connection.
     pub(super) fn detach(&self) {
-        lock(&self.state).detach();
+        let granted = lock(&self.state).detach();
+        wake(granted);
     }
 
     /// The peer says how far it is.
@@ -270,7 +281,11 @@ impl OutFlow {
     pub(super) fn cut(&self, last: u64) -> Result<(), FlowViolation> {
         self.shut();
         let mut unsent = Vec::new();
-        let result = lock(&self.state).ledger.cut(last, |_, kept| unsent.push(kept));
+        let mut state = lock(&self.state);
+        let result = state.ledger.cut(last, |_, kept| unsent.push(kept));
+        let granted = state.release(&unsent);
+        drop(state);
+        wake(granted);
         self.keep_unsent(unsent, None);
         result
     }
@@ -280,8 +295,13 @@ impl OutFlow {
         self.shut();
         let mut left = Vec::new();
         let mut state = lock(&self.state);
-        state.detach();
+        let mut granted = state.detach();
         state.ledger.end(known, |first, kept| left.push((first, kept)));
+        // Nothing is kept from here on, although somebody may hold a handle for long.
+        let cost = left.iter().map(|(_, kept)| kept.cost).sum();
+        granted.extend(state.room.free(cost, true));
+        let carried = std::mem::take(&mut state.carried);
+        state.keeping.carry(carried, 0);
         // Those of an entry that the peer may have had a part of are told apart by their numbers.
         let mut unsent = Vec::new();
         for (first, kept) in left {
@@ -290,6 +310,7 @@ impl OutFlow {
             unsent.push((kept, Some(fates)));
         }
         drop(state);
+        wake(granted);
         for (kept, fates) in unsent {
             self.keep_unsent(vec![kept], fates);
         }
@@ -366,10 +387,32 @@ impl State {
                     || self.in_flight_bytes < rtt_us * BYTES_PER_MICROSECOND))
     }
 
-    fn detach(&mut self) {
-        (self.generation, self.stream) = (0, None);
+    fn attach(&mut self, generation: u64) -> Granted<Waker> {
+        self.generation = generation;
+        self.keeping.carry(std::mem::take(&mut self.carried), 0);
+        self.room.move_to(self.keeping.budget(true))
+    }
+
+    fn detach(&mut self) -> Granted<Waker> {
+        let had_one = std::mem::take(&mut self.generation) > 0;
+        self.stream = None;
         (self.in_flight, self.in_flight_bytes) = (0, 0);
         self.ledger.link_lost();
+        if !had_one {
+            return Vec::new();
+        }
+        self.carried = self.room.used();
+        self.keeping.carry(0, self.carried);
+        self.room.move_to(self.keeping.budget(false))
+    }
+
+    /// Which limit keeps a frame from being accepted.
+    fn short(&self) -> Limit {
+        match (self.room.is_reduced(), self.generation > 0) {
+            (false, _) => Limit::FlowBytes,
+            (true, true) => Limit::KeptBytes,
+            (true, false) => Limit::AbsentBytes,
+        }
     }
 
     fn release(&mut self, released: &[Kept]) -> Granted<Waker> {

@@ -7,11 +7,15 @@
 //! Effects are performed in the order in which they were decided, by whoever finds nobody at it, and
 //! outside the lock of the table.
 
+mod admitting;
+mod dialling;
+mod stopping;
+
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -19,19 +23,23 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc};
 use tracing::{debug, warn};
 
-use super::core::{PeerBounds, PeerCore};
+use super::admit::Admit;
+use super::core::PeerCore;
 use super::link::{Link, Listens, Violated};
+use super::room::PeerBounds;
+use super::spacing::Spacing;
 use super::status::PeerChange;
+use crate::config::{FLOW_GRANT_MIN, Limits};
 use crate::error::{CloseCode, CloseReason, ConnectError};
 use crate::identity::CertHash;
 use crate::lock::lock;
-use crate::session::effect::{Admission, At, Counters, Effect, LinkId, OpenError, Origin};
+use crate::restart::BackoffSettings;
+use crate::session::effect::{At, Bite, Counters, Effect, LinkId, OpenError, Origin};
 use crate::session::flow::{FlowState, PerFlow};
-use crate::session::limits::SessionLimits;
 use crate::session::message::{Incarnation, Message, SessionId};
 use crate::session::table::Table;
-use crate::transport::clock;
 use crate::transport::core::ConnectionCore;
+use crate::transport::{Counts, Limit, clock};
 
 /// Dials a peer: a connection that carries sessions.
 pub(crate) type Dial = Arc<
@@ -40,14 +48,8 @@ pub(crate) type Dial = Arc<
         + Sync,
 >;
 
-/// The shortest and the longest wait before a dial that follows one that failed.
-const REDIAL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-
 /// How long the last word on a connection may take.
 pub(crate) const LAST_WORD_MAX: Duration = Duration::from_millis(500);
-
-/// Sessions that peers began and nobody has taken yet, of one protocol.
-const BEGUN_MAX: usize = 1_024;
 
 /// Told what happened to a session, in order, from whichever thread: it must not block.
 pub(crate) type Tell = Box<dyn Fn(&PeerCore, PeerChange) + Send + Sync>;
@@ -59,9 +61,13 @@ pub(crate) struct Sessions {
     peers: Mutex<HashMap<SessionId, Entry>>,
     links: Mutex<HashMap<LinkId, Arc<Link>>>,
     next_link: AtomicU64,
-    accepts: Mutex<HashMap<String, mpsc::Sender<Arc<PeerCore>>>>,
+    accepts: Mutex<HashMap<String, Accepting>>,
     bounds: PeerBounds,
-    limits: SessionLimits,
+    limits: Limits,
+    backoff: BackoffSettings,
+    counts: Arc<Counts>,
+    /// The node stops.
+    leaving: AtomicBool,
     /// The next deadline may be another one.
     changed: Notify,
     tell: Tell,
@@ -79,6 +85,19 @@ struct Inner {
 struct Entry {
     core: Arc<PeerCore>,
     dial: Option<Dial>,
+    spacing: Spacing,
+    /// The peer does not want to be dialled before.
+    not_before: Option<Instant>,
+    /// Somebody dials, or waits to.
+    dialling: bool,
+    /// There is more to know about when to dial.
+    changed: Arc<Notify>,
+}
+
+/// Who takes peers that begin sessions for one protocol.
+struct Accepting {
+    begun: mpsc::Sender<Arc<PeerCore>>,
+    admit: Option<Admit>,
 }
 
 /// What the flows say, for the table.
@@ -93,7 +112,7 @@ impl Flows<'_> {
 impl Counters for Flows<'_> {
     fn inbound(&self, session: SessionId) -> PerFlow<FlowState> {
         // One that begins just now has received nothing, and grants what all do.
-        let credit = self.0.bounds.granted;
+        let credit = FLOW_GRANT_MIN as u64;
         let first = || PerFlow::of(|_| FlowState { received: 0, taken: 0, credit });
         self.peer(session).map_or_else(first, |core| core.inbound())
     }
@@ -107,8 +126,9 @@ impl Sessions {
     /// Those of the node `me`. On a runtime of tokio, where dials and deadlines run.
     pub(crate) fn new(
         me: CertHash,
-        limits: SessionLimits,
-        bounds: PeerBounds,
+        limits: &Limits,
+        backoff: BackoffSettings,
+        counts: &Arc<Counts>,
         tell: Tell,
     ) -> Arc<Self> {
         let mut random = StdRng::from_os_rng();
@@ -126,25 +146,17 @@ impl Sessions {
             links: Mutex::default(),
             next_link: AtomicU64::new(1),
             accepts: Mutex::default(),
-            bounds,
-            limits,
+            bounds: PeerBounds::new(limits, counts),
+            limits: limits.clone(),
+            backoff,
+            counts: Arc::clone(counts),
+            leaving: AtomicBool::new(false),
             changed: Notify::new(),
             tell,
             runtime: Handle::current(),
         });
         tokio::spawn(watch_time(Arc::downgrade(&sessions)));
         sessions
-    }
-
-    /// Peers may begin sessions for this protocol from here on: they come by what is returned.
-    pub(crate) fn accept(&self, protocol: &str) -> mpsc::Receiver<Arc<PeerCore>> {
-        let (sender, receiver) = mpsc::channel(BEGUN_MAX);
-        lock(&self.accepts).insert(protocol.to_owned(), sender);
-        self.decide(|table, _| {
-            table.accept(protocol, true);
-            Vec::new()
-        });
-        receiver
     }
 
     /// The session with this peer for this protocol: the one there is, or another one, which is dialled.
@@ -157,6 +169,9 @@ impl Sessions {
         let mut opened = Err(OpenError::GoingAway);
         self.decide(|table, at| match table.open(at, peer, protocol) {
             Err(error) => {
+                if let OpenError::Full(_) = error {
+                    self.reached(Limit::Sessions);
+                }
                 opened = Err(error);
                 Vec::new()
             }
@@ -219,27 +234,6 @@ impl Sessions {
         lock(&self.inner).table.taken_late(core.id, core.inbound());
     }
 
-    /// The node stops: its peers are told.
-    pub(crate) fn go_away(&self, delay: Duration) {
-        let cores: Vec<_> =
-            lock(&self.peers).values().map(|entry| Arc::clone(&entry.core)).collect();
-        cores.iter().for_each(|core| core.freeze());
-        self.decide(|table, at| table.go_away(at, delay));
-    }
-
-    /// The node has ended.
-    pub(crate) fn end_all(&self) {
-        let cores: Vec<_> =
-            lock(&self.peers).values().map(|entry| Arc::clone(&entry.core)).collect();
-        cores.iter().for_each(|core| self.give_up(core));
-        // Whoever takes peers is told that none will come.
-        drop(std::mem::take(&mut *lock(&self.accepts)));
-        let links: Vec<_> = lock(&self.links).drain().map(|(_, link)| link).collect();
-        for link in links {
-            self.close_link(link, CloseCode::GOING_AWAY);
-        }
-    }
-
     fn entry(
         &self,
         id: SessionId,
@@ -252,7 +246,15 @@ impl Sessions {
         let entry = peers.entry(id).or_insert_with(|| {
             let bounds = self.bounds.clone();
             let core = PeerCore::new(id, peer, protocol.to_owned(), bounds, node);
-            Entry { core, dial: None }
+            let spacing = Spacing::new(self.backoff, self.limits.sessions.session_time_max);
+            Entry {
+                core,
+                dial: None,
+                spacing,
+                not_before: None,
+                dialling: false,
+                changed: Arc::default(),
+            }
         });
         if dial.is_some() {
             entry.dial = dial;
@@ -296,19 +298,13 @@ impl Sessions {
                     self.close_link(link, code);
                 }
             }
-            Effect::AskAdmit { link, .. } => {
-                self.decide(|table, at| table.admitted(at, link, Admission::Accept));
-            }
-            Effect::Began { session, peer, protocol } => {
-                let core = self.entry(session, peer, &protocol, None);
-                let sender = lock(&self.accepts).get(&protocol).cloned();
-                let taken = sender.is_some_and(|sender| sender.try_send(core.clone()).is_ok());
-                if !taken {
-                    self.give_up(&core);
-                }
-            }
+            Effect::AskAdmit { link, peer, protocol } => self.ask_admit(link, peer, protocol),
+            Effect::Began { session, peer, protocol } => self.began(session, peer, &protocol),
             Effect::Attach { session, link, generation, limits, flows, .. } => {
                 if let (Some(core), Some(link)) = (self.peer(session), self.link(link)) {
+                    if let Some(entry) = lock(&self.peers).get_mut(&session) {
+                        entry.spacing.attached(clock::now());
+                    }
                     let changes = core.attach(link, generation, limits, &flows);
                     self.tell(&core, changes);
                 }
@@ -316,6 +312,10 @@ impl Sessions {
             Effect::Detach { session, .. } => {
                 if let Some(core) = self.peer(session) {
                     self.tell(&core, core.detach());
+                    if self.leaving.load(Ordering::Acquire) {
+                        // Nobody comes to a node that stops.
+                        self.give_up(&core);
+                    }
                 }
             }
             Effect::NeedLink { session, not_before } => self.dial(session, not_before),
@@ -351,6 +351,15 @@ impl Sessions {
                     core.refused(refused);
                 }
             }
+            Effect::Limited(bite) => self.reached(match bite {
+                Bite::Sessions => Limit::Sessions,
+                Bite::Tombstones => Limit::Tombstones,
+                Bite::Identities => Limit::Identities,
+                Bite::Incarnations => Limit::Incarnations,
+                Bite::SessionTime => Limit::SessionTime,
+                Bite::HelloTime => Limit::HelloTime,
+                Bite::CloseTime => Limit::CloseTime,
+            }),
             Effect::Ended { session, reason, flows } => {
                 let entry = lock(&self.peers).remove(&session);
                 if let Some(Entry { core, .. }) = entry {
@@ -391,42 +400,6 @@ impl Sessions {
             None => Vec::new(),
         });
     }
-
-    /// Dials until a link of the session is up, or the session has ended.
-    fn dial(&self, session: SessionId, not_before: Option<std::time::Instant>) {
-        let dial = lock(&self.peers).get(&session).and_then(|entry| entry.dial.clone());
-        let (Some(dial), myself) = (dial, self.myself.clone()) else { return };
-        self.runtime.spawn(async move {
-            if let Some(not_before) = not_before {
-                tokio::time::sleep_until(not_before.into()).await;
-            }
-            let mut wait = REDIAL.0;
-            loop {
-                let dialled = dial().await;
-                let Some(sessions) = myself.upgrade() else { return };
-                let Some(core) = sessions.peer(session) else {
-                    // It has ended meanwhile.
-                    if let Ok(connection) = dialled {
-                        connection.cut(CloseCode::DROPPED);
-                    }
-                    return;
-                };
-                match dialled {
-                    Ok(connection) => {
-                        return sessions.link_up(connection, Origin::Dialled(session));
-                    }
-                    Err(error) => core.dial_failed(error),
-                }
-                if core.has_link() {
-                    return;
-                }
-                drop((core, sessions));
-                let part = rand::rng().random_range(0.5..1.0);
-                tokio::time::sleep(wait.mul_f64(part)).await;
-                wait = (wait * 2).min(REDIAL.1);
-            }
-        });
-    }
 }
 
 impl std::fmt::Debug for Sessions {
@@ -447,7 +420,12 @@ impl Listens for Sessions {
     }
 
     fn rate(&self) -> (u32, u32) {
-        (self.limits.control_messages_max, self.limits.control_bytes_max)
+        let limits = &self.limits.sessions;
+        (limits.control_messages_max, limits.control_bytes_max)
+    }
+
+    fn reached(&self, limit: Limit) {
+        self.counts.reached(limit);
     }
 }
 

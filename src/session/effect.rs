@@ -37,20 +37,46 @@ pub(crate) enum Origin {
     Accepted,
 }
 
-/// What the application says of a peer that wants a session.
+/// What the application says of a peer that wants to begin a session
+/// ([`Node::accept_with`](crate::Node::accept_with)).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Admission {
+#[must_use = "it is the answer"]
+pub enum Admission {
     /// It may.
     Accept,
     /// It may not.
     Refuse {
-        /// Why, for programs.
+        /// Why, for programs. One that is [final](CloseCode::is_final) refuses for good, whatever
+        /// `is_final` says.
         code: CloseCode,
-        /// The peer is not to come back.
+        /// The peer is not to come back: whoever asked there for this session is told so, and it is not
+        /// dialled again.
         is_final: bool,
-        /// Why, for people.
+        /// Why, for people: up to 200 bytes of it.
         text: String,
     },
+}
+
+impl Admission {
+    /// Not now: the peer may come back.
+    pub fn refuse(code: CloseCode, text: impl Into<String>) -> Self {
+        Self::Refuse { code, is_final: false, text: text.into() }
+    }
+
+    /// Never: the peer does not come back by itself.
+    pub fn refuse_for_good(code: CloseCode, text: impl Into<String>) -> Self {
+        Self::Refuse { code, is_final: true, text: text.into() }
+    }
+}
+
+/// So that who need not wait for an answer says it as it is.
+impl IntoFuture for Admission {
+    type Output = Self;
+    type IntoFuture = std::future::Ready<Self>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        std::future::ready(self)
+    }
 }
 
 /// Why a session is over.
@@ -72,6 +98,25 @@ pub(crate) enum EndReason {
     Refused(Refused),
     /// This side's application gave it up.
     GivenUp,
+}
+
+/// A bound that held something back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bite {
+    /// A session that a peer wanted was refused.
+    Sessions,
+    /// One that ended was forgotten before its time.
+    Tombstones,
+    /// What was remembered of a peer was forgotten.
+    Identities,
+    /// A replaced start of a peer was forgotten.
+    Incarnations,
+    /// A session was without a connection for too long.
+    SessionTime,
+    /// A connection took too long to become a session's.
+    HelloTime,
+    /// A close took too long.
+    CloseTime,
 }
 
 /// What is to be done, in this order.
@@ -152,6 +197,8 @@ pub(crate) enum Effect {
     },
     /// The peer refused a link of the session; it may be tried again.
     Refused(SessionId, Refused),
+    /// A bound held something back: to be counted.
+    Limited(Bite),
     /// The session is over.
     Ended {
         /// The session.

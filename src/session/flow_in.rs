@@ -82,12 +82,31 @@ impl FlowIn {
         if number < expected || self.frozen {
             return Ok(Arrival::Skip);
         }
+        let untaken = self.check_credit(bytes)?;
+        (self.received, self.untaken) = (number, untaken);
+        Ok(Arrival::Accept(number))
+    }
+
+    /// A frame of so many bytes, its heads included, is about to come on the present stream. Whether it is
+    /// within what is granted: a larger one needs room of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`FlowViolation`]: the peer must not send it.
+    pub(crate) fn announced(&self, bytes: u64) -> Result<bool, FlowViolation> {
+        let is_next = self.next.is_some_and(|number| number > self.received);
+        if is_next && !self.frozen {
+            self.check_credit(bytes)?;
+        }
+        Ok(bytes <= self.granted)
+    }
+
+    fn check_credit(&self, bytes: u64) -> Result<u64, FlowViolation> {
         let untaken = self.untaken.saturating_add(bytes);
         if self.untaken > 0 && untaken > self.granted {
             return Err(FlowViolation::OverCredit { untaken, granted: self.granted });
         }
-        (self.received, self.untaken) = (number, untaken);
-        Ok(Arrival::Accept(number))
+        Ok(untaken)
     }
 
     /// The application took, for good, so many frames from this number on.
@@ -122,6 +141,11 @@ impl FlowIn {
     /// Grants more than before; a grant is never taken back.
     pub(crate) fn grant(&mut self, bytes: u64) {
         self.granted = self.granted.max(bytes);
+    }
+
+    /// Whether the peer uses what it is granted up: it could go faster with more.
+    pub(crate) fn is_used_up(&self) -> bool {
+        self.untold + self.untaken >= self.granted / 2
     }
 
     /// For a Hello and the like.

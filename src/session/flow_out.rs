@@ -36,7 +36,7 @@ pub(crate) enum FlowViolation {
         /// What was submitted.
         submitted: u64,
     },
-    /// Its counters went back on one connection.
+    /// Its counters, or what it grants, went back on one connection.
     #[error("the peer's counters went back from {before:?} to {after:?}")]
     WentBack {
         /// What it said before.
@@ -111,6 +111,8 @@ pub(crate) struct FlowOut<E> {
     taken: u64,
     /// What the peer said last on the present connection; none without one.
     said: Option<FlowState>,
+    /// The most that the peer granted.
+    granted: u64,
     /// The peer takes over nothing behind this number.
     cut: Option<u64>,
     /// Up to here nobody can say, once it is over.
@@ -128,6 +130,7 @@ impl<E> Default for FlowOut<E> {
             received: 0,
             taken: 0,
             said: None,
+            granted: 0,
             cut: None,
             maybe: None,
         }
@@ -212,6 +215,8 @@ impl<E: Entry> FlowOut<E> {
     ) -> Result<(), FlowViolation> {
         self.said = None;
         self.advance(peer, release)?;
+        // A Hello may have left before the last word of a grant, which is said again.
+        self.granted = self.granted.max(peer.credit);
         self.said = Some(peer);
         self.next = self.slots.partition_point(|slot| slot.last <= self.received);
         self.outstanding = self.slots.iter().take(self.next).map(|slot| slot.entry.bytes()).sum();
@@ -230,10 +235,14 @@ impl<E: Entry> FlowOut<E> {
         release: impl FnMut(u64, E),
     ) -> Result<(), FlowViolation> {
         let Some(before) = self.said else { return Ok(()) };
-        if peer.received < before.received || peer.taken < before.taken {
+        let went_back = peer.received < before.received
+            || peer.taken < before.taken
+            || peer.credit < before.credit;
+        if went_back {
             return Err(FlowViolation::WentBack { before, after: peer });
         }
         self.advance(peer, release)?;
+        self.granted = self.granted.max(peer.credit);
         self.said = Some(peer);
         Ok(())
     }
@@ -340,6 +349,11 @@ impl<E: Entry> FlowOut<E> {
             not_sent: self.accepted - open_to,
             maybe_sent: self.maybe.map_or(0, |maybe| maybe - self.taken),
         }
+    }
+
+    /// The most that the peer granted: an entry of several frames must not be larger.
+    pub(crate) fn granted(&self) -> u64 {
+        self.granted
     }
 
     /// The last number that was accepted.

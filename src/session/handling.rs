@@ -96,6 +96,11 @@ impl Handling {
         self.early.retain(|early| early.0 != lane || early.1 > number);
     }
 
+    /// Whether one more that comes before its request makes another one be forgotten.
+    pub(crate) fn is_full_of_cancels(&self) -> bool {
+        self.early.len() >= self.early_cancels_max
+    }
+
     /// The peer wants no reply any more. Whether its handler is to be told.
     pub(crate) fn cancel(&mut self, id: RequestId) -> bool {
         let Some(arrived) = self.arrived.get(usize::from(id.0)) else { return false };

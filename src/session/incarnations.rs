@@ -20,8 +20,8 @@ impl Incarnations {
         Self { each_max, identities_max, replaced: BTreeMap::new(), order: VecDeque::new() }
     }
 
-    /// Remembers it, and forgets the oldest where there is no room.
-    pub(super) fn replace(&mut self, peer: CertHash, old: Incarnation) {
+    /// Remembers it, and forgets the oldest where there is no room: an incarnation, or an identity.
+    pub(super) fn replace(&mut self, peer: CertHash, old: Incarnation) -> (bool, bool) {
         if !self.replaced.contains_key(&peer) {
             self.order.push_back(peer);
         }
@@ -29,14 +29,17 @@ impl Incarnations {
         if !of_peer.contains(&old) {
             of_peer.push_back(old);
         }
+        let incarnation = of_peer.len() > self.each_max;
         while of_peer.len() > self.each_max {
             of_peer.pop_front();
         }
+        let identity = self.order.len() > self.identities_max;
         while self.order.len() > self.identities_max {
             if let Some(oldest) = self.order.pop_front() {
                 self.replaced.remove(&oldest);
             }
         }
+        (incarnation, identity)
     }
 
     pub(super) fn was_replaced(&self, peer: CertHash, incarnation: Incarnation) -> bool {

@@ -15,7 +15,7 @@
 //! | `election.rs` | which link a session has |
 //! | `tombstones.rs`, `incarnations.rs` | what is remembered of sessions and incarnations that ended |
 //! | `rate.rs` | what a session stream may bring in a second |
-//! | `limits.rs` | every bound |
+//! | `away.rs` | peers that are not to be dialled for a while |
 //! | `effect.rs` | what the table is told, and what it wants to be done |
 //! | `table.rs` | all sessions of a node: links, Hello, ends |
 //!
@@ -26,6 +26,7 @@
 //! A session's flows are with whoever moves frames, under locks of their own: the table asks for
 //! their counters ([`effect::Counters`]) where a message carries them.
 
+mod away;
 pub(crate) mod effect;
 mod election;
 mod fields;
@@ -35,7 +36,6 @@ pub(crate) mod flow_out;
 pub(crate) mod frame_head;
 pub(crate) mod handling;
 mod incarnations;
-pub(crate) mod limits;
 pub(crate) mod message;
 pub(crate) mod rate;
 pub(crate) mod requests;

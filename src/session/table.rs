@@ -26,12 +26,13 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 
 use self::state::{Due, Link, Session};
+use super::away::Away;
 use super::effect::{Admission, At, Effect, EndReason, LinkId, OpenError, Origin};
 use super::flow::{FlowState, PerFlow};
 use super::incarnations::Incarnations;
-use super::limits::SessionLimits;
 use super::message::{Incarnation, Message, PROTOCOL_BYTES_MAX, Refused, SessionId};
 use super::tombstones::Tombstones;
+use crate::config::Limits;
 use crate::error::CloseCode;
 use crate::identity::CertHash;
 
@@ -40,7 +41,7 @@ use crate::identity::CertHash;
 pub(crate) struct Table {
     me: CertHash,
     incarnation: Incarnation,
-    limits: SessionLimits,
+    limits: Limits,
     random: StdRng,
     /// What peers may begin sessions for.
     accepted: BTreeSet<String>,
@@ -52,6 +53,7 @@ pub(crate) struct Table {
     by_peer: BTreeMap<CertHash, BTreeSet<LinkId>>,
     tombstones: Tombstones,
     incarnations: Incarnations,
+    away: Away,
     deadlines: BTreeSet<(Instant, Due)>,
     /// The node stops: what it tells its peers.
     going_away: Option<Duration>,
@@ -65,14 +67,16 @@ impl Table {
     pub(crate) fn new(
         me: CertHash,
         incarnation: Incarnation,
-        limits: SessionLimits,
+        limits: Limits,
         random: StdRng,
     ) -> Self {
+        let sessions = &limits.sessions;
         Self {
             me,
             incarnation,
-            tombstones: Tombstones::new(limits.tombstones_max, 2 * limits.session_time_max),
-            incarnations: Incarnations::new(limits.incarnations_max, limits.identities_max),
+            tombstones: Tombstones::new(sessions.tombstones_max, 2 * sessions.session_time_max),
+            incarnations: Incarnations::new(sessions.incarnations_max, sessions.identities_max),
+            away: Away::new(sessions.identities_max),
             limits,
             random,
             accepted: BTreeSet::new(),
@@ -114,8 +118,8 @@ impl Table {
         let id = match self.by_key.get(&(peer, protocol.to_owned())) {
             Some(id) => *id,
             None if self.going_away.is_some() => return Err(OpenError::GoingAway),
-            None if self.sessions.len() >= self.limits.sessions_max => {
-                return Err(OpenError::Full(self.limits.sessions_max));
+            None if self.sessions.len() >= self.limits.sessions.sessions_max => {
+                return Err(OpenError::Full(self.limits.sessions.sessions_max));
             }
             None => self.begin(peer, protocol.to_owned(), true),
         };
@@ -207,6 +211,19 @@ impl Table {
         self.done(at)
     }
 
+    /// The peer wants none of what is dialled for the session, for good.
+    pub(crate) fn dial_refused(
+        &mut self,
+        at: At<'_>,
+        session: SessionId,
+        code: CloseCode,
+    ) -> Vec<Effect> {
+        let text = String::new();
+        let refused = Refused { code, is_final: true, yours: None, generation: 0, text };
+        self.end_quietly(at, session, EndReason::Refused(refused));
+        self.done(at)
+    }
+
     /// The session ends at once.
     pub(crate) fn give_up(&mut self, at: At<'_>, session: SessionId) -> Vec<Effect> {
         self.end(at, session, EndReason::GivenUp, None);
@@ -226,6 +243,20 @@ impl Table {
             self.sessions.iter().filter_map(|(id, of)| Some((*id, of.link?))).collect();
         for (session, link) in attached {
             self.say_go_away(at, session, link, delay);
+        }
+        self.done(at)
+    }
+
+    /// Whether the session has a link, or may have one soon without a dial.
+    pub(crate) fn has_link_in_sight(&self, session: SessionId) -> bool {
+        self.is_linked(session)
+    }
+
+    /// All links go.
+    pub(crate) fn close_links(&mut self, at: At<'_>, code: CloseCode) -> Vec<Effect> {
+        let links: Vec<LinkId> = self.links.keys().copied().collect();
+        for link in links {
+            self.close_link(at, link, code);
         }
         self.done(at)
     }

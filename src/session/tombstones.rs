@@ -44,15 +44,18 @@ impl Tombstones {
         }
     }
 
-    pub(super) fn bury(&mut self, now: Instant, session: SessionId, tombstone: Tombstone) {
+    /// Whether an earlier one had to be forgotten for it.
+    pub(super) fn bury(&mut self, now: Instant, session: SessionId, tombstone: Tombstone) -> bool {
         if let Some(theirs) = tombstone.theirs {
             self.by_theirs.insert((tombstone.peer, theirs), session);
         }
         self.all.insert(session, tombstone);
         self.until.push_back((now + self.time_max, session));
+        let forgets = self.until.len() > self.max;
         while self.until.len() > self.max {
             self.forget_oldest();
         }
+        forgets
     }
 
     /// Forgets those whose time is over.

@@ -3,7 +3,7 @@
 //! ```text
 //! peer asks ──> a place? ──no──> refused
 //!                 │ yes: known addresses up to all places, others up to three quarters, and of one
-//!                 │      address no more than its bound
+//!                 │      address no more than its bound, nor oftener than it may
 //!                 └─> handshake ──stands──> its address is known for a day
 //! ```
 //!
@@ -12,12 +12,15 @@
 //!
 //! Invariants: what is counted and remembered is bounded; no decision waits or looks at a clock.
 
+mod rate;
+
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use self::rate::Rates;
 use crate::config::Limits;
 use crate::error::CloseCode;
 use crate::lock::lock;
@@ -29,8 +32,9 @@ const KNOWN_MAX: usize = 4096;
 /// How long an address is known after a peer was last connected from it: a peer may be away for a night.
 const KNOWN_FOR: Duration = Duration::from_secs(24 * 3600);
 
-/// What the known addresses take in memory at most, in bytes: an entry of two maps each.
-pub(super) const KNOWN_BYTES: u64 = 128 * KNOWN_MAX as u64;
+/// What the known addresses take in memory at most, in bytes, and as many others that asked: an entry of
+/// two maps each.
+pub(super) const KNOWN_BYTES: u64 = 2 * 128 * KNOWN_MAX as u64;
 
 /// Part of the places that only known addresses may have.
 const KEPT_PART: usize = 4;
@@ -46,7 +50,7 @@ pub(super) fn places_for_all(places: usize) -> usize {
 }
 
 /// Who counts as one: an IPv4 address, or the /64 of an IPv6 address, which is what one host gets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Neighbour {
     V4([u8; 4]),
     V6([u8; 8]),
@@ -108,6 +112,8 @@ pub(super) enum NoPlace {
     Full,
     /// Its address has as many handshakes as one may.
     OfAddress,
+    /// Its address has asked as often as one may.
+    TooOften,
 }
 
 /// The places of one listener.
@@ -164,6 +170,9 @@ pub struct AdmissionCounts {
     pub no_place: u64,
     /// Refused because their address had `Limits::handshakes_per_address_max`.
     pub too_many_of_address: u64,
+    /// Refused because their address had asked for `Limits::connections_per_minute_max`, behind a burst of
+    /// `Limits::connections_burst_max`.
+    pub too_often: u64,
     /// Let in, and closed because the node had `Limits::connections_max`.
     pub too_many: u64,
     /// Let in, and closed because they had `Limits::connections_per_peer_max`.
@@ -173,18 +182,36 @@ pub struct AdmissionCounts {
 }
 
 /// What all listeners of a transport have in common.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Arrivals {
     known: Mutex<Known>,
+    /// Of addresses that are not known.
+    rates: Mutex<Rates<Neighbour>>,
     admitted: AtomicU64,
     no_place: AtomicU64,
     too_many_of_address: AtomicU64,
+    too_often: AtomicU64,
     too_many: AtomicU64,
     too_many_of_peer: AtomicU64,
     silent: AtomicU64,
 }
 
 impl Arrivals {
+    pub(super) fn new(limits: &Limits) -> Self {
+        let (a_minute, burst) = (limits.connections_per_minute_max, limits.connections_burst_max);
+        Self {
+            known: Mutex::default(),
+            rates: Mutex::new(Rates::new(a_minute, burst, KNOWN_MAX)),
+            admitted: AtomicU64::default(),
+            no_place: AtomicU64::default(),
+            too_many_of_address: AtomicU64::default(),
+            too_often: AtomicU64::default(),
+            too_many: AtomicU64::default(),
+            too_many_of_peer: AtomicU64::default(),
+            silent: AtomicU64::default(),
+        }
+    }
+
     /// A peer is connected from there, or was until now.
     pub(super) fn saw(&self, address: IpAddr, now: Instant) {
         lock(&self.known).saw(address.into(), now);
@@ -208,6 +235,7 @@ impl Arrivals {
             admitted: count(&self.admitted),
             no_place: count(&self.no_place),
             too_many_of_address: count(&self.too_many_of_address),
+            too_often: count(&self.too_often),
             too_many: count(&self.too_many),
             too_many_of_peer: count(&self.too_many_of_peer),
             silent: count(&self.silent),
@@ -233,11 +261,16 @@ impl Admission {
     pub(super) fn ask(self: &Arc<Self>, address: IpAddr, now: Instant) -> Result<Granted, NoPlace> {
         let (neighbour, arrivals) = (Neighbour::from(address), &self.arrivals);
         let known = lock(&arrivals.known).has(neighbour, now);
-        let taken = lock(&self.places).take(neighbour, known);
+        let often = !known && !lock(&arrivals.rates).allows(neighbour, now);
+        let taken = match often {
+            true => Err(NoPlace::TooOften),
+            false => lock(&self.places).take(neighbour, known),
+        };
         let counter = match taken {
             Ok(()) => &arrivals.admitted,
             Err(NoPlace::Full) => &arrivals.no_place,
             Err(NoPlace::OfAddress) => &arrivals.too_many_of_address,
+            Err(NoPlace::TooOften) => &arrivals.too_often,
         };
         counter.fetch_add(1, Ordering::Relaxed);
         taken.map(|()| {
@@ -361,9 +394,31 @@ mod tests {
     }
 
     #[test]
+    fn an_address_that_asks_too_often_is_refused_until_a_peer_was_connected_from_there() {
+        let mut limits = Limits { connections_per_minute_max: 60, ..Limits::default() };
+        limits.connections_burst_max = 5;
+        let arrivals = Arc::new(Arrivals::new(&limits));
+        let admission = Admission::new(&limits, &arrivals);
+        let (address, now) = (IpAddr::from([192, 0, 2, 1]), Instant::now());
+        let ask = |now| admission.ask(address, now).map(drop);
+        for _ in 0..5 {
+            assert_eq!(ask(now), Ok(()));
+        }
+        assert_eq!(ask(now), Err(NoPlace::TooOften));
+        assert_eq!(admission.ask(IpAddr::from([192, 0, 2, 2]), now).map(drop), Ok(()));
+        assert_eq!(ask(now + Duration::from_secs(1)), Ok(()), "one a second");
+        assert_eq!(ask(now + Duration::from_secs(1)), Err(NoPlace::TooOften));
+        arrivals.saw(address, now);
+        for _ in 0..50 {
+            assert_eq!(ask(now + Duration::from_secs(1)), Ok(()));
+        }
+        assert_eq!((arrivals.counts().too_often, arrivals.counts().admitted), (2, 57));
+    }
+
+    #[test]
     fn places_come_back_with_what_has_them_and_all_is_counted() {
         let limits = Limits { handshakes_pending_max: 4, ..Limits::default() };
-        let arrivals = Arc::new(Arrivals::default());
+        let arrivals = Arc::new(Arrivals::new(&limits));
         let admission = Admission::new(&limits, &arrivals);
         let (address, now) = (IpAddr::from([192, 0, 2, 1]), Instant::now());
         let mut taken: Vec<_> = (0..3).map(|_| admission.ask(address, now).unwrap()).collect();

@@ -39,7 +39,7 @@ impl Bounds {
             windows: Arc::new(Budget::new(limits.node_window_bytes_max)),
             large: NodeRoom::new(large_bytes(&limits)),
             large_sending: Arc::new(NodeRoom::new(large_bytes(&limits))),
-            arrivals: Arc::default(),
+            arrivals: Arc::new(Arrivals::new(&limits)),
             counts: Arc::default(),
             limits: Arc::new(limits),
         }

@@ -22,11 +22,12 @@ pub struct NodeStats {
 macro_rules! limits {
     ($($(#[$doc:meta])* $field:ident: $limit:ident,)+) => {
         /// How often each limit of a node refused, delayed or ended something, since its start; each is
-        /// named as in [`Limits`](crate::Limits).
+        /// named as in [`Limits`](crate::Limits) and [`SessionLimits`](crate::SessionLimits).
         ///
         /// Those of handshakes and of the number of connections are [`AdmissionCounts`]. Not here are
-        /// `frame_rate_min`, which is part of `frame_time_max`; `window_bytes_max`, which only the peer
-        /// sees, who waits; `keep_alive_interval` and `path_mtu_max`, which hold nothing back.
+        /// `frame_rate_min`, which is part of `frame_time_max`, and `control_bytes_max`, which is part of
+        /// `control_messages_max`; `window_bytes_max`, which only the peer sees, who waits;
+        /// `keep_alive_interval`, `path_mtu_max` and `away_time`, which hold nothing back.
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct LimitCounts {
@@ -106,20 +107,54 @@ limits! {
     peer_streams_max: PeerStreams,
     /// Connections that ended because a lane stood still (`LANE_STALLED`).
     lane_stall_time_max: LaneStallTime,
-    /// Closes that were cut before all was sent.
+    /// Closes that were cut before all was sent, or all was taken.
     close_time_max: CloseTime,
+    /// Sessions that were not opened, or refused to a peer (`NODE_FULL`), because the node had so many.
+    sessions_max: Sessions,
+    /// Sessions of peers that ended because so many waited to be taken.
+    begun_max: Begun,
+    /// Sessions that ended and were forgotten before their time.
+    tombstones_max: Tombstones,
+    /// Peers of which what was remembered was forgotten for others.
+    identities_max: Identities,
+    /// Replaced starts of a peer that were forgotten for later ones.
+    incarnations_max: Incarnations,
+    /// Sessions that ended because they were without a connection for so long.
+    session_time_max: SessionTime,
+    /// Connections that ended because Hello, Attach or the word of the application took so long.
+    hello_time_max: HelloTime,
+    /// Frames for peers that had to wait or were refused because their flow kept all it may.
+    flow_bytes_max: FlowBytes,
+    /// The same, where the flow's share of what all with a connection may keep was less than its own bound.
+    kept_bytes_max: KeptBytes,
+    /// The same, of those without a connection.
+    absent_bytes_max: AbsentBytes,
+    /// Flows that were granted as much as one may be.
+    granted_bytes_max: GrantedBytes,
+    /// Flows that were not granted more, because others have it.
+    node_granted_bytes_max: NodeGrantedBytes,
+    /// Large frames of peers that had to wait until others were taken.
+    large_bytes_max: LargeBytes,
+    /// Requests that were not issued, or refused to a peer, because so many were in flight.
+    requests_max: Requests,
+    /// The same, because all sessions of the node had so many.
+    node_requests_max: NodeRequests,
+    /// Requests that were given up before they came, and forgotten.
+    early_cancels_max: EarlyCancels,
+    /// Peers that broke the protocol with more messages or bytes on a session stream than it may bring.
+    control_messages_max: ControlMessages,
 }
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Counts {
+pub(crate) struct Counts {
     reached: Reached,
     impossible: AtomicU64,
 }
 
 impl Counts {
     /// `limit` held something back.
-    pub(super) fn reached(&self, limit: Limit) {
+    pub(crate) fn reached(&self, limit: Limit) {
         self.reached.of(limit).fetch_add(1, Ordering::Relaxed);
     }
 
@@ -128,7 +163,7 @@ impl Counts {
     }
 
     /// Without what is counted elsewhere.
-    pub(super) fn stats(&self) -> NodeStats {
+    pub(crate) fn stats(&self) -> NodeStats {
         NodeStats {
             limits: self.reached.counts(),
             impossible: self.impossible.load(Ordering::Relaxed),

@@ -27,6 +27,7 @@ mod listeners;
 mod quic_settings;
 mod raw;
 mod registration;
+mod reset;
 mod retry;
 #[cfg(test)]
 pub(super) mod scripted;
@@ -46,6 +47,7 @@ pub(super) use listener::{ListenerCallbacks, ListenerSlot, NewConnection};
 pub(super) use quic_settings::QuicSettings;
 pub(super) use raw::{CLOSED, status};
 pub(super) use registration::Registration;
+pub(super) use reset::set_reset_key;
 pub(super) use retry::retry_from;
 pub(super) use sockets::{
     Dialled, Stage, guard_dialled, guard_listening, listens_on, next_descriptor, wildcard_ports,

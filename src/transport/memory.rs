@@ -5,9 +5,10 @@
 use super::admission::KNOWN_BYTES;
 use super::bounds::{large_bytes, window_floor};
 use super::link::inbound::GUARANTEED_PART;
-use super::link::share::FLOOR;
-use crate::config::Limits;
+use super::link::share::{FLOOR, FLOW_KEPT_MIN};
+use crate::config::{FLOW_GRANT_MIN, Limits, SessionLimits};
 use crate::frame::HEADER_BYTES;
+use crate::session::frame_head::FRAME_HEAD_BYTES_MAX;
 
 /// Lanes of one connection that share the node's budget: data and bulk.
 const LANES: usize = 2;
@@ -24,6 +25,24 @@ const HANDSHAKE_BYTES: u64 = 192 << 10;
 /// smaller pools.
 const PROCESSOR_BYTES: u64 = 24 << 20;
 
+/// Lanes of a session: each has a flow of messages and one of replies each way.
+const SESSION_LANES: usize = 3;
+
+/// A session without frames: its state in the table, its flows, its handle. Rounded up.
+const SESSION_BYTES: u64 = 8 << 10;
+
+/// What is remembered of a session that ended, with the maps that find it.
+const TOMBSTONE_BYTES: u64 = 300;
+
+/// What is remembered of a peer: that it is away, and the starts that were replaced without their numbers.
+const IDENTITY_BYTES: u64 = 200;
+
+/// A number of a start, or of a request: with its place in a list.
+const NUMBER_BYTES: u64 = 32;
+
+/// A request in flight, at either side: its deadline, its place in two maps, and who waits or is told.
+const REQUEST_BYTES: u64 = 320;
+
 /// Shares that are added up one by one; the others are estimated from above.
 const COUNTED_MAX: usize = 4_096;
 
@@ -37,6 +56,8 @@ const COUNTED_MAX: usize = 4_096;
 /// - the kernel's socket buffers;
 /// - frames that the application has taken, or waits with for admission, and what it keeps of them;
 ///   and those sent with more than one [`Credit`](crate::Credit) a lane that was kept unused;
+/// - frames of a [`Peer`](crate::Peer) that are larger than the share of their lane, one of each lane, if the
+///   application sends such;
 /// - datagrams that the library has read and not decrypted: little, unless a peer ignores congestion
 ///   control (then up to one for each KiB of a stream's window);
 /// - what the allocator keeps of what was freed.
@@ -62,8 +83,20 @@ pub struct WorstCaseMemory {
     /// Connections themselves: 128 KiB each.
     pub connections: u64,
     /// Handshakes that are not done, `Limits::handshakes_pending_max` of one listener: 192 KiB
-    /// each. More listeners have as many each. And 512 KiB for the addresses of peers.
+    /// each. More listeners have as many each. And 1 MiB for addresses.
     pub handshakes: u64,
+    /// Frames for peers that outlive connections, accepted and not taken there: what flows of sessions with a
+    /// connection may keep of `SessionLimits::kept_bytes_max` if they begin one after the other and lose
+    /// their connections behind that, and those without one of `SessionLimits::absent_bytes_max`. All of it
+    /// twice, as for lanes.
+    pub kept: u64,
+    /// Frames of such peers that nobody took: 16 KiB for each lane of each session, twice for those with a
+    /// connection, whose next frame may be on its way; `SessionLimits::node_granted_bytes_max` twice for the
+    /// same reason; and large ones within `SessionLimits::large_bytes_max`, of messages and of replies.
+    pub received: u64,
+    /// Sessions themselves, 8 KiB each, with requests in flight both ways, and what is remembered of those
+    /// that ended and of peers.
+    pub sessions: u64,
     /// What the library keeps for the next burst, 24 MiB for each processor. Nodes of one process
     /// share it.
     pub pools: u64,
@@ -73,10 +106,11 @@ impl WorstCaseMemory {
     /// All of it together.
     #[must_use]
     pub fn total(&self) -> u64 {
-        let Self { lanes, queues, large_frames, windows, connections, handshakes, pools } = *self;
-        [lanes, queues, large_frames, windows, connections, handshakes, pools]
-            .into_iter()
-            .fold(0, u64::saturating_add)
+        let Self { lanes, queues, large_frames, windows, connections, handshakes, .. } = *self;
+        let Self { kept, received, sessions, pools, .. } = *self;
+        let of_connections = [lanes, queues, large_frames, windows, connections, handshakes];
+        let others = [kept, received, sessions, pools];
+        of_connections.into_iter().chain(others).fold(0, u64::saturating_add)
     }
 }
 
@@ -93,7 +127,7 @@ impl Limits {
     /// let few = limits.worst_case_memory(20);
     /// assert!(few.total() < 1 << 30);
     /// let all = limits.worst_case_memory(limits.connections_max);
-    /// assert!(all.total() < 3 << 30);
+    /// assert!(all.total() < 4 << 30);
     ///
     /// let mut small = Limits::default();
     /// small.frame_bytes_max = 64 << 10;
@@ -135,9 +169,47 @@ impl Limits {
             handshakes: (self.handshakes_pending_max as u64)
                 .saturating_mul(HANDSHAKE_BYTES)
                 .saturating_add(KNOWN_BYTES),
+            kept: kept(&self.sessions, connections),
+            received: received(self, connections),
+            sessions: sessions(&self.sessions),
             pools: processors.saturating_mul(PROCESSOR_BYTES),
         }
     }
+}
+
+/// What flows out keep: of sessions with a connection, those that lost theirs, and those without.
+fn kept(limits: &SessionLimits, connections: usize) -> u64 {
+    let flows = |sessions: usize| sessions.saturating_mul(2 * SESSION_LANES);
+    let of = |budget, count| shares(budget, limits.flow_bytes_max, FLOW_KEPT_MIN, count);
+    let present = of(limits.kept_bytes_max, flows(connections.min(limits.sessions_max)));
+    // Behind so many bytes that were carried over there is nothing left to keep but the least.
+    let carried = [limits.absent_bytes_max, limits.kept_bytes_max, limits.flow_bytes_max];
+    let carried = carried.iter().fold(0_u64, |sum, bytes| sum.saturating_add(*bytes as u64));
+    let absent = of(limits.absent_bytes_max, flows(limits.sessions_max));
+    present.saturating_add(carried).saturating_add(absent).saturating_mul(2)
+}
+
+/// What came and was not taken.
+fn received(limits: &Limits, connections: usize) -> u64 {
+    let of = &limits.sessions;
+    let lanes = (of.sessions_max as u64)
+        .saturating_add(connections.min(of.sessions_max) as u64)
+        .saturating_mul(SESSION_LANES as u64);
+    let first = lanes.saturating_mul(FLOW_GRANT_MIN as u64);
+    let more = (of.node_granted_bytes_max as u64).saturating_mul(2);
+    let largest = limits.frame_bytes_max.saturating_add(FRAME_HEAD_BYTES_MAX);
+    let large = (of.large_bytes_max.max(largest) as u64).saturating_mul(2);
+    first.saturating_add(more).saturating_add(large)
+}
+
+fn sessions(limits: &SessionLimits) -> u64 {
+    let of = |count: usize, bytes: u64| (count as u64).saturating_mul(bytes);
+    let numbers = of(limits.incarnations_max, NUMBER_BYTES);
+    let each = SESSION_BYTES.saturating_add(of(limits.early_cancels_max, NUMBER_BYTES));
+    of(limits.sessions_max, each)
+        .saturating_add(of(limits.node_requests_max, 2 * REQUEST_BYTES))
+        .saturating_add(of(limits.tombstones_max, TOMBSTONE_BYTES))
+        .saturating_add(of(limits.identities_max, IDENTITY_BYTES.saturating_add(numbers)))
 }
 
 /// What `count` of them hold of `budget` that are filled one after the other: each has the share that

@@ -74,7 +74,7 @@ use std::sync::Arc;
 pub use admission::AdmissionCounts;
 pub use connection::MsQuicNetConnection;
 pub use core::Direction;
-pub(crate) use counts::Limit;
+pub(crate) use counts::{Counts, Limit};
 pub use counts::{LimitCounts, NodeStats};
 pub(crate) use ffi::poll_when_idle;
 pub use ffi::{
@@ -148,6 +148,11 @@ impl MsQuicTransport {
         self.inner.bounds.stats()
     }
 
+    /// What it counts.
+    pub(crate) fn counts(&self) -> &Arc<Counts> {
+        &self.inner.bounds.counts
+    }
+
     /// Counts one that its owner closed with `code`, as there is no room for it.
     pub(crate) fn refused_without_room(&self, code: CloseCode) {
         self.inner.bounds.arrivals.had_no_room(code);
@@ -183,6 +188,7 @@ impl MsQuicTransport {
         validate_alpns(alpns).map_err(|source| ListenError::Config { address, source })?;
         let library = |action| move |source| listen_error(address, action, source);
         let registration = self.registration().map_err(library("open a registration"))?;
+        keep_reset_key(&credential);
         let alpns: Vec<String> = alpns.iter().map(|&alpn| alpn.to_owned()).collect();
         let limits = &self.inner.bounds.limits;
         let configuration = self
@@ -271,6 +277,18 @@ impl MsQuicTransport {
         expected: Option<CertHash>,
     ) -> Result<MsQuicNetConnection, ConnectError> {
         Dial { remote, alpns, credential, expected, until_accepted: true }.run(&self.inner).await
+    }
+}
+
+/// A process that is started again on its port tells peers of the one before at once that their
+/// connections are gone: with the key of the first credential that listens.
+fn keep_reset_key(credential: &NetCredential) {
+    let set = credential.reset_key().map(|key| ffi::set_reset_key(&key));
+    match set {
+        Some(Ok(true)) => tracing::debug!("resets have a key that stays"),
+        Some(Ok(false)) => {}
+        Some(Err(error)) => tracing::warn!(%error, "peers do not learn of a restart at once"),
+        None => tracing::warn!("no key for resets: peers do not learn of a restart at once"),
     }
 }
 

@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ractor::ActorRef;
+use tokio::time::Instant;
 use tracing::warn;
 
 use crate::actors::message::supervisor::{Event, Internal, SupervisorMessage};
 use crate::actors::shared::NodeShared;
 use crate::actors::tasks::{OwnedTask, Unfinished};
 use crate::error::CloseCode;
+use crate::peers::sessions::LAST_WORD_MAX;
 
 /// How long peers may take to acknowledge the close of their connections.
 const PEERS_TOLD_MAX: Duration = Duration::from_millis(500);
@@ -38,10 +40,20 @@ fn tell(supervisor: &ActorRef<SupervisorMessage>, cut: usize) {
     drop(supervisor.cast(SupervisorMessage::Internal(Internal(Event::Drained { cut }))));
 }
 
-/// Waits until the connections have ended, cutting what is left after `grace`, and then until
-/// MsQuic has no handle left; returns how many connections were cut.
+/// Waits until what is in flight of sessions is finished and the connections have ended, cutting what is
+/// left after `grace`, and then until MsQuic has no handle left; returns how many connections were cut.
 async fn end_all(shared: &NodeShared, grace: Duration) -> usize {
     let Ok(registration) = shared.transport.registration() else { return 0 };
+    let mut until = Instant::now() + grace;
+    let mut given_up = 0;
+    if let Some(sessions) = shared.sessions.get() {
+        if tokio::time::timeout_at(until, Arc::clone(sessions).drain()).await.is_err() {
+            given_up = sessions.len();
+            // Their last word: what was taken.
+            until += LAST_WORD_MAX;
+        }
+        sessions.end_all();
+    }
     let ended = async {
         loop {
             let left = shared.left.notified();
@@ -53,7 +65,7 @@ async fn end_all(shared: &NodeShared, grace: Duration) -> usize {
             left.await;
         }
     };
-    let ended = tokio::time::timeout(grace, ended).await.is_ok();
+    let ended = tokio::time::timeout_at(until, ended).await.is_ok();
     let left = if ended { Vec::new() } else { shared.registry.connections() };
     for handle in &left {
         handle.core().cut(CloseCode::GOING_AWAY);
@@ -65,5 +77,5 @@ async fn end_all(shared: &NodeShared, grace: Duration) -> usize {
             warn!(handles = registration.live_handles(), "handles are left after the shutdown");
         }
     }
-    left.len()
+    left.len().max(given_up)
 }

@@ -52,7 +52,7 @@ impl State {
     ) {
         let accepts = !self.shared.is_stopping();
         if accepts {
-            let peers = accept(&self.shared, protocol);
+            let peers = accept(&self.shared, protocol, None);
             tokio::spawn(pass_on(peers, acceptor, self.myself.clone()));
         }
         if let Some(reply) = reply {

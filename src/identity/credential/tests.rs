@@ -281,3 +281,14 @@ proptest! {
         let _ = NetCredential::from_der(own.chain_der().to_vec(), spoil(&own.material.key));
     }
 }
+
+#[test]
+fn the_key_for_resets_is_the_same_after_a_restart_and_another_one_for_each_credential() {
+    let [first, second] = [(); 2].map(|()| NetCredential::generate_self_signed(&[], &[]).unwrap());
+    let (chain, key) = (first.certificate_pem(), first.private_key_pem());
+    let again = NetCredential::from_pem(chain.as_bytes(), key.as_bytes()).unwrap();
+    let keys = [&first, &again, &second].map(|it| it.reset_key().expect("a key"));
+    assert_eq!(keys[0], keys[1]);
+    assert_ne!(keys[0], keys[2]);
+    assert_ne!(*keys[0], [0; 32]);
+}

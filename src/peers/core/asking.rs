@@ -14,7 +14,7 @@ use crate::session::frame_head::{FrameHead, ReplyStatus};
 use crate::session::handling::Arrived;
 use crate::session::message::{Cancel, Message};
 use crate::session::requests::{Reply, RequestEnd, RequestId};
-use crate::transport::{Lane, clock};
+use crate::transport::{Lane, Limit, clock};
 
 impl PeerCore {
     /// Issues a request for which room was taken: its answer comes by what is returned.
@@ -47,6 +47,7 @@ impl PeerCore {
             let mut asking = lock(&self.asking);
             asking.begun -= 1;
             asking.requests.issue((flow.lane(), number), deadline);
+            asking.count();
             asking.waiting.insert((flow.lane(), number), tell);
         };
         let head = FrameHead::Request { left_ms };
@@ -81,7 +82,12 @@ impl PeerCore {
 
     /// Gives a place back that was not used.
     pub(in crate::peers) fn unbegin_request(&self) {
-        lock(&self.asking).begun -= 1;
+        {
+            let mut asking = lock(&self.asking);
+            asking.begun -= 1;
+            asking.count();
+        }
+        self.look_at_rest();
         self.places.notify_one();
     }
 
@@ -90,9 +96,17 @@ impl PeerCore {
         let mut asking = lock(&self.asking);
         let in_flight = asking.requests.in_flight() + asking.begun;
         if in_flight >= asking.requests.max() {
+            drop(asking);
+            self.reached(Limit::Requests);
+            return Some(in_flight);
+        }
+        if asking.places.are_all_taken() {
+            drop(asking);
+            self.reached(Limit::NodeRequests);
             return Some(in_flight);
         }
         asking.begun += 1;
+        asking.count();
         None
     }
 
@@ -103,23 +117,36 @@ impl PeerCore {
         let end = {
             let mut asking = lock(&self.asking);
             asking.waiting.remove(&id);
-            asking.requests.cancel(id, submitted)?
+            let end = asking.requests.cancel(id, submitted)?;
+            asking.count();
+            end
         };
         self.places.notify_one();
+        self.look_at_rest();
         if let (true, Some(link)) = (end.may_have_run(), self.link()) {
             link.say(&Message::Cancel(Cancel { lane: id.0, number: id.1 }));
         }
         Some(end)
     }
 
-    pub(super) fn replied(&self, head: FrameHead, payload: Bytes) -> Result<(), Violated> {
+    /// A reply came, on this flow of replies.
+    pub(super) fn replied(
+        &self,
+        on: FlowId,
+        head: FrameHead,
+        payload: Bytes,
+    ) -> Result<(), Violated> {
         let FrameHead::Reply { lane, number, status } = head else { return Ok(()) };
+        if lane != on.lane() {
+            return Err(Violated::by("a reply on the flow of another lane's"));
+        }
         let flow = FlowId::new(lane, false)
             .ok_or_else(|| Violated::by("a reply to a lane that there is not"))?;
         let submitted = self.flow_out(flow).last_submitted();
         let (end, waiter) = {
             let mut asking = lock(&self.asking);
             let reply = asking.requests.replied((lane, number), status, submitted);
+            asking.count();
             match reply.map_err(Violated::by)? {
                 Reply::Late => return Ok(()),
                 Reply::End(end) => (end, asking.waiting.remove(&(lane, number))),
@@ -130,6 +157,7 @@ impl PeerCore {
             // Whoever gave up meanwhile needs no answer.
             let _ = waiter.send((end, payload));
         }
+        self.look_at_rest();
         Ok(())
     }
 
@@ -142,8 +170,19 @@ impl PeerCore {
     ) -> Option<RequestId> {
         let id = (flow.lane(), number);
         let left = Duration::from_millis(left_ms.into());
-        let arrived = lock(&self.handling).requests.arrived(id, left, clock::now());
-        (arrived == Arrived::Refuse).then_some(id)
+        let mut handling = lock(&self.handling);
+        if handling.places.are_all_taken() {
+            handling.requests.passed(id.0, id.1);
+            self.reached(Limit::NodeRequests);
+            return Some(id);
+        }
+        let arrived = handling.requests.arrived(id, left, clock::now());
+        handling.count();
+        let refused = arrived == Arrived::Refuse;
+        if refused {
+            self.reached(Limit::Requests);
+        }
+        refused.then_some(id)
     }
 
     /// Answers without a payload, if there is room; the peer's deadline answers else.
@@ -157,13 +196,20 @@ impl PeerCore {
 
     /// The handler answers, or lets go; whether anybody waits for it.
     pub(in crate::peers) fn handled(&self, id: RequestId) -> bool {
-        let mut handling = lock(&self.handling);
-        handling.cancels.remove(&id);
-        handling.requests.finish(id)
+        let is_wanted = {
+            let mut handling = lock(&self.handling);
+            handling.cancels.remove(&id);
+            let is_wanted = handling.requests.finish(id);
+            handling.count();
+            is_wanted
+        };
+        self.look_at_rest();
+        is_wanted
     }
 
     /// The handler lets go without an answer.
     pub(in crate::peers) fn not_handled(&self, id: RequestId) {
+        let _answering = self.answering();
         if self.handled(id) {
             self.reply_now(id, ReplyStatus::NoReply);
         }
@@ -173,7 +219,11 @@ impl PeerCore {
         let id = (cancel.lane, cancel.number);
         let told = {
             let mut handling = lock(&self.handling);
+            if handling.requests.is_full_of_cancels() {
+                self.reached(Limit::EarlyCancels);
+            }
             let told = handling.requests.cancel(id);
+            handling.count();
             told.then(|| handling.cancels.remove(&id)).flatten()
         };
         if let Some(told) = told {

@@ -24,13 +24,15 @@ impl PeerCore {
                 let flow = flow_of(*lane, false);
                 Some((flow, self.flow_in(flow).take()?))
             });
-            let (flow, Frame { number, head, payload }) = found?;
+            // With the room of a large one, which is given back here.
+            let (flow, Frame { number, head, payload, large: _large }) = found?;
             // Behind the taking: whoever learns later that the peer was told looks again.
             if let Some(link) = self.link()
                 && self.flow_in(flow).is_due(link.is_telling())
             {
                 self.tell_taken(&link);
             }
+            self.look_at_rest();
             match head {
                 FrameHead::Request { .. } => {
                     if let Some(request) = self.hand((flow.lane(), number), payload) {
@@ -93,7 +95,9 @@ impl PeerCore {
 
     pub(super) fn hand(&self, id: RequestId, frame: Bytes) -> Option<Received> {
         let mut handling = lock(&self.handling);
-        match handling.requests.hand(id, clock::now()) {
+        let hand = handling.requests.hand(id, clock::now());
+        handling.count();
+        match hand {
             Hand::Handle(deadline) => {
                 let cancelled = Arc::new(Cancelled::default());
                 handling.cancels.insert(id, Arc::clone(&cancelled));

@@ -80,6 +80,7 @@ impl Request {
             return Err(self.peer.core().not_accepted(frame));
         }
         self.open = false;
+        let _answering = core.answering();
         if !core.handled(self.id) {
             out.give_back(OutFlow::cost(frame.len()));
             return Ok(());

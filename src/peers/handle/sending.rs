@@ -105,7 +105,10 @@ impl Peer {
         let frame = self.check(frame.into())?;
         match self.core().out(lane, false).try_admit(OutFlow::cost(frame.len())) {
             Ok(()) => self.push(lane, frame).map(drop),
-            Err(NotAccepted::Full) => Err(PeerSendError::Full { frame }),
+            Err(NotAccepted::Full(limit)) => {
+                self.core().reached(limit);
+                Err(PeerSendError::Full { frame })
+            }
             Err(NotAccepted::Shut) => Err(self.core().not_accepted(frame)),
         }
     }
@@ -350,7 +353,10 @@ impl Peer {
         let cost = OutFlow::cost(length);
         let out = self.core().out(lane, false);
         let admitted = match out.try_admit(cost) {
-            Err(NotAccepted::Full) => out.admit(cost).await,
+            Err(NotAccepted::Full(limit)) => {
+                self.core().reached(limit);
+                out.admit(cost).await
+            }
             admitted => admitted,
         };
         admitted.map_err(|_| NotAdmitted::Ended)

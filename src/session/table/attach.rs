@@ -49,7 +49,8 @@ impl Table {
         let Some(of) = self.sessions.get_mut(&session) else { return };
         let before = of.link.replace(id);
         (of.generation, of.known) = (generation, of.known.max(generation));
-        (of.lost_until, of.away_until) = (None, None);
+        of.lost_until = None;
+        let peer = of.peer;
         let (closing, draining) = (of.closing, of.draining);
         if let Some(before) = before {
             self.effects.push(Effect::Detach { session, link: before });
@@ -59,6 +60,7 @@ impl Table {
             }
             self.close_link(at, before, CloseCode::DUPLICATE);
         }
+        self.away.is_back(peer);
         self.set_session_deadline(session);
         self.set_link_deadline(id, None);
         let Some(link) = self.links.get_mut(&id) else { return };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Table;
 use super::state::{Closing, Draining, Due, Stage};
 use crate::error::CloseCode;
-use crate::session::effect::{At, Effect, EndReason, LinkId};
+use crate::session::effect::{At, Bite, Effect, EndReason, LinkId};
 use crate::session::flow::{FlowState, PerFlow};
 use crate::session::message::{Close, Closed, Ended, EndedReason, GoAway, Message, SessionId};
 use crate::session::tombstones::Tombstone;
@@ -58,7 +58,9 @@ impl Table {
             code,
             flows: at.counters.inbound(id),
         };
-        self.tombstones.bury(at.now, id, tombstone);
+        if self.tombstones.bury(at.now, id, tombstone) {
+            self.effects.push(Effect::Limited(Bite::Tombstones));
+        }
         self.by_key.remove(&(session.peer, session.protocol));
         self.again.insert(session.peer);
         if let Some(link) = session.link {
@@ -149,24 +151,34 @@ impl Table {
 
     pub(super) fn say_go_away(&mut self, at: At<'_>, id: SessionId, link: LinkId, delay: Duration) {
         let inbound = at.counters.inbound(id);
-        let last = PerFlow::of(|flow| inbound[flow].received);
+        // Replies are still wanted.
+        let last = PerFlow::of(|flow| match flow.is_replies() {
+            true => 0,
+            false => inbound[flow].received,
+        });
         let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
         self.send(link, Message::GoAway(GoAway { delay_ms, last }));
     }
 
     pub(super) fn heard_go_away(&mut self, at: At<'_>, id: LinkId, go_away: GoAway) {
         let Some(session) = self.attached_to(id) else { return };
-        let Some(of) = self.sessions.get_mut(&session) else { return };
+        let Some(of) = self.sessions.get(&session) else { return };
         // A peer that never wants to be dialled again says so by a final code.
-        let delay = Duration::from_millis(go_away.delay_ms).min(self.limits.session_time_max);
-        of.away_until = Some(at.now + delay);
+        let delay =
+            Duration::from_millis(go_away.delay_ms).min(self.limits.sessions.session_time_max);
+        if self.away.leaves(at.now, of.peer, at.now + delay) {
+            self.effects.push(Effect::Limited(Bite::Identities));
+        }
         self.effects.push(Effect::GoingAway { session, delay, last: go_away.last });
     }
 
     pub(super) fn link_due(&mut self, at: At<'_>, id: LinkId) {
         let Some(link) = self.links.get(&id) else { return };
         let code = match link.stage {
-            Stage::Meeting | Stage::Attached(_) => CloseCode::HELLO_TIMEOUT,
+            Stage::Meeting | Stage::Attached(_) => {
+                self.effects.push(Effect::Limited(Bite::HelloTime));
+                CloseCode::HELLO_TIMEOUT
+            }
             Stage::Leaving(code) => code,
         };
         self.close_link(at, id, code);
@@ -174,15 +186,13 @@ impl Table {
 
     pub(super) fn session_due(&mut self, at: At<'_>, id: SessionId) {
         let Some(session) = self.sessions.get(&id) else { return };
-        let (reason, taken) = match session.closing.filter(|closing| closing.until <= at.now) {
-            Some(Closing { taken: Some(taken), .. }) => (EndReason::Closed, Some(taken)),
-            Some(_) => (EndReason::CloseTimedOut, None),
-            None => (EndReason::Time, None),
+        let (reason, bite) = match session.closing.filter(|closing| closing.until <= at.now) {
+            Some(Closing { taken: Some(taken), .. }) => return self.end_closed(at, id, taken),
+            Some(_) => (EndReason::CloseTimedOut, Bite::CloseTime),
+            None => (EndReason::Time, Bite::SessionTime),
         };
-        match taken {
-            Some(taken) => self.end_closed(at, id, taken),
-            None => self.end(at, id, reason, None),
-        }
+        self.effects.push(Effect::Limited(bite));
+        self.end(at, id, reason, None);
     }
 }
 

@@ -43,7 +43,7 @@ impl Table {
         };
         self.links.insert(id, link);
         self.by_peer.entry(peer).or_default().insert(id);
-        self.set_link_deadline(id, Some(at.now + self.limits.hello_time_max));
+        self.set_link_deadline(id, Some(at.now + self.limits.sessions.hello_time_max));
         if dialled.is_some() {
             self.say(at, id);
         }
@@ -119,8 +119,8 @@ impl Table {
             known: session.map_or(0, |session| session.known),
             held: session.map_or(0, held),
             limits: PeerLimits {
-                frame_bytes_max: self.limits.frame_bytes_max,
-                requests_max: self.limits.requests_max as u64,
+                frame_bytes_max: self.limits.frame_bytes_max as u64,
+                requests_max: self.limits.sessions.requests_max as u64,
             },
             flows: mine.map_or_else(PerFlow::default, |mine| at.counters.inbound(mine)),
         };
@@ -151,7 +151,7 @@ impl Table {
     pub(super) fn leave(&mut self, at: At<'_>, id: LinkId, code: CloseCode) {
         if let Some(link) = self.links.get_mut(&id) {
             link.stage = Stage::Leaving(code);
-            self.set_link_deadline(id, Some(at.now + self.limits.hello_time_max));
+            self.set_link_deadline(id, Some(at.now + self.limits.sessions.hello_time_max));
         }
     }
 
@@ -182,7 +182,7 @@ impl Table {
             && of.link.is_none()
             && !of.opened
         {
-            of.lost_until.get_or_insert(at.now + self.limits.session_time_max);
+            of.lost_until.get_or_insert(at.now + self.limits.sessions.session_time_max);
             self.set_session_deadline(session);
         }
         self.need_link(at.now, session);
@@ -190,7 +190,7 @@ impl Table {
 
     fn detach(&mut self, at: At<'_>, id: SessionId) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        session.lost_until = Some(at.now + self.limits.session_time_max);
+        session.lost_until = Some(at.now + self.limits.sessions.session_time_max);
         if let Some(link) = session.link.take() {
             self.effects.push(Effect::Detach { session: id, link });
         }
@@ -200,13 +200,19 @@ impl Table {
     /// Asks for a dial where the session has no link, and none in sight.
     pub(super) fn need_link(&mut self, now: Instant, id: SessionId) {
         let Some(session) = self.sessions.get(&id) else { return };
-        let in_sight = self.links_with(session.peer).any(|link| {
-            self.links[&link].stage == Stage::Meeting && self.session_of(link) == Some(id)
-        });
-        if session.opened && session.link.is_none() && !in_sight {
-            let not_before = session.away_until.filter(|until| *until > now);
+        if session.opened && !self.is_linked(id) {
+            let not_before = self.away.until(now, session.peer);
             self.effects.push(Effect::NeedLink { session: id, not_before });
         }
+    }
+
+    /// Whether the session has a link, or one that meets.
+    pub(super) fn is_linked(&self, id: SessionId) -> bool {
+        let Some(session) = self.sessions.get(&id) else { return false };
+        session.link.is_some()
+            || self.links_with(session.peer).any(|link| {
+                self.links[&link].stage == Stage::Meeting && self.session_of(link) == Some(id)
+            })
     }
 
     pub(super) fn set_link_deadline(&mut self, id: LinkId, deadline: Option<Instant>) {

@@ -5,7 +5,7 @@ use super::links::VERSION;
 use super::state::{Admit, Session, Stage};
 use crate::error::CloseCode;
 use crate::identity::CertHash;
-use crate::session::effect::{Admission, At, Effect, EndReason, LinkId};
+use crate::session::effect::{Admission, At, Bite, Effect, EndReason, LinkId};
 use crate::session::election::{self, Candidate, Current, Dial, Verdict};
 use crate::session::message::{Attach, Hello, Incarnation, Message, Refused, SessionId};
 
@@ -28,9 +28,16 @@ impl Table {
             return;
         }
         let first = link.hello.is_none();
+        let (peer, came) = (link.peer, link.dialled.is_none());
         link.hello = Some(hello);
+        // Whoever comes is back.
+        if came && self.away.is_back(peer) {
+            for session in self.sessions_with(peer) {
+                self.need_link(at.now, session);
+            }
+        }
         if first {
-            self.set_link_deadline(id, Some(at.now + self.limits.hello_time_max));
+            self.set_link_deadline(id, Some(at.now + self.limits.sessions.hello_time_max));
         }
         self.consider(at, id);
     }
@@ -104,7 +111,9 @@ impl Table {
         if hello.echo == 0 {
             return false;
         }
-        self.incarnations.replace(peer, old);
+        let (incarnation, identity) = self.incarnations.replace(peer, old);
+        let bites = [(incarnation, Bite::Incarnations), (identity, Bite::Identities)];
+        self.effects.extend(bites.iter().filter(|it| it.0).map(|it| Effect::Limited(it.1)));
         for session in self.sessions_with(peer) {
             if self.sessions[&session].incarnation == Some(old) {
                 self.end(at, session, EndReason::PeerRestarted, None);
@@ -126,7 +135,7 @@ impl Table {
 
     /// The peer wants a session that is not there.
     fn consider_beginning(&mut self, at: At<'_>, id: LinkId, peer: CertHash, hello: &Hello) {
-        let full = self.sessions.len() >= self.limits.sessions_max;
+        let full = self.sessions.len() >= self.limits.sessions.sessions_max;
         let refusal = if !self.accepted.contains(&hello.protocol) {
             // What this side dialled waits for its application to open another session.
             if self.links[&id].dialled.is_some() {
@@ -136,6 +145,7 @@ impl Table {
         } else if self.going_away.is_some() {
             Some((CloseCode::GOING_AWAY, "the node is shutting down"))
         } else if full {
+            self.effects.push(Effect::Limited(Bite::Sessions));
             Some((CloseCode::NODE_FULL, "the node has as many sessions as it may"))
         } else {
             None
@@ -150,7 +160,7 @@ impl Table {
         match link.admit {
             Admit::No => {
                 link.admit = Admit::Asked;
-                self.set_link_deadline(id, Some(at.now + self.limits.hello_time_max));
+                self.set_link_deadline(id, Some(at.now + self.limits.sessions.hello_time_max));
                 let protocol = hello.protocol.clone();
                 self.effects.push(Effect::AskAdmit { link: id, peer, protocol });
             }
@@ -185,6 +195,7 @@ impl Table {
             Admission::Refuse { code, is_final, text } if link.stage == Stage::Meeting => {
                 link.admit = Admit::No;
                 let yours = link.hello.as_ref().and_then(|hello| hello.mine);
+                let is_final = is_final || code.is_final();
                 self.refuse(at, id, Refused { code, is_final, yours, generation: 0, text });
             }
             Admission::Refuse { .. } => link.admit = Admit::No,

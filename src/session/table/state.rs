@@ -35,8 +35,6 @@ pub(super) struct Session {
     pub(super) closing: Option<Closing>,
     /// The peer closes.
     pub(super) draining: Option<Draining>,
-    /// The peer does not want to be dialled before.
-    pub(super) away_until: Option<Instant>,
     pub(super) deadline: Option<Instant>,
 }
 
@@ -112,7 +110,6 @@ impl Session {
             lost_until: None,
             closing: None,
             draining: None,
-            away_until: None,
             deadline: None,
         }
     }

@@ -183,7 +183,7 @@ impl Data {
     }
 
     pub(super) fn cut(&mut self, last: PerFlow<u64>) -> Result<(), FlowViolation> {
-        for (flow, last) in last.iter() {
+        for (flow, last) in last.iter().filter(|(flow, _)| !flow.is_replies()) {
             let left = &mut self.left;
             self.out[flow].cut(*last, |_, batch| left.extend(batch.0.iter().map(|(id, _)| *id)))?;
         }

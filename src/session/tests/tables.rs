@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
+use crate::config::{Limits, SessionLimits};
 use crate::error::CloseCode;
 use crate::identity::CertHash;
 use crate::session::effect::{
@@ -14,7 +15,6 @@ use crate::session::effect::{
 };
 use crate::session::election::{Candidate, Current, Dial, Verdict, judge};
 use crate::session::flow::{FlowState, PerFlow};
-use crate::session::limits::SessionLimits;
 use crate::session::message::{Attach, EndedReason, Incarnation, Message, SessionId};
 use crate::session::table::Table;
 
@@ -46,6 +46,7 @@ fn node(me: CertHash, incarnation: u64) -> Table {
 fn limited(me: CertHash, incarnation: u64, limits: SessionLimits) -> Table {
     let random = StdRng::seed_from_u64(incarnation);
     let incarnation = Incarnation(NonZeroU64::new(incarnation).expect("not 0"));
+    let limits = Limits { sessions: limits, ..Limits::default() };
     let mut table = Table::new(me, incarnation, limits, random);
     table.accept(PROTOCOL, true);
     table
@@ -355,8 +356,9 @@ fn a_close_that_nobody_answers_has_a_limit() {
     let effects = pair.nodes[0].close(at(pair.now), session, CloseCode::NORMAL);
     // The link is dead: what is sent reaches nobody.
     drop(effects);
-    assert_eq!(pair.nodes[0].next_deadline(), Some(pair.now + Duration::from_secs(10)));
-    pair.now += Duration::from_secs(10);
+    let time = Limits::default().close_time_max;
+    assert_eq!(pair.nodes[0].next_deadline(), Some(pair.now + time));
+    pair.now += time;
     let effects = pair.nodes[0].time(at(pair.now));
     let timed_out =
         |effect: &Effect| matches!(effect, Effect::Ended { reason: EndReason::CloseTimedOut, .. });
@@ -397,7 +399,7 @@ fn a_peer_that_stops_is_not_dialled_before_its_delay() {
     let (mut pair, session, link) = joined();
     let effects = pair.nodes[1].go_away(at(pair.now), Duration::from_secs(5));
     pair.run(1, effects);
-    let last = PerFlow::of(|_| 2);
+    let last = PerFlow::of(|flow| if flow.is_replies() { 0 } else { 2 });
     let delay = Duration::from_secs(5);
     assert!(pair.take(0).contains(&Effect::GoingAway { session, delay, last }));
     pair.lost(0, link);

@@ -11,11 +11,11 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use super::data::Data;
+use crate::config::Limits;
 use crate::error::CloseCode;
 use crate::identity::CertHash;
 use crate::session::effect::{At, Effect, LinkId, Origin};
 use crate::session::flow::{FlowId, PerFlow};
-use crate::session::limits::SessionLimits;
 use crate::session::message::{Incarnation, SessionId};
 use crate::session::table::Table;
 
@@ -125,7 +125,7 @@ impl World {
     fn start(&mut self, node: usize) -> Node {
         let incarnation = Incarnation(NonZeroU64::new(self.draw()).expect("odd times not zero"));
         let random = StdRng::seed_from_u64(self.draw());
-        let mut table = Table::new(identity(node), incarnation, SessionLimits::default(), random);
+        let mut table = Table::new(identity(node), incarnation, Limits::default(), random);
         table.accept(PROTOCOL, true);
         Node {
             table,
@@ -210,7 +210,7 @@ impl World {
             Effect::Refused(session, _) => {
                 of.later.insert(session);
             }
-            Effect::Cancel(..) => {}
+            Effect::Cancel(..) | Effect::Limited(_) => {}
             Effect::Ended { session, reason, flows } => {
                 of.dials.remove(&session);
                 of.later.remove(&session);

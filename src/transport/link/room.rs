@@ -8,8 +8,10 @@
 //! Invariant: the room is never smaller than the largest frame that waits, so that everybody who
 //! waits is admitted at last.
 
+use std::sync::Arc;
+
 use super::fair::{FairRoom, Granted, Ticket, Turn};
-use super::share::Share;
+use super::share::{Budget, Share};
 use crate::marks::mark;
 use crate::never::never;
 
@@ -70,6 +72,22 @@ impl<W> Room<W> {
     /// Has all of its share from the beginning: where what is in it waits for more than the path.
     pub(crate) fn wide(share: Share) -> Self {
         Self { is_wide: true, ..Self::new(share) }
+    }
+
+    /// What is taken.
+    pub(crate) fn used(&self) -> usize {
+        self.fair.used()
+    }
+
+    /// Takes part in another budget from here on: somebody may have room by that.
+    pub(crate) fn move_to(&mut self, budget: &Arc<Budget>) -> Granted<W> {
+        self.share.move_to(budget);
+        self.settle()
+    }
+
+    /// Whether others keep it below its own bound.
+    pub(crate) fn is_reduced(&self) -> bool {
+        self.share.is_reduced()
     }
 
     /// Whether `bytes` are to be had here, and not beside it.
@@ -245,9 +263,7 @@ impl<W> Room<W> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use super::super::share::{Budget, FLOOR};
+    use super::super::share::FLOOR;
     use super::*;
     use crate::marks::covers;
 

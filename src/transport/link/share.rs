@@ -12,21 +12,33 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// 64 KiB cost a fifth of what 64 senders reach, 128 KiB no more than the spread.
 pub(crate) const FLOOR: usize = 128 * 1024;
 
+/// What a flow of a session always may keep: a few small frames. There are many sessions, and those that
+/// are busy at the same time on a path that is long have more.
+pub(crate) const FLOW_KEPT_MIN: usize = 4 * 1024;
+
 /// Bytes that are shared among those who are busy.
 #[derive(Debug)]
 pub(crate) struct Budget {
     pub(crate) bytes: usize,
+    /// Of them, what others have for now.
+    lent: AtomicUsize,
     busy: AtomicUsize,
 }
 
 impl Budget {
     pub(crate) fn new(bytes: usize) -> Self {
-        Self { bytes, busy: AtomicUsize::new(0) }
+        Self { bytes, lent: AtomicUsize::new(0), busy: AtomicUsize::new(0) }
     }
 
     /// What each of those who are busy may hold.
     fn share(&self) -> usize {
-        self.bytes / self.busy.load(Ordering::Relaxed).max(1)
+        let left = self.bytes.saturating_sub(self.lent.load(Ordering::Relaxed));
+        left / self.busy.load(Ordering::Relaxed).max(1)
+    }
+
+    /// So much of it others have from here on.
+    pub(crate) fn lend(&self, bytes: usize) {
+        self.lent.store(bytes, Ordering::Relaxed);
     }
 }
 
@@ -63,8 +75,16 @@ impl Share {
         self.bytes_max
     }
 
+    /// Takes part in another budget from here on.
+    pub(crate) fn move_to(&mut self, budget: &Arc<Budget>) {
+        let was_busy = self.busy;
+        self.set_busy(false);
+        self.budget = Arc::clone(budget);
+        self.set_busy(was_busy);
+    }
+
     /// Whether others who are busy keep it below its bound.
-    pub(in crate::transport) fn is_reduced(&self) -> bool {
+    pub(crate) fn is_reduced(&self) -> bool {
         self.bytes() < self.bytes_max
     }
 
@@ -110,6 +130,23 @@ mod tests {
         assert_eq!(shares[0].bytes(), FLOOR, "never less than the floor");
         shares.truncate(1);
         assert_eq!(shares[0].bytes(), 8 * FLOOR, "who is gone takes no part");
+    }
+
+    #[test]
+    fn who_goes_over_to_another_budget_leaves_the_first_one_to_the_others() {
+        let [first, second] = [4, 2].map(|parts| Arc::new(Budget::new(parts * FLOOR)));
+        let mut shares = [0; 2].map(|_| Share::new(&first, 8 * FLOOR));
+        shares.iter_mut().for_each(|share| assert!(share.set_busy(true)));
+        assert_eq!(shares[0].bytes(), 2 * FLOOR);
+        shares[1].move_to(&second);
+        assert_eq!(shares.each_ref().map(Share::bytes), [4 * FLOOR, 2 * FLOOR]);
+        first.lend(3 * FLOOR);
+        assert_eq!(shares[0].bytes(), FLOOR);
+        first.lend(9 * FLOOR);
+        assert_eq!(shares[0].bytes(), FLOOR, "the floor stays");
+        first.lend(0);
+        shares[1].move_to(&first);
+        assert_eq!(shares[0].bytes(), 2 * FLOOR);
     }
 
     #[test]

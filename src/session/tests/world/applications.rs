@@ -133,7 +133,8 @@ impl World {
 
     pub(in crate::session::tests) fn go_away(&mut self, node: usize) {
         for data in self.nodes[node].data.values_mut() {
-            FlowId::all().for_each(|flow| data.inn[flow].freeze());
+            let messages = FlowId::all().filter(|flow| !flow.is_replies());
+            messages.for_each(|flow| data.inn[flow].freeze());
         }
         self.nodes[node].is_away = true;
         self.with(node, |table, at| table.go_away(at, Duration::from_secs(1)));
