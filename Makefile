@@ -15,7 +15,7 @@ TARGET_DIR := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 MOORLINE := $(TARGET_DIR)/release/moorline
 COMPARE := $(TARGET_DIR)/release/compare
 
-.PHONY: help deps release install demo test loom bench bench-node bench-micro simulate sessions asan miri \
+.PHONY: help deps release install demo test loom bench bench-node bench-micro simulate sessions soak asan miri \
 	fuzz clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
@@ -86,6 +86,10 @@ simulate: deps ## play CASES (1000000) cases of two connections, from SEED (1) o
 sessions: deps ## play CASES (1000000) cases of sessions over links that break, of each kind
 	@echo "==> playing $(CASES) cases of two nodes and of three, release build"
 	@PROPTEST_CASES=$(CASES) $(CARGO) test --release --locked --lib session::tests::joined
+
+soak: deps ## let members talk while everything breaks: make soak ARGS="--minutes 60 --seed 7"
+	@echo "==> soak, release build"
+	@$(CARGO) run --release --locked --features testing --bin moorline -- soak $(ARGS)
 
 # What measures its own memory cannot run in it: it would measure the sanitizer's.
 ASAN_TESTS := cancelled chaos credentials dial_sockets events faults handles lanes listen_ports \

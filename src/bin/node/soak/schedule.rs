@@ -26,6 +26,7 @@ pub(crate) enum Profile {
 
 /// What is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "there are some hundred in a run")]
 pub(crate) enum Act {
     /// The links of a pair do this from here on: what the first one of them sends, and the other one.
     Link {
