@@ -170,7 +170,8 @@ async fn a_loss_says_which_side_ended_the_connection() {
     let pair = Pair::new().await;
     let mut at_client = pair.client.subscribe();
     let mut at_server = pair.server.subscribe();
-    // The server's application lets go of it.
+    // The server's application lets go of it, once it has its connection.
+    within("its connection", pair.at_server.connected()).await.expect("it comes");
     drop(pair.at_server);
     let NodeEvent::PeerDown { peer, protocol, reason, side } = no_return(&mut at_server).await
     else {
