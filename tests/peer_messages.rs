@@ -471,14 +471,18 @@ async fn a_caller_by_message_that_is_gone_cancels_its_request_and_frees_its_plac
     })
     .await;
     assert!(matches!(answered, Ok(Err(RequestError::DeadlineExceeded { .. }))), "{answered:?}");
-    drop(asked);
+    drop((asked, told));
+    // A node that ends waits for what it has received; these let go of it.
+    for end in [&pair.at_server, &pair.at_client] {
+        end.cast(PeerMessage::Leave).expect("it lives");
+    }
     pair.end().await;
 }
 
 #[tokio::test]
 async fn room_by_message_is_bounded_and_a_credit_covers_what_it_says() {
     let small = |config: &mut NodeConfig| {
-        config.limits.lane_bytes_max = 64 << 10;
+        config.limits.sessions.flow_bytes_max = 64 << 10;
         config.limits.frame_bytes_max = 62 << 10;
         config.limits.stream_op_timeout = Duration::from_millis(300);
     };
