@@ -125,7 +125,7 @@ impl Limits {
     ///
     /// let limits = Limits::default();
     /// let few = limits.worst_case_memory(20);
-    /// assert!(few.total() < 1 << 30);
+    /// assert!(few.total() < 2 << 30);
     /// let all = limits.worst_case_memory(limits.connections_max);
     /// assert!(all.total() < 4 << 30);
     ///
