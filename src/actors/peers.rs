@@ -23,6 +23,7 @@ use crate::transport::session_streams::SESSION_ALPN;
 #[derive(Debug)]
 pub struct Peers {
     begun: mpsc::Receiver<Arc<PeerCore>>,
+    protocol: String,
     sessions: Arc<Sessions>,
 }
 
@@ -40,8 +41,9 @@ impl Peers {
 
 impl Drop for Peers {
     fn drop(&mut self) {
-        // Nobody takes those that came: they end, as those that come from here on.
+        // Nobody takes those that came: they end, and none begin any more.
         self.begun.close();
+        self.sessions.accept_no_more(&self.protocol);
         while let Ok(core) = self.begun.try_recv() {
             drop(Peer::new(core, Arc::clone(&self.sessions)));
         }
@@ -63,8 +65,8 @@ pub(super) async fn open(
     let dial = dial(supervisor, Arc::downgrade(shared), target);
     let core = sessions.open(identity, protocol, dial)?;
     // Gives it up where this is cancelled, or fails.
-    let peer = Peer::new(Arc::clone(&core), sessions);
-    core.first_up().await.map_err(|why| match why {
+    let peer = Peer::new(Arc::clone(&core), Arc::clone(&sessions));
+    core.first_up(|| sessions.has_link_in_sight(&core)).await.map_err(|why| match why {
         NoLink::Dial(error) => PeerError::Connect(error),
         NoLink::Refused(refused) => {
             PeerError::Ended(PeerEnded::Refused { code: refused.code, text: refused.text })
@@ -77,7 +79,7 @@ pub(super) async fn open(
 /// Takes peers that begin a session for this protocol from here on, if `admit` says so.
 pub(super) fn accept(shared: &NodeShared, protocol: &str, admit: Option<Admit>) -> Peers {
     let sessions = shared.sessions();
-    Peers { begun: sessions.accept(protocol, admit), sessions }
+    Peers { begun: sessions.accept(protocol, admit), protocol: protocol.to_owned(), sessions }
 }
 
 /// Dials a connection that carries sessions, for as long as the node lives.
@@ -99,7 +101,7 @@ fn dial(supervisor: ActorRef<SupervisorMessage>, shared: Weak<NodeShared>, targe
 }
 
 impl NodeShared {
-    /// The node's sessions: made when first asked for, on a runtime of tokio.
+    /// The node's sessions: made when first asked for.
     pub(crate) fn sessions(&self) -> Arc<Sessions> {
         let make = || {
             let telling = Arc::downgrade(&self.telling);
@@ -110,7 +112,7 @@ impl NodeShared {
             });
             let me = self.config.credential.identity();
             let (limits, backoff) = (&self.config.limits, self.config.backoff);
-            Sessions::new(me, limits, backoff, self.transport.counts(), tell)
+            Sessions::new(&self.runtime, me, limits, backoff, self.transport.counts(), tell)
         };
         Arc::clone(self.sessions.get_or_init(make))
     }

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tracing::Span;
 
@@ -33,6 +34,8 @@ pub(crate) struct NodeShared {
     pub(crate) left: Notify,
     /// Those that outlive connections, once somebody wants one.
     pub(crate) sessions: OnceLock<Arc<Sessions>>,
+    /// The node's: what is begun by a call from elsewhere runs there.
+    pub(crate) runtime: Handle,
     /// The supervisor has ended.
     pub(crate) stopped: watch::Sender<bool>,
 }
@@ -55,6 +58,7 @@ impl NodeShared {
             stopping: AtomicBool::new(false),
             left: Notify::new(),
             sessions: OnceLock::new(),
+            runtime: Handle::current(),
             stopped: watch::channel(false).0,
         })
     }

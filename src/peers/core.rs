@@ -263,14 +263,21 @@ impl PeerCore {
         }
     }
 
-    /// Waits until it has a link, and tells what is in the way instead.
-    pub(crate) async fn first_up(&self) -> Result<(), NoLink> {
+    /// Waits until it has a link, and tells what is in the way instead: what fails from here on, if no link
+    /// is `in_sight` beside.
+    pub(crate) async fn first_up(&self, in_sight: impl Fn() -> bool) -> Result<(), NoLink> {
         let mut failures = self.failures.subscribe();
-        tokio::select! {
-            biased;
-            up = self.up() => up.map_err(NoLink::Ended),
-            _ = failures.wait_for(|count| *count > 0) => {
-                Err(lock(&self.failed).clone().unwrap_or(NoLink::Ended(EndReason::GivenUp)))
+        loop {
+            let seen = *failures.borrow_and_update();
+            tokio::select! {
+                biased;
+                up = self.up() => return up.map_err(NoLink::Ended),
+                _ = failures.wait_for(|count| *count > seen) => {}
+            }
+            // One that the peer dialled serves as well.
+            if !in_sight() {
+                let ended = || NoLink::Ended(EndReason::GivenUp);
+                return Err(lock(&self.failed).clone().unwrap_or_else(ended));
             }
         }
     }

@@ -183,7 +183,7 @@ impl InFlow {
             state.grant.double();
             state.flow.grant(state.grant.bytes());
         }
-        Some(state.flow.tell())
+        Some(state.flow.tell(on_its_way))
     }
 
     /// The session has another connection; 0: none.

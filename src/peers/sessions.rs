@@ -123,8 +123,9 @@ impl Counters for Flows<'_> {
 }
 
 impl Sessions {
-    /// Those of the node `me`. On a runtime of tokio, where dials and deadlines run.
+    /// Those of the node `me`. Dials and deadlines run on `runtime`.
     pub(crate) fn new(
+        runtime: &Handle,
         me: CertHash,
         limits: &Limits,
         backoff: BackoffSettings,
@@ -153,9 +154,9 @@ impl Sessions {
             leaving: AtomicBool::new(false),
             changed: Notify::new(),
             tell,
-            runtime: Handle::current(),
+            runtime: runtime.clone(),
         });
-        tokio::spawn(watch_time(Arc::downgrade(&sessions)));
+        drop(runtime.spawn(watch_time(Arc::downgrade(&sessions))));
         sessions
     }
 
@@ -182,6 +183,11 @@ impl Sessions {
             }
         });
         opened
+    }
+
+    /// Whether the session has a connection, or one that may become its.
+    pub(crate) fn has_link_in_sight(&self, core: &PeerCore) -> bool {
+        lock(&self.inner).table.has_link_in_sight(core.id)
     }
 
     /// A connection stands.

@@ -45,6 +45,7 @@ impl Side {
         let (initial, cap) = (Duration::from_millis(1), Duration::from_millis(2));
         let backoff = BackoffSettings { initial, cap, ..BackoffSettings::default() };
         let sessions = Sessions::new(
+            &tokio::runtime::Handle::current(),
             me,
             &limits,
             backoff,

@@ -36,6 +36,8 @@ pub(crate) struct FlowIn {
     told: u64,
     /// Bytes taken since then.
     untold: u64,
+    /// Bytes taken since the last word that was told when none was on its way: in about a round trip.
+    round: u64,
     /// Nothing more is taken over.
     frozen: bool,
 }
@@ -52,6 +54,7 @@ impl FlowIn {
             next: None,
             told: 0,
             untold: 0,
+            round: 0,
             frozen: false,
         }
     }
@@ -116,6 +119,7 @@ impl FlowIn {
         }
         self.untaken -= bytes.min(self.untaken);
         self.untold += bytes;
+        self.round += bytes;
         let last = first + frames - 1;
         debug_assert!(first > self.taken && last <= self.received, "{first} to {last}: {self:?}");
         if first == self.taken + 1 && self.ahead.is_empty() {
@@ -143,9 +147,10 @@ impl FlowIn {
         self.granted = self.granted.max(bytes);
     }
 
-    /// Whether the peer uses what it is granted up: it could go faster with more.
+    /// Whether the application took half of what is granted within about a round trip: the peer could go
+    /// faster with more. (One that takes slowly needs no more, however much waits for it.)
     pub(crate) fn is_used_up(&self) -> bool {
-        self.untold + self.untaken >= self.granted / 2
+        self.round >= self.granted / 2
     }
 
     /// For a Hello and the like.
@@ -159,9 +164,12 @@ impl FlowIn {
         self.taken > self.told && (!on_its_way || self.untold >= self.granted / TOLD_PART)
     }
 
-    /// What the peer is told now.
-    pub(crate) fn tell(&mut self) -> FlowState {
+    /// What the peer is told now; `on_its_way`: the word before is.
+    pub(crate) fn tell(&mut self, on_its_way: bool) -> FlowState {
         (self.told, self.untold) = (self.taken, 0);
+        if !on_its_way {
+            self.round = 0;
+        }
         self.state()
     }
 

@@ -247,11 +247,6 @@ impl Table {
         self.done(at)
     }
 
-    /// Whether the session has a link, or may have one soon without a dial.
-    pub(crate) fn has_link_in_sight(&self, session: SessionId) -> bool {
-        self.is_linked(session)
-    }
-
     /// All links go.
     pub(crate) fn close_links(&mut self, at: At<'_>, code: CloseCode) -> Vec<Effect> {
         let links: Vec<LinkId> = self.links.keys().copied().collect();

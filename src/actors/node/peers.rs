@@ -29,11 +29,8 @@ impl Node {
     }
 
     /// Takes peers that begin a session for this protocol from here on. Of several that accept one
-    /// protocol the last gets them.
-    ///
-    /// # Panics
-    ///
-    /// Outside of a runtime of tokio, where the node's sessions begin.
+    /// protocol the last gets them. Once what is returned is dropped, peers that want to begin one are told
+    /// that nobody accepts it (`UNKNOWN_PROTOCOL`); sessions that have begun go on.
     #[must_use = "peers that nobody takes are given up"]
     pub fn accept(&self, protocol: &str) -> Peers {
         accept(self.shared(), protocol, None)
@@ -46,10 +43,6 @@ impl Node {
     ///
     /// A peer whose application asked with [`peer`](Self::peer) is told the code and the text
     /// ([`PeerEnded::Refused`](crate::PeerEnded::Refused)). Behind a final refusal it does not come back by itself.
-    ///
-    /// # Panics
-    ///
-    /// As [`accept`](Self::accept).
     ///
     /// # Examples
     ///

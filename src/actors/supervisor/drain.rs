@@ -12,6 +12,7 @@ use crate::actors::shared::NodeShared;
 use crate::actors::tasks::{OwnedTask, Unfinished};
 use crate::error::CloseCode;
 use crate::peers::sessions::LAST_WORD_MAX;
+use crate::transport::clock;
 
 /// How long peers may take to acknowledge the close of their connections.
 const PEERS_TOLD_MAX: Duration = Duration::from_millis(500);
@@ -44,7 +45,7 @@ fn tell(supervisor: &ActorRef<SupervisorMessage>, cut: usize) {
 /// left after `grace`, and then until MsQuic has no handle left; returns how many connections were cut.
 async fn end_all(shared: &NodeShared, grace: Duration) -> usize {
     let Ok(registration) = shared.transport.registration() else { return 0 };
-    let mut until = Instant::now() + grace;
+    let mut until = Instant::from_std(clock::after(grace));
     let mut given_up = 0;
     if let Some(sessions) = shared.sessions.get() {
         if tokio::time::timeout_at(until, Arc::clone(sessions).drain()).await.is_err() {

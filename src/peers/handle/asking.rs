@@ -48,7 +48,7 @@ impl Peer {
         frame: impl Into<Bytes>,
         time: Duration,
     ) -> Result<Bytes, RequestError> {
-        let deadline = clock::now() + time;
+        let deadline = clock::after(time);
         let frame = self.check_request(frame.into())?;
         self.room_by(lane, &frame, deadline).await?;
         let asked = self.core().ask(lane, frame, deadline).map_err(not_asked)?;

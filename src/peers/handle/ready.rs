@@ -20,7 +20,7 @@ impl Peer {
         frame: Bytes,
         time: Duration,
     ) -> Result<Bytes, RequestError> {
-        let deadline = clock::now() + time;
+        let deadline = clock::after(time);
         let frame = self.check_request(frame)?;
         let (lane, core) = (ready.lane, self.core());
         let cost = OutFlow::cost(frame.len());

@@ -14,7 +14,7 @@ use crate::peers::error::{PeerSendError, PeerSendManyError};
 use crate::peers::out_flow::{NotAccepted, OutFlow};
 use crate::session::flow_out::{Fate, Outcomes};
 use crate::session::frame_head::FrameHead;
-use crate::transport::Lane;
+use crate::transport::{Lane, Limit};
 
 impl Peer {
     /// Accepts a frame on the data lane, and waits for room as long as that takes.
@@ -78,10 +78,7 @@ impl Peer {
             let Some(frame) = frames.pop_front() else { return Ok(()) };
             match admitted {
                 Ok(()) => drop(self.push(lane, frame)?),
-                Err(NotAdmitted::TooLarge(limit)) => {
-                    return Err(PeerSendError::TooLarge { length: frame.len(), limit, frame });
-                }
-                Err(NotAdmitted::Ended) => return Err(self.core().not_accepted(frame)),
+                Err(why) => return Err(self.not_admitted(why, frame)),
             }
         }
         Ok(())
@@ -335,19 +332,22 @@ impl Peer {
     async fn accept(&self, lane: Lane, frame: Bytes) -> Result<u64, PeerSendError> {
         match self.admit(lane, frame.len()).await {
             Ok(()) => self.push(lane, frame),
-            Err(NotAdmitted::TooLarge(limit)) => {
-                Err(PeerSendError::TooLarge { length: frame.len(), limit, frame })
+            Err(why) => Err(self.not_admitted(why, frame)),
+        }
+    }
+
+    fn not_admitted(&self, why: NotAdmitted, frame: Bytes) -> PeerSendError {
+        match why {
+            NotAdmitted::TooLarge(limit) => {
+                PeerSendError::TooLarge { length: frame.len(), limit, frame }
             }
-            Err(NotAdmitted::Ended) => Err(self.core().not_accepted(frame)),
+            NotAdmitted::Ended => self.core().not_accepted(frame),
         }
     }
 
     /// Takes room for a frame of so many bytes, and waits for it.
     async fn admit(&self, lane: Lane, length: usize) -> Result<(), NotAdmitted> {
-        let limit = self.frame_bytes_max();
-        if length > limit {
-            return Err(NotAdmitted::TooLarge(limit));
-        }
+        self.check_length(length)?;
         // Who never has to wait would keep its runtime's thread for itself.
         tokio::task::consume_budget().await;
         let cost = OutFlow::cost(length);
@@ -368,12 +368,19 @@ impl Peer {
     }
 
     pub(in crate::peers) fn check(&self, frame: Bytes) -> Result<Bytes, PeerSendError> {
-        let (length, limit) = (frame.len(), self.frame_bytes_max());
-        if length > limit {
-            Err(PeerSendError::TooLarge { length, limit, frame })
-        } else {
-            Ok(frame)
+        match self.check_length(frame.len()) {
+            Ok(()) => Ok(frame),
+            Err(why) => Err(self.not_admitted(why, frame)),
         }
+    }
+
+    fn check_length(&self, length: usize) -> Result<(), NotAdmitted> {
+        let limit = self.frame_bytes_max();
+        if length <= limit {
+            return Ok(());
+        }
+        self.core().reached(Limit::FrameBytes);
+        Err(NotAdmitted::TooLarge(limit))
     }
 }
 

@@ -31,18 +31,39 @@ impl Sessions {
         let before = lock(&self.accepts).insert(protocol.to_owned(), Accepting { begun, admit });
         // What is an application's is dropped outside the lock.
         drop(before);
+        self.look_at_accepting(protocol);
+        receiver
+    }
+
+    /// Behind a change of who accepts: the table knows what is true then, whoever else changes it.
+    fn look_at_accepting(&self, protocol: &str) {
         self.decide(|table, _| {
-            table.accept(protocol, true);
+            table.accept(protocol, lock(&self.accepts).contains_key(protocol));
             Vec::new()
         });
-        receiver
+    }
+
+    /// Nobody takes peers of this protocol any more, unless somebody else has begun to.
+    pub(crate) fn accept_no_more(&self, protocol: &str) {
+        let ended = {
+            let mut accepts = lock(&self.accepts);
+            match accepts.get(protocol).is_some_and(|it| it.begun.is_closed()) {
+                true => accepts.remove(protocol),
+                false => None,
+            }
+        };
+        if ended.is_some() {
+            self.look_at_accepting(protocol);
+        }
     }
 
     pub(super) fn ask_admit(&self, link: LinkId, peer: CertHash, protocol: String) {
         let admit = lock(&self.accepts).get(&protocol).and_then(|it| it.admit.clone());
         let remote = self.link(link).and_then(|link| link.core().remote_addr());
-        let (Some(admit), Some(remote)) = (admit, remote) else {
-            return self.admitted(link, Admission::Accept);
+        let Some(admit) = admit else { return self.admitted(link, Admission::Accept) };
+        // Its connection is gone meanwhile.
+        let Some(remote) = remote else {
+            return self.admitted(link, Admission::refuse(CloseCode::REFUSED, NOT_JUDGED));
         };
         let arriving = Arriving { identity: peer, remote, protocol };
         let refusal = Admission::refuse(CloseCode::REFUSED, NOT_JUDGED);

@@ -200,14 +200,14 @@ impl Table {
     /// Asks for a dial where the session has no link, and none in sight.
     pub(super) fn need_link(&mut self, now: Instant, id: SessionId) {
         let Some(session) = self.sessions.get(&id) else { return };
-        if session.opened && !self.is_linked(id) {
+        if session.opened && !self.has_link_in_sight(id) {
             let not_before = self.away.until(now, session.peer);
             self.effects.push(Effect::NeedLink { session: id, not_before });
         }
     }
 
     /// Whether the session has a link, or one that meets.
-    pub(super) fn is_linked(&self, id: SessionId) -> bool {
+    pub(crate) fn has_link_in_sight(&self, id: SessionId) -> bool {
         let Some(session) = self.sessions.get(&id) else { return false };
         session.link.is_some()
             || self.links_with(session.peer).any(|link| {

@@ -165,7 +165,7 @@ impl Data {
         let on_its_way = self.taken_on_its_way;
         let flows = PerFlow::of(|flow| {
             let flow = &mut self.inn[flow];
-            flow.is_due(on_its_way).then(|| flow.tell())
+            flow.is_due(on_its_way).then(|| flow.tell(on_its_way))
         });
         flows.0.iter().any(Option::is_some).then(|| {
             self.taken_on_its_way = true;

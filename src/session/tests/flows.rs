@@ -190,13 +190,51 @@ fn taken_counts_without_holes_and_is_told_by_quarters() {
     assert_eq!((flow.state().taken, flow.is_due(false)), (0, false));
     flow.take(1, 1, 10);
     assert_eq!((flow.state().taken, flow.is_due(true)), (3, true), "a quarter was taken");
-    assert_eq!(flow.tell().taken, 3);
+    assert_eq!(flow.tell(true).taken, 3);
     flow.take(4, 1, 10);
     assert_eq!((flow.is_due(true), flow.is_due(false)), (false, true));
-    flow.tell();
+    flow.tell(false);
     assert!(!flow.is_due(false));
     flow.attached();
     assert!(flow.is_due(false), "what was told may not have come");
+}
+
+/// What is granted behind so many round trips: in each the peer sends as much as it knew of credit, and the
+/// reader takes up to so many of the frames, of 1,000 bytes each, as they come.
+fn granted_behind(round_trips: usize, taken_in_each: u64) -> u64 {
+    let mut flow = FlowIn::new(16_000);
+    flow.begin_stream(1).expect("the first");
+    for _ in 0..round_trips {
+        let may_come = (flow.state().credit - flow.untaken_bytes()) / 1_000;
+        let last = flow.state().taken + taken_in_each;
+        let mut on_its_way = false;
+        for _ in 0..may_come.max(taken_in_each.min(16)) {
+            let FlowState { received, taken, .. } = flow.state();
+            if flow.untaken_bytes() < flow.state().credit {
+                flow.arrived(1_000).expect("there is room");
+            }
+            if taken < last && taken < received.max(1) {
+                flow.take(taken + 1, 1, 1_000);
+            }
+            if flow.is_due(on_its_way) {
+                if flow.is_used_up() {
+                    flow.grant(2 * flow.state().credit);
+                }
+                flow.tell(on_its_way);
+                on_its_way = true;
+            }
+        }
+    }
+    flow.state().credit
+}
+
+#[test]
+fn a_reader_that_keeps_up_is_granted_more_and_a_slow_one_is_not() {
+    assert!(
+        granted_behind(12, u64::MAX / 2) >= 16_000 << 8,
+        "each round trip half of it was taken"
+    );
+    assert_eq!(granted_behind(200, 3), 16_000, "what waits is enough for it");
 }
 
 proptest! {
@@ -244,7 +282,7 @@ proptest! {
                         .expect("it is true");
                     begun = false;
                 }
-                _ => out.taken(inn.tell(), |_, entry| released += entry.frames())
+                _ => out.taken(inn.tell(true), |_, entry| released += entry.frames())
                     .expect("it is true"),
             }
             prop_assert!(released <= out.last_taken() && out.last_taken() <= taken);
