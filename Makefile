@@ -64,9 +64,9 @@ loom: ## play the orders of flags and wake-ups: watches, room of a lane, readers
 	@echo "==> orders of steps, by loom"
 	@CARGO_TARGET_DIR="$(TARGET_DIR)/loom" $(CARGO) test --manifest-path loom/Cargo.toml --locked
 
-bench: release ## compare with quinn, msquic-async, TCP: 12 minutes; BENCH_ARGS="--quick": 2
+bench: deps ## compare with quinn, msquic-async, TCP: 12 minutes; BENCH_ARGS="--quick": 2
 	@echo "==> compare, release build (the first one takes a few minutes)"
-	@$(CARGO) build --release --locked -p moorline-bench --features moorline-bench/tonic
+	@$(CARGO) build --release --locked --workspace --bins --features moorline/testing,moorline-bench/tonic
 	@echo "==> bench"
 	@$(COMPARE) --moorline $(MOORLINE) $(BENCH_ARGS)
 

@@ -1,10 +1,13 @@
 //! What a node is told at its start: every number with its unit and its reason, validated once.
 
+mod congestion;
 mod error;
 mod sessions;
 
 use std::time::Duration;
 
+pub(crate) use self::congestion::Algorithm;
+pub use self::congestion::Congestion;
 pub use self::error::ConfigError;
 pub(crate) use self::sessions::FLOW_GRANT_MIN;
 pub use self::sessions::SessionLimits;
@@ -94,6 +97,8 @@ pub struct Limits {
     /// that happens (tunnels that come and go) set it to what every path carries, at both ends: 1,280
     /// is what IPv6 promises. Smaller packets cost CPU.
     pub path_mtu_max: u16,
+    /// Which congestion control connections send by (default [`Congestion::Automatic`]).
+    pub congestion: Congestion,
     /// Unidirectional streams a peer may have open at once (default 8: one for each lane, and others in
     /// their place after an error). Bidirectional ones: none.
     pub peer_streams_max: u16,
@@ -151,6 +156,7 @@ impl Default for Limits {
             idle_time_max: Duration::from_secs(3),
             disconnect_time_max: Duration::from_secs(1),
             path_mtu_max: 1500,
+            congestion: Congestion::default(),
             peer_streams_max: 8,
             connections_max: 1_024,
             connections_per_peer_max: 4,

@@ -82,7 +82,7 @@
 //! - `bundled` (default): builds MsQuic and links it statically.
 //! - `system`: links an installed libmsquic.so.2; use it with `default-features = false`, because
 //!   the two exclude each other.
-//! - `serde`: settings ([`Limits`], [`SessionLimits`], [`BackoffSettings`], [`RestartPolicy`], [`Latency`], [`Redial`],
+//! - `serde`: settings ([`Limits`], [`SessionLimits`], [`BackoffSettings`], [`RestartPolicy`], [`Latency`], [`Congestion`], [`Redial`],
 //!   [`Lane`]) and the names of peers ([`CertHash`], [`SignerKey`]) can be read and written by serde.
 //! - `cluster`, `async-trait`: needed where another crate of the program switches on ractor's features
 //!   of these names (ractor_cluster does). Cargo builds ractor once for all, and both change what its
@@ -136,7 +136,8 @@ pub use actors::stats::ConnectionStats;
 pub use actors::target::{Redial, Target};
 pub use actors::watching::PeerNews;
 pub use config::{
-    ConfigError, DEFAULT_ALPN, Latency, Limits, NodeConfig, STREAM_OP_TIMEOUT, SessionLimits,
+    ConfigError, Congestion, DEFAULT_ALPN, Latency, Limits, NodeConfig, STREAM_OP_TIMEOUT,
+    SessionLimits,
 };
 pub use error::{
     AcceptError, CertificateAlert, CertificateRefused, CloseCode, CloseReason, ConnectError,

@@ -3,13 +3,13 @@
 
 mod common;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{LIMIT, connected, within, within_limit};
 use moorline::testing::{
     Cluster, Conditions, GilbertElliott, Ledger, Loss, Script, Share, Towards,
 };
-use moorline::{CloseReason, ConnectionHandle, Lane, NodeConfig, Redial};
+use moorline::{CloseReason, Congestion, ConnectionHandle, Lane, NodeConfig, Redial};
 
 /// For transfers over a network that loses much: their time is that of many retransmissions.
 const LONG: Duration = Duration::from_secs(60);
@@ -307,4 +307,40 @@ async fn a_partition_leaves_the_others_alone() {
     within("a frame", again.send_acked("heard")).await.expect("acknowledged");
     drop((from_0, from_1, again));
     within("the end", cluster.close(LIMIT)).await.expect("an orderly end");
+}
+
+/// How long a transfer takes from the side that accepted, where one datagram of a hundred is lost.
+async fn time_over_a_lossy_path(configure: fn(usize, &mut NodeConfig)) -> Duration {
+    const FRAMES: usize = 64;
+    let dialled = Dialled::new(11, Redial::Never, configure).await;
+    let mut lossy = Conditions::default();
+    lossy.delay = Duration::from_millis(20);
+    lossy.loss = Loss::Independent(Share::percent(1));
+    dialled.cluster.set_all(lossy);
+    let began = Instant::now();
+    let (sender, receiver) = (dialled.at_1.clone(), dialled.at_0.clone());
+    let sending = async move {
+        for _ in 0..FRAMES {
+            sender.send(vec![7; 64 << 10]).await.expect("accepted");
+        }
+    };
+    let receiving = async move {
+        for _ in 0..FRAMES {
+            receiver.recv().await.expect("a frame");
+        }
+    };
+    within_limit(LONG, "a transfer", async { tokio::join!(sending, receiving) }).await;
+    began.elapsed()
+}
+
+#[tokio::test]
+async fn losses_that_are_no_congestion_do_not_slow_a_connection_down() {
+    let by_cubic = time_over_a_lossy_path(|node, config| {
+        patient(node, config);
+        config.limits.congestion = Congestion::Cubic;
+    })
+    .await;
+    let by_default = time_over_a_lossy_path(patient).await;
+    println!("Cubic {by_cubic:?}, by default {by_default:?}");
+    assert!(2 * by_default < by_cubic, "Cubic {by_cubic:?}, by default {by_default:?}");
 }

@@ -259,3 +259,59 @@ async fn a_protocol_that_nobody_accepts_and_a_target_without_identity_are_told()
     assert!(matches!(anybody, Err(PeerError::NobodyExpected)));
     pair.end().await;
 }
+
+#[tokio::test]
+async fn a_protocol_is_accepted_until_the_last_that_accepts_it_is_dropped() {
+    const OTHER: &str = "other/1";
+    let pair = Pair::new().await;
+    let first = pair.server.accept(OTHER);
+    let mut second = pair.server.accept(OTHER);
+    drop(first);
+    let opened = within("a peer", pair.client.peer(pair.target.clone(), OTHER)).await;
+    let at_client = opened.expect("the second accepts it");
+    let at_server = within("its other end", second.next()).await.expect("it came");
+    drop(second);
+    within("sending", at_client.send("goes on")).await.expect("accepted");
+    assert_eq!(message(&at_server).await, b"goes on");
+    assert_eq!(within("the close", at_client.close(CloseCode::NORMAL)).await, PeerEnded::Closed);
+    let late = within("an error", pair.client.peer(pair.target.clone(), OTHER)).await;
+    let error = late.expect_err("nobody accepts it any more");
+    let PeerError::Ended(PeerEnded::Refused { code, .. }) = error else { panic!("{error:?}") };
+    assert_eq!(code, CloseCode::UNKNOWN_PROTOCOL);
+    drop((at_client, at_server));
+    pair.end().await;
+}
+
+#[tokio::test]
+async fn a_time_may_be_without_an_end() {
+    let pair = Pair::new().await;
+    let asking = pair.at_client.request("anything", Duration::MAX);
+    let (answer, ()) = tokio::join!(within("an answer", asking), async {
+        let Ok(Incoming::Request(request)) = within("a request", pair.at_server.recv()).await
+        else {
+            panic!("a request")
+        };
+        request.reply("answer").await.expect("somebody waits");
+    });
+    assert_eq!(answer.expect("an answer"), "answer");
+    let Pair { client, server, at_client, at_server, begun, .. } = pair;
+    drop((at_client, at_server, begun));
+    within("the client's end", client.close(Duration::MAX)).await.expect("an orderly end");
+    within("the server's end", server.close(TIME)).await.expect("an orderly end");
+}
+
+#[test]
+fn peers_are_accepted_from_outside_of_the_runtime() {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let (a, b) = friends();
+    let (server, client) = runtime.block_on(async { (node(a).await, node(b).await) });
+    let mut begun = server.accept(PROTOCOL);
+    runtime.block_on(async {
+        let address = within("listening", server.listen(loopback())).await.expect("a listener");
+        let target = Target::from(address).expect(server.identity());
+        let opened = within("a peer", client.peer(target, PROTOCOL)).await.expect("a peer");
+        let taken = within("its other end", begun.next()).await.expect("it came");
+        drop((opened, taken, begun));
+        common::end([server, client]).await;
+    });
+}

@@ -26,6 +26,10 @@ pub(crate) struct CompareArgs {
     /// Whom to compare moorline with; separated by commas [default: all of them]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "LIST")]
     pub(crate) peers: Vec<PeerName>,
+    /// What is between the two processes; any but loopback leaves workloads of one process out, and TCP:
+    /// the path is one of datagrams
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) network: Network,
     /// Count for one second, and hold 200 idle pairs: to see that it works, not to quote
     #[arg(long)]
     pub(crate) quick: bool,
@@ -41,6 +45,18 @@ pub(crate) struct CompareArgs {
     /// Draw the ratios into this SVG file
     #[arg(long, value_name = "FILE")]
     pub(crate) plot: Option<PathBuf>,
+}
+
+/// What is between the two processes of a figure.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Network {
+    /// Nothing
+    #[default]
+    Loopback,
+    /// 40 ms there and back, 1 % of the datagrams is lost
+    Wan,
+    /// 120 ms there and back, 3 % is lost
+    Mobile,
 }
 
 /// What this program starts itself again for.
@@ -65,6 +81,8 @@ pub(crate) struct FigureArgs {
     pub(crate) batched: bool,
     #[arg(long)]
     pub(crate) two_processes: bool,
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) network: Network,
     /// Not counted
     #[arg(long, value_parser = seconds, default_value = "1")]
     pub(crate) warm_up: Duration,
@@ -122,6 +140,11 @@ impl PeerName {
             Self::Quinn | Self::MsquicAsync | Self::Tcp => true,
             Self::Tonic => cfg!(feature = "tonic") && workload == Workload::Requests,
         }
+    }
+
+    /// Whether it goes over a path of datagrams.
+    pub(crate) fn sends_datagrams(self) -> bool {
+        matches!(self, Self::Quinn | Self::MsquicAsync)
     }
 
     pub(crate) fn title(self) -> &'static str {

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
-use crate::arguments::{CompareArgs, Comparison, PeerName, Workload, name};
+use crate::arguments::{CompareArgs, Comparison, Network, PeerName, Workload, name};
 use crate::far_end::FAILED;
 use crate::figure::Figure;
 use crate::plot;
@@ -28,6 +28,9 @@ const QUICK: Duration = Duration::from_secs(1);
 const QUICK_CONNECTIONS: usize = 200;
 const QUICK_ROUND_TRIPS: usize = 5000;
 
+/// Over a path of tens of milliseconds; as `moorline bench` counts them.
+const FAR_ROUND_TRIPS: usize = 600;
+
 /// Counted otherwise; the same that `moorline bench` counts by itself.
 const COUNTED: Duration = Duration::from_secs(5);
 const COUNTED_CONNRATE: Duration = Duration::from_secs(4);
@@ -41,8 +44,13 @@ pub(crate) async fn compare(args: CompareArgs) -> Result<()> {
     // Before anything is measured: a name that cannot be written to shows at once.
     let mut json = args.json.as_deref().map(create).transpose()?;
     let mut drawing = args.plot.as_deref().map(create).transpose()?;
-    let workloads = or_all(&args.workloads, &Comparison::ALL);
-    let peers = or_all(&args.peers, &PeerName::ALL);
+    let (mut workloads, mut peers) =
+        (or_all(&args.workloads, &Comparison::ALL), or_all(&args.peers, &PeerName::ALL));
+    if args.network != Network::Loopback {
+        workloads.retain(|workload| workload.has_two_processes());
+        peers.retain(|peer| peer.sends_datagrams());
+        ensure!(!workloads.is_empty(), "--network goes with workloads in two processes");
+    }
     let rounds = args.rounds.unwrap_or(if args.quick { 1 } else { ROUNDS });
     let mut summaries = Vec::with_capacity(workloads.len());
     for comparison in workloads {
@@ -53,7 +61,11 @@ pub(crate) async fn compare(args: CompareArgs) -> Result<()> {
     }
     if let Some(file) = &mut drawing {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let note = format!("Rounds: {rounds}. Cores: {cores}. Both ends on loopback.");
+        let between = match args.network {
+            Network::Loopback => "Both ends on loopback".to_owned(),
+            network => format!("Network: {}", name(network)),
+        };
+        let note = format!("Rounds: {rounds}. Cores: {cores}. {between}.");
         file.write_all(plot::draw(&summaries, &note).as_bytes())?;
     }
     let rows = summaries.iter().flat_map(Summary::rows);
@@ -170,6 +182,7 @@ impl Plan<'_> {
         arguments.extend(["--seconds".to_owned(), self.counted().as_secs_f64().to_string()]);
         if self.comparison.has_two_processes() {
             arguments.push("--two-processes".to_owned());
+            arguments.extend(["--network".to_owned(), name(self.args.network)]);
         }
         if self.args.quick && self.comparison == Comparison::Memory {
             arguments.extend(["--connections".to_owned(), QUICK_CONNECTIONS.to_string()]);
@@ -183,13 +196,20 @@ impl Plan<'_> {
         arguments.extend(["--seconds".to_owned(), self.counted().as_secs_f64().to_string()]);
         if self.comparison.has_two_processes() {
             arguments.push("--two-processes".to_owned());
+            arguments.extend(["--network".to_owned(), name(self.args.network)]);
         }
         if batched {
             arguments.push("--batched".to_owned());
         }
         if self.args.quick {
             arguments.extend(["--connections".to_owned(), QUICK_CONNECTIONS.to_string()]);
-            arguments.extend(["--round-trips".to_owned(), QUICK_ROUND_TRIPS.to_string()]);
+        }
+        let round_trips = match self.args.network {
+            Network::Loopback => self.args.quick.then_some(QUICK_ROUND_TRIPS),
+            Network::Wan | Network::Mobile => Some(FAR_ROUND_TRIPS),
+        };
+        if let Some(round_trips) = round_trips {
+            arguments.extend(["--round-trips".to_owned(), round_trips.to_string()]);
         }
         arguments
     }

@@ -11,11 +11,13 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use moorline::testing::ChaosProxy;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-use crate::arguments::{FarEndArgs, PeerName, Role, name};
+use crate::arguments::{FarEndArgs, Network, PeerName, Role, name};
 use crate::certificates::Certificates;
+use crate::path;
 use crate::peer::{Peer, arrivals};
 use crate::peers::{MsQuicAsync, Quinn, TcpRustls};
 use crate::traffic::{Frames, flood, leaked, send_back};
@@ -31,6 +33,8 @@ const PARENT_TIME_MAX: Duration = Duration::from_secs(60);
 pub(crate) struct FarEnd {
     process: Child,
     address: SocketAddr,
+    /// Held while it is used.
+    _path: Option<ChaosProxy>,
 }
 
 impl FarEnd {
@@ -40,6 +44,7 @@ impl FarEnd {
         role: Role,
         frames: Frames,
         certificates: &Path,
+        network: Network,
     ) -> Result<Self> {
         let program = std::env::current_exe().context("cannot find this program")?;
         let mut command = Command::new(program);
@@ -58,7 +63,9 @@ impl FarEnd {
         within(STEP_TIME_MAX, "the far end to listen", stdout.read_line(&mut line)).await??;
         let address = line.trim().parse();
         let address = address.with_context(|| format!("no address of a far end: {line:?}"))?;
-        Ok(Self { process, address })
+        let path = path::start(network, address)?;
+        let address = path.as_ref().map_or(address, ChaosProxy::address);
+        Ok(Self { process, address, _path: path })
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

@@ -12,6 +12,7 @@
 //! workloads.rs ......... what a process of its own measures, written once for every peer
 //! ├── workloads/ ....... one-way streams, round trips, whole connections
 //! ├── far_end.rs ....... the far end as another process
+//! ├── path.rs .......... a long and lossy way to the far end
 //! ├── peer.rs .......... what a peer offers
 //! ├── peers/ ........... quinn, msquic-async, TCP with rustls
 //! ├── frames.rs ........ frames over a byte stream
@@ -25,6 +26,7 @@ mod compare;
 mod far_end;
 mod figure;
 mod frames;
+mod path;
 mod peer;
 mod peers;
 mod plot;

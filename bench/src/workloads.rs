@@ -65,7 +65,9 @@ async fn measure<P: Peer>(args: &FigureArgs) -> Result<Figure> {
         (true, _) => bail!("--two-processes goes with throughput, small, pingpong and requests"),
     };
     let far_end = match far_end {
-        Some(role) => Some(FarEnd::start(args.peer, role, frames, folder.path()).await?),
+        Some(role) => {
+            Some(FarEnd::start(args.peer, role, frames, folder.path(), args.network).await?)
+        }
         None => None,
     };
     // Read by all who need them: however this process ends, no key stays behind.

@@ -7,7 +7,7 @@ use super::blocking::{self, NotRun};
 use super::bounds::Windows;
 use super::ffi::{self, Role};
 use super::registration::RegistrationWrapper;
-use crate::config::Limits;
+use crate::config::{Algorithm, Limits};
 use crate::error::LibraryError;
 use crate::identity::{CredentialError, NetCredential};
 use crate::lock::lock;
@@ -31,7 +31,15 @@ struct Key {
     credential: u64,
     role: Role,
     alpns: Vec<String>,
-    windows: Windows,
+    shape: Shape,
+}
+
+/// What differs from one connection of a role to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Shape {
+    /// A few sizes, so that few configurations are loaded.
+    pub(super) windows: Windows,
+    pub(super) algorithm: Algorithm,
 }
 
 /// Why there is no configuration.
@@ -43,8 +51,8 @@ pub(super) enum ConfigurationError {
 }
 
 impl ConfigFactory {
-    /// The configuration for `credential` in `role`, with `windows`: a few sizes, so that few are loaded.
-    /// (Given to a connection by itself they would cost a dial a round of the library's worker.)
+    /// The configuration for `credential` in `role`, of this shape. (Given to a connection by itself it
+    /// would cost a dial a round of the library's worker.)
     ///
     /// # Cancel safety
     ///
@@ -55,9 +63,9 @@ impl ConfigFactory {
         role: Role,
         alpns: &[String],
         credential: &NetCredential,
-        (limits, windows): (&Arc<Limits>, Windows),
+        (limits, shape): (&Arc<Limits>, Shape),
     ) -> Result<Arc<ffi::Configuration>, ConfigurationError> {
-        let key = Key { credential: credential.id(), role, alpns: alpns.to_vec(), windows };
+        let key = Key { credential: credential.id(), role, alpns: alpns.to_vec(), shape };
         if let Some(found) = lock(&self.kept).find(&key) {
             return Ok(found);
         }
@@ -97,13 +105,13 @@ impl Kept {
 
 fn open(
     registration: &RegistrationWrapper,
-    Key { role, alpns, windows, .. }: &Key,
+    Key { role, alpns, shape, .. }: &Key,
     credential: &NetCredential,
     limits: &Limits,
 ) -> Result<ffi::Configuration, ConfigurationError> {
     let pkcs12 = credential.pkcs12(alpns).map_err(ConfigurationError::Credential)?;
     let library = |action| move |source| ConfigurationError::Library { action, source };
-    let settings = ffi::QuicSettings::new(limits, *windows);
+    let settings = ffi::QuicSettings::new(limits, shape.windows, shape.algorithm);
     let registration = registration.raw().map_err(library("open a configuration"))?;
     let configuration = ffi::Configuration::open(registration, alpns, &settings)
         .map_err(library("open a configuration"))?;

@@ -27,7 +27,7 @@ macro_rules! limits {
         /// Those of handshakes and of the number of connections are [`AdmissionCounts`]. Not here are
         /// `frame_rate_min`, which is part of `frame_time_max`, and `control_bytes_max`, which is part of
         /// `control_messages_max`; `window_bytes_max`, which only the peer sees, who waits;
-        /// `keep_alive_interval`, `path_mtu_max` and `away_time`, which hold nothing back.
+        /// `keep_alive_interval`, `path_mtu_max`, `congestion` and `away_time`, which hold nothing back.
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct LimitCounts {

@@ -9,7 +9,7 @@
 //! Invariants: one deadline over all of it; what was not ready in this process is not told as the
 //! peer's silence; a dial that is given up, or whose race another address won, ends every attempt.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +21,7 @@ use tracing::debug;
 
 use super::blocking::{self, NotRun};
 use super::bounds::Windows;
-use super::configuration::ConfigurationError;
+use super::configuration::{ConfigurationError, Shape};
 use super::connection::MsQuicNetConnection;
 use super::core::{ConnectionCore, Direction};
 use super::counts::Limit;
@@ -52,6 +52,7 @@ pub(super) struct Dial {
 struct Loaded {
     registration: Arc<RegistrationWrapper>,
     configuration: Arc<ffi::Configuration>,
+    shape: Shape,
 }
 
 /// What all attempts of one dial share.
@@ -60,6 +61,8 @@ struct Ready {
     dial: Dial,
     registration: Arc<RegistrationWrapper>,
     configuration: Arc<ffi::Configuration>,
+    /// What `configuration` is for.
+    shape: Shape,
     deadline: Instant,
 }
 
@@ -129,8 +132,8 @@ impl Dial {
             .map_err(|source| ConnectError::Config { remote: remote(), source })?;
         let plan = self.remote.plan()?;
         let limit = shared.limits().handshake_time_max;
-        let loaded = timeout_at(deadline.into(), self.load(shared)).await;
-        let Loaded { registration, configuration } = loaded.unwrap_or_else(|_| {
+        let loaded = timeout_at(deadline.into(), self.load(shared, &plan)).await;
+        let Loaded { registration, configuration, shape } = loaded.unwrap_or_else(|_| {
             let doing = "loading the own credential";
             Err(ConnectError::Overdue { remote: remote(), doing, after: limit })
         })?;
@@ -145,30 +148,38 @@ impl Dial {
             }
         };
         let inner = Arc::clone(shared);
-        let ready = Ready { inner, dial: self, registration, configuration, deadline };
+        let ready = Ready { inner, dial: self, registration, configuration, shape, deadline };
         Arc::new(ready).race(&addresses).await
     }
 
-    async fn load(&self, shared: &Arc<Shared>) -> Result<Loaded, ConnectError> {
+    /// For the address that is likely to be the one.
+    async fn load(&self, shared: &Arc<Shared>, plan: &Plan) -> Result<Loaded, ConnectError> {
         let library = |source| ConnectError::Library {
             remote: self.remote.to_string(),
             action: "open a registration",
             source,
         };
         let registration = shared.registration().map_err(library)?;
-        let windows = Windows::largest(shared.limits());
-        let configuration = self.configuration(shared, &registration, windows).await?;
-        Ok(Loaded { registration, configuration })
+        let likely = match plan {
+            Plan::Addresses(addresses) => addresses.first().copied(),
+            Plan::LookUp { .. } => None,
+        };
+        let limits = shared.limits();
+        let likely = likely.unwrap_or_else(|| (Ipv4Addr::UNSPECIFIED, 0).into());
+        let algorithm = limits.congestion.of_dialled(likely);
+        let shape = Shape { windows: Windows::largest(limits), algorithm };
+        let configuration = self.configuration(shared, &registration, shape).await?;
+        Ok(Loaded { registration, configuration, shape })
     }
 
     async fn configuration(
         &self,
         shared: &Shared,
         registration: &Arc<RegistrationWrapper>,
-        windows: Windows,
+        shape: Shape,
     ) -> Result<Arc<ffi::Configuration>, ConnectError> {
         let remote = || self.remote.to_string();
-        let limits = (&shared.bounds.limits, windows);
+        let limits = (&shared.bounds.limits, shape);
         let found = shared.factory.configuration(
             registration,
             Role::Client,
@@ -311,11 +322,13 @@ impl Ready {
         let (place, socket) = (port.place(), port.socket());
         core.set_dial(port);
         let handshake = Handshake::new(core);
-        let configuration = match handshake.core().smaller_windows() {
-            None => Arc::clone(&self.configuration),
-            Some(windows) => {
-                self.dial.configuration(&self.inner, &self.registration, windows).await?
-            }
+        let windows = handshake.core().smaller_windows().unwrap_or(self.shape.windows);
+        let algorithm = self.inner.limits().congestion.of_dialled(peer);
+        let shape = Shape { windows, algorithm };
+        let configuration = if shape == self.shape {
+            Arc::clone(&self.configuration)
+        } else {
+            self.dial.configuration(&self.inner, &self.registration, shape).await?
         };
         let opened = if place.shared.is_none() {
             open(&self.registration, handshake.core(), place)

@@ -96,7 +96,7 @@ pub use traits::{NetConnection, NetIncomingRequest, NetListener, NetTransport};
 
 use blocking::NotRun;
 use bounds::Windows;
-use configuration::ConfigurationError;
+use configuration::{ConfigurationError, Shape};
 use dial::Dial;
 use ffi::Role;
 use remote_addr::canonical;
@@ -191,6 +191,7 @@ impl MsQuicTransport {
         keep_reset_key(&credential);
         let alpns: Vec<String> = alpns.iter().map(|&alpn| alpn.to_owned()).collect();
         let limits = &self.inner.bounds.limits;
+        let (windows, algorithm) = (Windows::largest(limits), limits.congestion.of_accepted());
         let configuration = self
             .inner
             .factory
@@ -199,7 +200,7 @@ impl MsQuicTransport {
                 Role::Server,
                 &alpns,
                 &credential,
-                (limits, Windows::largest(limits)),
+                (limits, Shape { windows, algorithm }),
             )
             .await
             .map_err(|error| match error {

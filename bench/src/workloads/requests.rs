@@ -56,7 +56,8 @@ pub(super) async fn by_tonic(args: &FigureArgs) -> Result<Figure> {
     let frames = Frames { size: SMALL_BYTES, batched: false };
     let mut far_end = None;
     let address = if args.two_processes {
-        let started = FarEnd::start(PeerName::Tonic, Role::Echo, frames, folder.path()).await?;
+        let started =
+            FarEnd::start(PeerName::Tonic, Role::Echo, frames, folder.path(), args.network).await?;
         far_end.insert(started).address()
     } else {
         serve(&certificates).await?

@@ -28,7 +28,7 @@ use moorline::{Latency, Node, NodeConfig, NodeError};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Mutex;
 
-use arguments::{Cli, Command};
+use arguments::{Cli, Command, Network};
 use exit::Exit;
 use output::{Output, remark};
 use signals::Stop;
@@ -77,6 +77,8 @@ pub(crate) struct App {
     pub poll_idle: Option<u32>,
     /// Interval of keep-alives.
     pub keep_alive: Option<Duration>,
+    /// What is in front of a far end.
+    pub network: Network,
     started: Arc<Mutex<Vec<Node>>>,
 }
 
@@ -152,6 +154,7 @@ fn in_runtime(
         stop: signals::listen(grace + BEYOND_GRACE).context("cannot listen for signals")?,
         poll_idle,
         keep_alive,
+        network: Network::default(),
         started: Arc::default(),
     };
     let done = runtime.block_on(async {

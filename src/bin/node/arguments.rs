@@ -214,6 +214,20 @@ pub(crate) enum Workload {
     All,
 }
 
+/// What is between the two processes of a benchmark.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Network {
+    /// Nothing
+    #[default]
+    Loopback,
+    /// 40 ms there and back, 1 % of the datagrams is lost
+    #[cfg(feature = "testing")]
+    Wan,
+    /// 120 ms there and back, 3 % is lost
+    #[cfg(feature = "testing")]
+    Mobile,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
     /// What to measure; scale and sessions-memory take two minutes and one, and are no part of all
@@ -223,6 +237,9 @@ pub(crate) struct BenchArgs {
     /// before it, and requests)
     #[arg(long)]
     pub two_processes: bool,
+    /// What is between the two processes (all but loopback by a build with the feature testing)
+    #[arg(long, value_enum, default_value_t, requires = "two_processes")]
+    pub network: Network,
     /// Seconds that are counted, after one that is not; of lanes so many quiet and so many behind bulk
     /// [default: 5; connrate: 4; scale: 2]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]

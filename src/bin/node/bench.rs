@@ -10,6 +10,7 @@ mod far_end;
 mod lanes;
 pub(crate) mod measure;
 mod pair;
+mod path;
 mod peer_streams;
 mod pingpong;
 mod reconnect;
@@ -76,6 +77,7 @@ const FANIN_BYTES: usize = 1 << 10;
 const SESSIONS: usize = 1_000;
 
 pub(crate) async fn bench(app: App, args: BenchArgs) -> Result<()> {
+    let app = App { network: args.network, ..app };
     let workloads = match args.workload {
         Workload::All => ALL.as_slice(),
         one => &[one],

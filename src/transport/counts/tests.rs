@@ -46,6 +46,7 @@ each_limit! {
     keep_alive_interval => Nowhere("it holds nothing back"),
     idle_time_max => Counted(|stats| stats.limits.idle_time_max),
     disconnect_time_max => Counted(|stats| stats.limits.disconnect_time_max),
+    congestion => Nowhere("how fast it goes, not how much"),
     path_mtu_max => Nowhere("packets are smaller, and nothing is held back"),
     peer_streams_max => Counted(|stats| stats.limits.peer_streams_max),
     connections_max => Counted(|stats| stats.admissions.too_many),

@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
-use msquic::ffi::QUIC_SETTINGS;
+use msquic::ffi::{
+    QUIC_CONGESTION_CONTROL_ALGORITHM_QUIC_CONGESTION_CONTROL_ALGORITHM_BBR as BBR,
+    QUIC_CONGESTION_CONTROL_ALGORITHM_QUIC_CONGESTION_CONTROL_ALGORITHM_CUBIC as CUBIC,
+    QUIC_SETTINGS,
+};
 
-use crate::config::Limits;
+use crate::config::{Algorithm, Limits};
 use crate::transport::bounds::Windows;
 
 /// How late an acknowledgement may be (the library has 25, as RFC 9000, section 18.2). Whoever waits
@@ -28,7 +32,11 @@ impl QuicSettings {
     pub(super) const SIZE: u32 = size_of::<QUIC_SETTINGS>() as u32;
 
     /// Those of all connections, but for `windows`, which a connection may have smaller.
-    pub(in crate::transport) fn new(limits: &Limits, windows: Windows) -> Self {
+    pub(in crate::transport) fn new(
+        limits: &Limits,
+        windows: Windows,
+        algorithm: Algorithm,
+    ) -> Self {
         let Self(mut s) = Self::windows(windows);
         set!(
             s,
@@ -42,6 +50,11 @@ impl QuicSettings {
         set!(s, DisconnectTimeoutMs, set_DisconnectTimeoutMs, disconnect(patience));
         set!(s, KeepAliveIntervalMs, set_KeepAliveIntervalMs, short(limits.keep_alive_interval));
         set!(s, MaximumMtu, set_MaximumMtu, limits.path_mtu_max);
+        let algorithm = match algorithm {
+            Algorithm::Cubic => CUBIC,
+            Algorithm::Bbr => BBR,
+        };
+        set!(s, CongestionControlAlgorithm, set_CongestionControlAlgorithm, algorithm as u16);
         set!(s, PeerUnidiStreamCount, set_PeerUnidiStreamCount, limits.peer_streams_max);
         set!(s, PeerBidiStreamCount, set_PeerBidiStreamCount, 0);
         set!(s, MaxAckDelayMs, set_MaxAckDelayMs, ACK_DELAY_MS);

@@ -17,6 +17,7 @@ use super::measure::Processes;
 use super::pair::{
     Dialler, LOOPBACK, STEP_TIME_MAX, arrivals, check_length, config, new_credential,
 };
+use super::path::{self, Path};
 use super::sessions;
 use super::streams::report;
 use super::traffic::{flood, send_back};
@@ -30,6 +31,8 @@ pub(super) struct FarEnd {
     process: Child,
     address: SocketAddr,
     identity: CertHash,
+    /// Held while it is used.
+    _path: Path,
 }
 
 impl FarEnd {
@@ -57,11 +60,13 @@ impl FarEnd {
             .spawn()
             .context("cannot start the far end")?;
         // Owned from here on, so that no way out leaves it behind.
-        let mut far_end = Self { process, address: LOOPBACK, identity: trust };
+        let (address, identity) = (LOOPBACK, trust);
+        let mut far_end = Self { process, address, identity, _path: Path::default() };
         let stdout = far_end.process.stdout.take().context("the far end has no output")?;
         let line = within(STEP_TIME_MAX, "the far end to listen", first_line(stdout)).await??;
         (far_end.address, far_end.identity) = parse(&line)
             .with_context(|| format!("the far end did not say where it listens: {line:?}"))?;
+        (far_end.address, far_end._path) = path::start(app.network, far_end.address)?;
         tracing::info!(process = far_end.id(), address = %far_end.address, "the far end listens");
         Ok(far_end)
     }

@@ -14,7 +14,7 @@ use super::pair::{Pair, check_length, new_credential};
 use super::sessions::{self, SessionPair, message};
 use super::{Report, WARM_UP, pingpong, traffic};
 use crate::app::App;
-use crate::app::arguments::FarEndRole;
+use crate::app::arguments::{FarEndRole, Network};
 use crate::app::ping::Percentiles;
 use crate::app::wait::within;
 
@@ -22,7 +22,10 @@ use crate::app::wait::within;
 const TURNS: usize = 16;
 const ROUNDS: usize = 2_000;
 
-/// Enough for 3 ms a round, which no loopback takes.
+/// Over a path of tens of milliseconds.
+const ROUNDS_FAR: usize = 20;
+
+/// Enough for 3 ms a round, which no loopback takes, and for 300 ms of a far one.
 const TIME_MAX: Duration = Duration::from_secs(300);
 
 /// Requests in flight where there are many.
@@ -36,6 +39,8 @@ struct Near {
     handle: ConnectionHandle,
     peer: Peer,
     processes: Processes,
+    /// Of each turn.
+    rounds: usize,
     /// Held while it is used.
     _far_end: Option<FarEnd>,
 }
@@ -47,7 +52,8 @@ impl Near {
         let session = SessionPair::start(app).await?.link().await?;
         tokio::spawn(sessions::send_back(session.far));
         let (handle, peer) = (plain.near, session.near);
-        Ok(Self { handle, peer, processes: Processes::THIS_ONE, _far_end: None })
+        let processes = Processes::THIS_ONE;
+        Ok(Self { handle, peer, processes, rounds: ROUNDS, _far_end: None })
     }
 
     async fn with_far_end(app: &App, size: usize) -> Result<Self> {
@@ -56,7 +62,8 @@ impl Near {
         let handle = far_end.connect(app, credential.clone()).await?;
         let peer = far_end.open(app, credential).await?;
         let processes = Processes { far_end: Some(far_end.id()) };
-        Ok(Self { handle, peer, processes, _far_end: Some(far_end) })
+        let rounds = if app.network == Network::Loopback { ROUNDS } else { ROUNDS_FAR };
+        Ok(Self { handle, peer, processes, rounds, _far_end: Some(far_end) })
     }
 
     async fn start(app: &App, size: usize, two_processes: bool) -> Result<Self> {
@@ -89,7 +96,7 @@ struct Rounds {
 impl Rounds {
     async fn turn(&mut self, near: &Near, way: Way, payload: &Bytes, counted: bool) -> Result<()> {
         let started = near.processes.start()?;
-        for _ in 0..ROUNDS {
+        for _ in 0..near.rounds {
             let time = match way {
                 Way::Frame => pingpong::round(&near.handle, payload).await?,
                 Way::Message => by_peer(&near.peer, payload).await?,
