@@ -21,7 +21,8 @@ pub enum Congestion {
     /// several round trips (`SECURITY.md`): its peer notices within
     /// [`disconnect_time_max`](super::Limits::disconnect_time_max) and dials again.
     Cubic,
-    /// BBR, by what the path was seen to carry: it fills long and lossy paths.
+    /// BBR, by what the path was seen to carry: it fills long and lossy paths. Where a path becomes much longer
+    /// than it was at first it is slow for up to 10 s, until it believes that.
     Bbr,
 }
 

@@ -101,6 +101,13 @@ fn every_setting_states_its_default() {
             let place = format!("{file}: {name}::{field}");
             let stated = text.split("(default ").nth(1).or_else(|| text.split("Default ").nth(1));
             let stated = stated.unwrap_or_else(|| panic!("{place} states no default: {text}"));
+            if let Some(variant) = defaults[&field].as_str() {
+                assert!(
+                    stated.to_lowercase().contains(&format!("::{variant}`")),
+                    "{place}: {stated:?}"
+                );
+                continue;
+            }
             let figure = match stated.starts_with("[`STREAM_OP_TIMEOUT`]") {
                 true => Some(STREAM_OP_TIMEOUT.as_secs_f64()),
                 false => figure(stated),
