@@ -1,5 +1,7 @@
-//! A link that can be cut: datagrams of one client and one server on their way through this process.
+//! A link that can be cut: datagrams of clients and one server on their way through this process.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
@@ -8,7 +10,7 @@ use std::time::Instant;
 use anyhow::Result;
 use socket2::SockRef;
 use tokio::net::UdpSocket;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::pair::LOOPBACK;
 
@@ -36,17 +38,9 @@ struct State {
 impl Relay {
     /// Stands in front of `server`.
     pub(super) fn start(server: SocketAddr) -> Result<Self> {
-        let bind = || -> Result<UdpSocket> {
-            let socket = std::net::UdpSocket::bind(LOOPBACK)?;
-            socket.set_nonblocking(true)?;
-            let options = SockRef::from(&socket);
-            options.set_recv_buffer_size(WAITING_BYTES_MAX)?;
-            options.set_send_buffer_size(WAITING_BYTES_MAX)?;
-            Ok(UdpSocket::from_std(socket)?)
-        };
-        let (front, back) = (bind()?, bind()?);
+        let front = bind()?;
         let (address, state) = (front.local_addr()?, Arc::<State>::default());
-        let moving = tokio::spawn(pass_on(front, back, server, Arc::clone(&state)));
+        let moving = tokio::spawn(pass_on(front, server, Arc::clone(&state)));
         Ok(Self { address, state, moving })
     }
 
@@ -77,28 +71,53 @@ impl Drop for Relay {
     }
 }
 
-/// The client is whoever wrote last: one that dials again may come from another port.
-async fn pass_on(front: UdpSocket, back: UdpSocket, server: SocketAddr, state: Arc<State>) {
-    let (mut there, mut here) = (vec![0; DATAGRAM_BYTES_MAX], vec![0; DATAGRAM_BYTES_MAX]);
-    let mut client = None;
-    loop {
-        // What a socket does not take is lost, as on any link.
-        tokio::select! {
-            Ok((bytes, from)) = front.recv_from(&mut there) => {
-                client = Some(from);
-                if !state.is_cut.load(Relaxed) {
-                    if state.was_cut.load(Relaxed) {
-                        state.mended_by.get_or_init(Instant::now);
-                    }
-                    let _ = back.try_send_to(&there[..bytes], server);
-                }
+/// Each client has a socket of its own towards the server, as behind a NAT.
+async fn pass_on(front: UdpSocket, server: SocketAddr, state: Arc<State>) {
+    let (front, mut datagram) = (Arc::new(front), vec![0; DATAGRAM_BYTES_MAX]);
+    let (mut clients, mut answering) = (HashMap::new(), JoinSet::new());
+    // What a socket does not take is lost, as on any link.
+    while let Ok((bytes, client)) = front.recv_from(&mut datagram).await {
+        let back = match clients.entry(client) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                let Ok(back) = bind().map(Arc::new) else { continue };
+                answering.spawn(answer(
+                    Arc::clone(&back),
+                    Arc::clone(&front),
+                    client,
+                    Arc::clone(&state),
+                ));
+                new.insert(back)
             }
-            Ok((bytes, _)) = back.recv_from(&mut here) => {
-                if let Some(client) = client.filter(|_| !state.is_cut.load(Relaxed)) {
-                    let _ = front.try_send_to(&here[..bytes], client);
-                }
+        };
+        if !state.is_cut.load(Relaxed) {
+            if state.was_cut.load(Relaxed) {
+                state.mended_by.get_or_init(Instant::now);
             }
-            else => return,
+            let _ = back.try_send_to(&datagram[..bytes], server);
         }
     }
+}
+
+async fn answer(
+    back: Arc<UdpSocket>,
+    front: Arc<UdpSocket>,
+    client: SocketAddr,
+    state: Arc<State>,
+) {
+    let mut datagram = vec![0; DATAGRAM_BYTES_MAX];
+    while let Ok((bytes, _)) = back.recv_from(&mut datagram).await {
+        if !state.is_cut.load(Relaxed) {
+            let _ = front.try_send_to(&datagram[..bytes], client);
+        }
+    }
+}
+
+fn bind() -> Result<UdpSocket> {
+    let socket = std::net::UdpSocket::bind(LOOPBACK)?;
+    socket.set_nonblocking(true)?;
+    let options = SockRef::from(&socket);
+    options.set_recv_buffer_size(WAITING_BYTES_MAX)?;
+    options.set_send_buffer_size(WAITING_BYTES_MAX)?;
+    Ok(UdpSocket::from_std(socket)?)
 }
