@@ -33,7 +33,7 @@ pub(super) struct Dialler {
     target: Target,
 }
 
-/// Connections that a benchmark may open, all with one peer: more than files are left for.
+/// Connections that a benchmark may open, all with one peer, and sessions: more than files are left for.
 const CONNECTIONS_MAX: usize = 1 << 20;
 
 /// Trusts `peer`, for as many connections as are asked for.
@@ -41,6 +41,7 @@ pub(super) fn config(credential: NetCredential, peer: CertHash) -> NodeConfig {
     let mut config = NodeConfig::new(credential.trust_hash(peer));
     config.limits.connections_max = CONNECTIONS_MAX;
     config.limits.connections_per_peer_max = CONNECTIONS_MAX;
+    config.limits.sessions.sessions_max = CONNECTIONS_MAX;
     config
 }
 
