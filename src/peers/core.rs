@@ -21,9 +21,9 @@ pub(crate) use self::cancelled::Cancelled;
 pub(crate) use self::words::{NoLink, NotAsked};
 use super::by_message::{ByMessage, News};
 use super::cut::{Announced, Came};
-use super::in_flow::{InFlow, Special};
+use super::in_flow::{Filled, InFlow, Special};
 use super::link::{Frames, Link, Listens, Violated};
-use super::out_flow::OutFlow;
+use super::out_flow::{NotAccepted, OutFlow};
 use super::room::{PeerBounds, PlacesTaken};
 use super::status::{PeerChange, Status, Step};
 use crate::error::ConnectError;
@@ -36,6 +36,7 @@ use crate::session::frame_head::{FrameHead, ReplyStatus};
 use crate::session::handling::Handling;
 use crate::session::message::{PeerLimits, Refused, SessionId, Taken};
 use crate::session::requests::{RequestEnd, RequestId, Requests};
+use crate::session::telling::Telling;
 use crate::transport::session_streams::Paused;
 use crate::transport::{Lane, Limit};
 
@@ -58,9 +59,18 @@ pub(crate) struct PeerCore {
     asking: Mutex<Asking>,
     handling: Mutex<Handled>,
     readable: Notify,
+    /// Which flows in have something.
+    filled: Filled,
     /// Handles that were given out, each for itself.
     holders: AtomicUsize,
-    telling: Mutex<()>,
+    /// What the peer is told of what was taken, and when.
+    telling: Mutex<Telling>,
+    /// Small things wait to be told: whoever takes some more need not look at that.
+    telling_waits: AtomicBool,
+    /// It is looked in a while at what gathers.
+    telling_later: AtomicBool,
+    /// Something was sent since the peer was told.
+    spoke: AtomicBool,
     /// Whether it has a link.
     up: watch::Sender<bool>,
     ended: OnceLock<EndReason>,
@@ -142,6 +152,9 @@ impl PeerCore {
             places: PlacesTaken::none(&bounds.asking),
             waiting: HashMap::new(),
         };
+        let filled = Filled::default();
+        let flow_in = |flow: usize| InFlow::new(bounds.received(), &filled, 1 << flow);
+        let incoming = std::array::from_fn(flow_in);
         let requests = Handling::new(bounds.requests_max, bounds.early_cancels_max);
         let places = PlacesTaken::none(&bounds.handling);
         Arc::new_cyclic(|myself| Self {
@@ -151,14 +164,18 @@ impl PeerCore {
             myself: Weak::clone(myself),
             node,
             out,
-            incoming: std::array::from_fn(|_| InFlow::new(bounds.received())),
+            incoming,
+            filled,
             link: Mutex::new(None),
             peer_frame_bytes_max: AtomicU64::new(bounds.frame_bytes_max as u64),
             asking: Mutex::new(asking),
             handling: Mutex::new(Handled { requests, places, cancels: HashMap::new() }),
             readable: Notify::new(),
             holders: AtomicUsize::new(0),
-            telling: Mutex::new(()),
+            telling: Mutex::default(),
+            telling_waits: AtomicBool::new(true),
+            telling_later: AtomicBool::new(false),
+            spoke: AtomicBool::new(false),
             up: watch::Sender::new(false),
             ended: OnceLock::new(),
             finals: OnceLock::new(),
@@ -296,8 +313,20 @@ impl PeerCore {
         frame: Bytes,
         register: impl FnOnce(u64),
     ) -> Result<u64, Bytes> {
-        let number = self.flow_out(flow).push(head, frame, register)?;
-        self.pump(flow);
+        let (number, may_go) = self.flow_out(flow).push(head, frame, register)?;
+        self.pushed(flow, may_go);
+        Ok(number)
+    }
+
+    /// Takes a frame over if there is room for it, and tells its number.
+    pub(super) fn offer(
+        &self,
+        flow: FlowId,
+        head: FrameHead,
+        frame: Bytes,
+    ) -> Result<u64, (NotAccepted, Bytes)> {
+        let (number, may_go) = self.flow_out(flow).offer(head, frame)?;
+        self.pushed(flow, may_go);
         Ok(number)
     }
 
@@ -330,7 +359,8 @@ impl PeerCore {
             return Vec::new();
         }
         FlowId::all().for_each(|flow| self.pump(flow));
-        self.tell_taken(&link);
+        lock(&self.telling).attached();
+        self.tell_taken();
         // Whoever waits for the link and then watches is told that it is there.
         let changes = self.step(Step::Up);
         self.up.send_replace(true);
@@ -342,6 +372,11 @@ impl PeerCore {
         let left = lock(&self.link).take();
         if let Some(link) = &left {
             link.leave();
+        }
+        {
+            // Whoever tells has done with it then, or finds no link.
+            let _telling = lock(&self.telling);
+            self.telling_waits.store(true, Ordering::Relaxed);
         }
         self.out.iter().for_each(OutFlow::detach);
         self.incoming.iter().for_each(|flow| flow.attached(0));
@@ -412,17 +447,18 @@ impl Frames for PeerCore {
         Ok(())
     }
 
-    fn rest(&self) {
+    fn rest(&self, flow: FlowId) {
         self.readable.notify_one();
         self.invite(News::Came);
-        if let Some(link) = self.link() {
-            // Replies are taken as they come.
-            self.tell_taken(&link);
+        // Replies are taken as they come.
+        let (gathered, presses) = self.flow_in(flow).gathered();
+        if presses || gathered > 0 && !self.telling_waits.load(Ordering::Relaxed) {
+            self.tell_taken();
         }
     }
 
     fn was_told(&self, link: &Link) {
-        self.tell_taken(link);
+        self.word_came(link);
     }
 
     fn frame_bytes_max(&self) -> usize {

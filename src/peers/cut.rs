@@ -69,9 +69,15 @@ impl Cutter {
         let mut left = input;
         while !left.is_empty() {
             if self.held.is_empty() {
-                let whole = self.whole_messages(left)?;
+                let whole = self.whole(left, true)?;
                 if whole > 0 {
                     sink.came(Came::Run(Run::of(Bytes::copy_from_slice(&left[..whole]))));
+                    left = &left[whole..];
+                    continue;
+                }
+                let whole = self.whole(left, false)?;
+                if whole > 0 {
+                    others(Bytes::copy_from_slice(&left[..whole]), sink)?;
                     left = &left[whole..];
                     continue;
                 }
@@ -84,8 +90,8 @@ impl Cutter {
         Ok(input.len() - left.len())
     }
 
-    /// The length of the longest prefix that is whole messages and fits one run.
-    fn whole_messages(&self, input: &[u8]) -> Result<usize, CutError> {
+    /// The length of the longest prefix that is whole frames, all messages or none, and fits one run.
+    fn whole(&self, input: &[u8], messages: bool) -> Result<usize, CutError> {
         let mut whole = 0;
         while let Some(header) = input[whole..].first_chunk::<LENGTH_BYTES>() {
             let length = match self.check(*header) {
@@ -95,7 +101,7 @@ impl Cutter {
             };
             let end = whole + LENGTH_BYTES + length.length;
             let fits = end <= input.len() && (whole == 0 || end <= RUN_BYTES_MAX);
-            if !fits || !length.is_message() {
+            if !fits || length.is_message() != messages {
                 break;
             }
             whole = end;
@@ -164,6 +170,18 @@ impl Cutter {
             self.held.reserve(target - self.held.len());
         }
     }
+}
+
+/// Tells whole frames that are no messages, all in one allocation.
+fn others(mut encoded: Bytes, sink: &mut impl Frames) -> Result<(), CutError> {
+    while let Some(header) = encoded.first_chunk::<LENGTH_BYTES>() {
+        let length = FrameLength::decode(*header)?;
+        let mut frame = encoded.split_to(LENGTH_BYTES + length.length);
+        let head = length.head(&frame[LENGTH_BYTES..])?;
+        let payload = frame.split_off(LENGTH_BYTES + head.bytes());
+        sink.came(Came::Frame(head, payload, None));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! One flow in: what came over whichever connection, until the application takes it.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -14,8 +15,16 @@ use crate::session::flow_in::{Arrival, FlowIn};
 use crate::session::flow_out::FlowViolation;
 use crate::session::frame_head::{FrameHead, LENGTH_BYTES};
 
+/// Which flows of a session have something that waits to be taken, each by its bit.
+pub(super) type Filled = Arc<AtomicU8>;
+
 /// See the module.
-pub(super) struct InFlow(Mutex<State>);
+pub(super) struct InFlow {
+    state: Mutex<State>,
+    /// Changed under the lock of the flow alone.
+    filled: Filled,
+    bit: u8,
+}
 
 struct State {
     flow: FlowIn,
@@ -25,8 +34,6 @@ struct State {
     /// That connection's stream has begun.
     begun: bool,
     queue: VecDeque<Waiting>,
-    /// Frames in it.
-    waiting: u64,
 }
 
 /// What waits for the application.
@@ -61,21 +68,26 @@ pub(super) enum Special {
 }
 
 impl InFlow {
-    pub(super) fn new(received: &Arc<Received>) -> Self {
+    /// What waits in it is said by this bit of `filled`.
+    pub(super) fn new(received: &Arc<Received>, filled: &Filled, bit: u8) -> Self {
         let grant = Grant::first(received);
-        Self(Mutex::new(State {
+        let state = State {
             flow: FlowIn::new(grant.bytes()),
             grant,
             generation: 0,
             begun: false,
             queue: VecDeque::new(),
-            waiting: 0,
-        }))
+        };
+        Self { state: Mutex::new(state), filled: Arc::clone(filled), bit }
+    }
+
+    fn fill(&self) {
+        self.filled.fetch_or(self.bit, Ordering::Release);
     }
 
     /// The stream of the connection of this generation begins with the frame of this number.
     pub(super) fn begin_stream(&self, generation: u64, first: u64) -> Result<(), FlowViolation> {
-        let mut state = lock(&self.0);
+        let mut state = lock(&self.state);
         if state.generation != generation {
             return Ok(());
         }
@@ -88,7 +100,7 @@ impl InFlow {
     /// A frame of so many bytes is about to come over the connection of this generation. Whether it is
     /// within what is granted.
     pub(super) fn announced(&self, generation: u64, bytes: u64) -> Result<bool, FlowViolation> {
-        let state = lock(&self.0);
+        let state = lock(&self.state);
         if state.generation == generation { state.flow.announced(bytes) } else { Ok(true) }
     }
 
@@ -100,7 +112,7 @@ impl InFlow {
         came: Came,
         register: impl FnOnce(u64, u32),
     ) -> Result<Option<Special>, FlowViolation> {
-        let state = &mut *lock(&self.0);
+        let state = &mut *lock(&self.state);
         if state.generation != generation {
             // The session has left that connection: what is not there comes again.
             return Ok(None);
@@ -108,6 +120,9 @@ impl InFlow {
         match came {
             Came::Run(run) => {
                 state.run_arrived(run)?;
+                if !state.queue.is_empty() {
+                    self.fill();
+                }
                 Ok(None)
             }
             Came::Frame(head, payload, large) => {
@@ -127,7 +142,7 @@ impl InFlow {
                 match head {
                     FrameHead::Message | FrameHead::Request { .. } => {
                         state.queue.push_back(Waiting::Frame { number, head, payload, large });
-                        state.waiting += 1;
+                        self.fill();
                     }
                     FrameHead::Void | FrameHead::Reply { .. } => state.flow.take(number, 1, bytes),
                 }
@@ -136,47 +151,38 @@ impl InFlow {
         }
     }
 
-    /// The next frame, for good.
-    pub(super) fn take(&self) -> Option<Frame> {
-        let state = &mut *lock(&self.0);
-        let (number, head, payload, large) = match state.queue.front_mut()? {
-            Waiting::Run { next, run } => {
-                let number = *next;
-                *next += 1;
-                let payload = run.next();
-                let is_empty = run.encoded_bytes() == 0;
-                if is_empty {
-                    state.queue.pop_front();
-                }
-                (number, FrameHead::Message, payload?, None)
-            }
-            Waiting::Frame { .. } => match state.queue.pop_front()? {
-                Waiting::Frame { number, head, payload, large } => (number, head, payload, large),
-                Waiting::Run { .. } => return None,
-            },
-        };
-        state.waiting -= 1;
-        state.flow.take(number, 1, encoded(head, payload.len()));
-        Some(Frame { number, head, payload, large })
+    /// Takes up to `max` frames for good, each told to `took` under the lock. Whether the peer is to be told
+    /// of that, which of small things `waits`.
+    pub(super) fn take(&self, max: usize, waits: &AtomicBool, mut took: impl FnMut(Frame)) -> bool {
+        let state = &mut *lock(&self.state);
+        let mut left = max;
+        while left > 0
+            && let Some(frames) = state.take_front(left, &mut took)
+        {
+            left -= frames;
+        }
+        if state.queue.is_empty() {
+            self.filled.fetch_and(!self.bit, Ordering::Relaxed);
+        }
+        // Read under the lock: who says later that nothing waits looks here behind that.
+        left < max && state.flow.is_due(waits.load(Ordering::Relaxed))
     }
 
-    /// Whether the peer is to be told what was taken; `on_its_way`: it is being told something.
-    pub(super) fn is_due(&self, on_its_way: bool) -> bool {
-        lock(&self.0).flow.is_due(on_its_way)
-    }
-
-    pub(super) fn has_something(&self) -> bool {
-        lock(&self.0).waiting > 0
+    /// Frames that were taken of which the peer was not told, and whether that presses.
+    pub(super) fn gathered(&self) -> (u64, bool) {
+        let state = lock(&self.state);
+        (state.flow.gathered(), state.flow.presses())
     }
 
     pub(super) fn state(&self) -> FlowState {
-        lock(&self.0).flow.state()
+        lock(&self.state).flow.state()
     }
 
-    /// What the peer is told now, if it is due.
-    pub(super) fn tell(&self, on_its_way: bool) -> Option<FlowState> {
-        let state = &mut *lock(&self.0);
-        if !state.flow.is_due(on_its_way) {
+    /// What the peer is told now: of anything that was taken, or if it `waits` of what presses.
+    /// `on_its_way`: the word before is.
+    pub(super) fn tell(&self, waits: bool, on_its_way: bool) -> Option<FlowState> {
+        let state = &mut *lock(&self.state);
+        if !state.flow.is_due(waits) {
             return None;
         }
         if state.flow.is_used_up() {
@@ -188,28 +194,50 @@ impl InFlow {
 
     /// The session has another connection; 0: none.
     pub(super) fn attached(&self, generation: u64) {
-        let mut state = lock(&self.0);
+        let mut state = lock(&self.state);
         (state.generation, state.begun) = (generation, false);
         state.flow.attached();
     }
 
     /// Nothing more is taken over.
     pub(super) fn freeze(&self) {
-        lock(&self.0).flow.freeze();
+        lock(&self.state).flow.freeze();
     }
 }
 
 impl State {
+    /// Takes up to `max` of what is at the front together; how many, if there is anything.
+    fn take_front(&mut self, max: usize, took: &mut impl FnMut(Frame)) -> Option<usize> {
+        let first = match self.queue.front_mut()? {
+            Waiting::Run { next, run } => {
+                let (first, before) = (*next, run.encoded_bytes());
+                for payload in run.by_ref().take(max) {
+                    let number = *next;
+                    *next += 1;
+                    took(Frame { number, head: FrameHead::Message, payload, large: None });
+                }
+                let (frames, bytes) = (*next - first, before - run.encoded_bytes());
+                if frames == 0 || run.encoded_bytes() == 0 {
+                    self.queue.pop_front();
+                }
+                self.flow.take(first, frames, bytes as u64);
+                return Some(usize::try_from(frames).unwrap_or(max));
+            }
+            Waiting::Frame { .. } => self.queue.pop_front()?,
+        };
+        if let Waiting::Frame { number, head, payload, large } = first {
+            self.flow.take(number, 1, encoded(head, payload.len()));
+            took(Frame { number, head, payload, large });
+        }
+        Some(1)
+    }
+
     fn run_arrived(&mut self, mut run: Run) -> Result<(), FlowViolation> {
         let mut first = None;
         let looked_at = run.clone();
-        let mut accepted = 0;
         for payload in looked_at {
             match self.flow.arrived((HEADER_BYTES + payload.len()) as u64) {
-                Ok(Arrival::Accept(number)) => {
-                    first.get_or_insert(number);
-                    accepted += 1;
-                }
+                Ok(Arrival::Accept(number)) => drop(first.get_or_insert(number)),
                 // Those come first.
                 Ok(Arrival::Skip) => drop(run.next()),
                 Err(violation) => return Err(violation),
@@ -217,7 +245,6 @@ impl State {
         }
         if let Some(next) = first {
             self.queue.push_back(Waiting::Run { next, run });
-            self.waiting += accepted;
         }
         Ok(())
     }
@@ -239,7 +266,14 @@ mod tests {
     }
 
     fn flow() -> InFlow {
-        InFlow::new(PeerBounds::new(&Limits::default(), &Arc::default()).received())
+        let bounds = PeerBounds::new(&Limits::default(), &Arc::default());
+        InFlow::new(bounds.received(), &Filled::default(), 1)
+    }
+
+    fn take_all(flow: &InFlow) -> Vec<Frame> {
+        let mut taken = Vec::new();
+        flow.take(usize::MAX, &AtomicBool::new(true), |frame| taken.push(frame));
+        taken
     }
 
     #[test]
@@ -253,7 +287,7 @@ mod tests {
         assert_eq!(flow.begin_stream(2, 2), Ok(()));
         assert_eq!(flow.arrived(1, frame(b"late"), |_, _| {}), Ok(None), "it was left");
         assert_eq!(flow.arrived(2, frame(b"two"), |_, _| {}), Ok(None));
-        let taken: Vec<_> = std::iter::from_fn(|| flow.take()).map(|it| it.payload).collect();
+        let taken: Vec<_> = take_all(&flow).into_iter().map(|it| it.payload).collect();
         assert_eq!(taken, ["one", "two"]);
     }
 
@@ -271,6 +305,32 @@ mod tests {
         };
         assert_eq!(flow.arrived(1, came, register), Ok(None));
         assert_eq!(told, Some((1, 7)));
-        assert_eq!(flow.take().map(|it| (it.number, it.head)), Some((1, head)));
+        let taken: Vec<_> = take_all(&flow).iter().map(|it| (it.number, it.head)).collect();
+        assert_eq!(taken, [(1, head)]);
+    }
+
+    #[test]
+    fn messages_of_a_run_and_requests_are_taken_in_order_and_no_more_than_wanted() {
+        let flow = flow();
+        flow.attached(1);
+        flow.begin_stream(1, 1).expect("the first");
+        let run = Bytes::from_static(b"\0\0\0\x01a\0\0\0\0\0\0\0\x02bc");
+        let request =
+            Came::Frame(FrameHead::Request { left_ms: 7 }, Bytes::from_static(b"d"), None);
+        for came in [Came::Run(Run::of(run.clone())), request, Came::Run(Run::of(run))] {
+            assert_eq!(flow.arrived(1, came, |_, _| {}), Ok(None));
+        }
+        let (mut taken, waits) = (Vec::new(), AtomicBool::new(false));
+        for max in [2, 1, 3, 5] {
+            assert_ne!(flow.filled.load(Ordering::Relaxed), 0);
+            let is_due = flow.take(max, &waits, |it| taken.push((it.number, it.payload)));
+            assert!(is_due, "nothing of it was told");
+        }
+        assert_eq!(flow.filled.load(Ordering::Relaxed), 0);
+        assert!(!flow.take(1, &waits, |_| panic!("nothing is left")));
+        let expected = ["a", "", "bc", "d", "a", "", "bc"];
+        let expected: Vec<_> =
+            (1..).zip(expected.map(|it| Bytes::from_static(it.as_bytes()))).collect();
+        assert_eq!(taken, expected);
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tracing::warn;
 
+use super::core::PeerCore;
 use super::cut::{self, Announced, Came, Cutter};
 use crate::error::{CloseCode, CloseReason};
 use crate::lock::lock;
@@ -47,8 +48,8 @@ pub(super) trait Frames: Send + Sync {
     ) -> Result<Announced, FlowViolation>;
     /// Frames came.
     fn arrived(&self, generation: u64, flow: FlowId, came: Came) -> Result<(), Violated>;
-    /// All that arrived together was told.
-    fn rest(&self);
+    /// All of the flow's that arrived together was told.
+    fn rest(&self, flow: FlowId);
     /// The peer has what it was told to be taken.
     fn was_told(&self, link: &Link);
     /// The largest payload that it takes.
@@ -63,6 +64,8 @@ pub(super) trait Listens: Send + Sync {
     fn rate(&self) -> (u32, u32);
     /// A limit ended something.
     fn reached(&self, limit: Limit);
+    /// The session looks in a while at what gathered for the peer to be told.
+    fn look_later(&self, session: Weak<PeerCore>);
 }
 
 /// The peer broke the protocol: how, for the log.
@@ -89,8 +92,6 @@ pub(super) struct Link {
     heard: AtomicBool,
     /// It ends once the peer has what was said.
     closing: OnceLock<CloseCode>,
-    /// What was taken is being told.
-    telling: AtomicBool,
     carries: Mutex<Carries>,
 }
 
@@ -124,7 +125,6 @@ impl Link {
             unacknowledged: AtomicUsize::new(0),
             heard: AtomicBool::new(false),
             closing: OnceLock::new(),
-            telling: AtomicBool::new(false),
             carries: Mutex::new(Carries::Nobody(Vec::new())),
         })
     }
@@ -184,17 +184,16 @@ impl Link {
         self.core.close_reason().or_else(wished)
     }
 
-    /// Whether what was taken is being told.
-    pub(super) fn is_telling(&self) -> bool {
-        self.telling.load(Ordering::Acquire)
+    pub(super) fn say(&self, message: &Message) {
+        if !self.put(message) {
+            self.stalled();
+        }
     }
 
-    pub(super) fn say(&self, message: &Message) {
-        let mut token = 0;
-        if let Message::Taken(_) = message {
-            self.telling.store(true, Ordering::Release);
-            token = TELLS_TAKEN;
-        }
+    /// As [`say`](Self::say), for who holds a lock; no: [`stalled`](Self::stalled) must follow behind it.
+    #[must_use]
+    pub(super) fn put(&self, message: &Message) -> bool {
+        let token = if let Message::Taken(_) = message { TELLS_TAKEN } else { 0 };
         let mut encoded = Vec::new();
         let _in_order = lock(&self.sending);
         let opened = self.session_stream.get_or_init(|| {
@@ -206,11 +205,13 @@ impl Link {
         let bytes = encoded.len();
         let unacknowledged = self.unacknowledged.fetch_add(bytes, Ordering::AcqRel) + bytes;
         let parts = Parts::of(Bytes::from(encoded));
-        // Where that fails the connection is ending, which is told by itself.
         let sent = opened.as_ref().is_some_and(|stream| stream.send(parts, token | bytes as u64));
-        if !sent || unacknowledged > SESSION_BYTES_MAX {
-            self.core.cut(CloseCode::LANE_STALLED);
-        }
+        sent && unacknowledged <= SESSION_BYTES_MAX
+    }
+
+    /// The session stream does not go on, or the connection is ending, which is told by itself.
+    pub(super) fn stalled(&self) {
+        self.core.cut(CloseCode::LANE_STALLED);
     }
 
     fn whose(&self, generation: u64, stream: &Arc<dyn Paused>) -> Whose {
@@ -266,11 +267,11 @@ impl Outlet for SessionOutlet {
         if let (0, Some(code)) = (rest, link.closing.get()) {
             return link.core.cut(*code);
         }
-        if token & TELLS_TAKEN > 0 && acknowledged {
-            link.telling.store(false, Ordering::Release);
-            if let Some(session) = link.session() {
-                session.was_told(&link);
-            }
+        if token & TELLS_TAKEN > 0
+            && acknowledged
+            && let Some(session) = link.session()
+        {
+            session.was_told(&link);
         }
     }
 
@@ -410,8 +411,8 @@ impl Inlet for LinkInlet {
     }
 
     fn rest(&mut self) {
-        if let At::Frames { session, .. } = &self.at {
-            session.rest();
+        if let At::Frames { session, flow, .. } = &self.at {
+            session.rest(*flow);
         }
     }
 

@@ -58,6 +58,8 @@ struct State {
     stream: Option<Arc<OutStream<ConnectionCore>>>,
     in_flight: usize,
     in_flight_bytes: usize,
+    /// Of the connection, as it was last known.
+    rtt_us: usize,
     /// Somebody is handing over.
     submitting: bool,
     /// Nothing is accepted any more.
@@ -94,6 +96,7 @@ impl OutFlow {
             stream: None,
             in_flight: 0,
             in_flight_bytes: 0,
+            rtt_us: 0,
             submitting: false,
             shut: false,
             unsent: Vec::new(),
@@ -135,14 +138,15 @@ impl OutFlow {
         wake(granted);
     }
 
-    /// Takes a frame over for which room was taken, and tells its number; `register` is called with it
-    /// before anybody else can know it. A frame that is not taken over comes back.
+    /// Takes a frame over for which room was taken, and tells its number, and whether something may go out now
+    /// and nobody is at it; `register` is called with the number before anybody else can know it. A frame
+    /// that is not taken over comes back.
     pub(super) fn push(
         &self,
         head: FrameHead,
         frame: Bytes,
         register: impl FnOnce(u64),
-    ) -> Result<u64, Bytes> {
+    ) -> Result<(u64, bool), Bytes> {
         let cost = Self::cost(frame.len());
         let mut state = lock(&self.state);
         if state.shut {
@@ -150,33 +154,33 @@ impl OutFlow {
             self.give_back(cost);
             return Err(frame);
         }
-        state.room.begin();
-        let mut frame = Some(frame);
-        let mut copied = None;
-        // What goes out together may not be more than the peer takes.
-        let together = state.ledger.granted().max(FLOW_GRANT_MIN as u64);
-        let appended = state.ledger.extend_last(|number, kept| {
-            if kept.is_full() || kept.bytes() + cost as u64 > together {
-                return None;
-            }
-            copied = frame.take().and_then(|frame| kept.push(number, head, frame, cost));
-            Some(number)
-        });
-        let number = match appended.flatten() {
-            Some(number) => number,
-            None => {
-                let mut kept = Kept::new();
-                let number = state.ledger.last_accepted() + 1;
-                copied = frame.take().and_then(|frame| kept.push(number, head, frame, cost));
-                // It takes everything that is not shut.
-                drop(state.ledger.push(kept));
-                number
-            }
-        };
+        let (number, copied) = state.append(head, frame, cost);
         register(number);
+        let may_go = state.may_go();
         drop(state);
         drop(copied);
-        Ok(number)
+        Ok((number, may_go))
+    }
+
+    /// As [`push`](Self::push), and takes the room for it if that is there.
+    pub(super) fn offer(
+        &self,
+        head: FrameHead,
+        frame: Bytes,
+    ) -> Result<(u64, bool), (NotAccepted, Bytes)> {
+        let cost = Self::cost(frame.len());
+        let mut state = lock(&self.state);
+        if state.shut {
+            return Err((NotAccepted::Shut, frame));
+        }
+        if !state.room.try_take(cost) {
+            return Err((NotAccepted::Full(state.short()), frame));
+        }
+        let (number, copied) = state.append(head, frame, cost);
+        let may_go = state.may_go();
+        drop(state);
+        drop(copied);
+        Ok((number, may_go))
     }
 
     // ---- handing over
@@ -194,6 +198,7 @@ impl OutFlow {
         let mut guard = lock(&self.state);
         let state = &mut *guard;
         let is_its = generation > 0 && state.generation == generation;
+        state.rtt_us = rtt_us;
         if state.submitting || !is_its || !state.may_submit(rtt_us) {
             return None;
         }
@@ -380,6 +385,40 @@ impl OutFlow {
 }
 
 impl State {
+    /// Adds a frame for which room was taken; tells its number. A payload that was copied comes back, to be
+    /// dropped outside of the lock.
+    fn append(&mut self, head: FrameHead, frame: Bytes, cost: usize) -> (u64, Option<Bytes>) {
+        self.room.begin();
+        let mut frame = Some(frame);
+        let mut copied = None;
+        // What goes out together may not be more than the peer takes.
+        let together = self.ledger.granted().max(FLOW_GRANT_MIN as u64);
+        let appended = self.ledger.extend_last(|number, kept| {
+            if kept.is_full() || kept.bytes() + cost as u64 > together {
+                return None;
+            }
+            copied = frame.take().and_then(|frame| kept.push(number, head, frame, cost));
+            Some(number)
+        });
+        if let Some(number) = appended.flatten() {
+            return (number, copied);
+        }
+        let mut kept = Kept::new();
+        let number = self.ledger.last_accepted() + 1;
+        copied = frame.take().and_then(|frame| kept.push(number, head, frame, cost));
+        // It takes everything that is not shut.
+        drop(self.ledger.push(kept));
+        (number, copied)
+    }
+
+    /// Whether something may go out now and nobody is at it: who is looks again behind that.
+    fn may_go(&self) -> bool {
+        !self.submitting
+            && self.generation > 0
+            && self.may_submit(self.rtt_us)
+            && self.ledger.next_to_submit().is_some()
+    }
+
     fn may_submit(&self, rtt_us: usize) -> bool {
         self.in_flight < SUBMISSIONS
             || (self.in_flight < SUBMISSIONS_MAX

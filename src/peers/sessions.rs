@@ -9,6 +9,7 @@
 
 mod admitting;
 mod dialling;
+mod looking;
 mod stopping;
 
 use std::collections::{HashMap, VecDeque};
@@ -23,6 +24,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc};
 use tracing::{debug, warn};
 
+use self::looking::Looks;
 use super::admit::Admit;
 use super::core::PeerCore;
 use super::link::{Link, Listens, Violated};
@@ -68,8 +70,9 @@ pub(crate) struct Sessions {
     counts: Arc<Counts>,
     /// The node stops.
     leaving: AtomicBool,
-    /// The next deadline may be another one.
+    /// The next deadline is another one.
     changed: Notify,
+    looks: Looks,
     tell: Tell,
     /// Where dials run: effects are performed on whichever thread.
     runtime: Handle,
@@ -153,6 +156,7 @@ impl Sessions {
             counts: Arc::clone(counts),
             leaving: AtomicBool::new(false),
             changed: Notify::new(),
+            looks: Looks::default(),
             tell,
             runtime: runtime.clone(),
         });
@@ -277,9 +281,12 @@ impl Sessions {
         let mut inner = lock(&self.inner);
         let flows = Flows(self);
         let at = At { now: clock::now(), counters: &flows };
+        let deadline = inner.table.next_deadline();
         let effects = decide(&mut inner.table, at);
         inner.effects.extend(effects);
-        self.changed.notify_one();
+        if inner.table.next_deadline() != deadline {
+            self.changed.notify_one();
+        }
         if std::mem::replace(&mut inner.performing, true) {
             return;
         }
@@ -432,6 +439,10 @@ impl Listens for Sessions {
 
     fn reached(&self, limit: Limit) {
         self.counts.reached(limit);
+    }
+
+    fn look_later(&self, session: Weak<PeerCore>) {
+        self.looks.add(session, &self.runtime, &self.myself);
     }
 }
 

@@ -10,6 +10,9 @@ use super::flow_out::FlowViolation;
 /// The part of a grant after which the peer is told at once what was taken, so that it need not stop.
 const TOLD_PART: u64 = 4;
 
+/// Where that is a lot: the peer may keep less than it is granted.
+const TOLD_BYTES: u64 = 64 * 1024;
+
 /// What is to be done with a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Arrival {
@@ -158,10 +161,19 @@ impl FlowIn {
         FlowState { received: self.received, taken: self.taken, credit: self.granted }
     }
 
-    /// Whether the peer is to be told: what gathered as soon as no word is on its way, a quarter of the
-    /// grant at once.
-    pub(crate) fn is_due(&self, on_its_way: bool) -> bool {
-        self.taken > self.told && (!on_its_way || self.untold >= self.granted / TOLD_PART)
+    /// Frames that were taken of which the peer was not told.
+    pub(crate) fn gathered(&self) -> u64 {
+        self.taken - self.told
+    }
+
+    /// Whether so much was taken that the peer is to be told at once: a quarter of what is granted.
+    pub(crate) fn presses(&self) -> bool {
+        self.taken > self.told && self.untold >= (self.granted / TOLD_PART).min(TOLD_BYTES)
+    }
+
+    /// Whether the peer is to be told: of anything, or while that `waits` of what presses.
+    pub(crate) fn is_due(&self, waits: bool) -> bool {
+        if waits { self.presses() } else { self.gathered() > 0 }
     }
 
     /// What the peer is told now; `on_its_way`: the word before is.

@@ -9,7 +9,8 @@
 //! | `frame_head.rs` | heads of streams and of frames |
 //! | `flow.rs` | names and counters of flows |
 //! | `flow_out.rs` | the ledger of what was accepted: taken ≤ received ≤ submitted ≤ accepted |
-//! | `flow_in.rs` | what came: numbers, credit, when the peer is told |
+//! | `flow_in.rs` | what came: numbers, credit, what presses to be told |
+//! | `telling.rs` | when the peer is told what was taken, where nothing presses |
 //! | `requests.rs` | requests of this side, until their one end |
 //! | `handling.rs` | requests of the peer, until their one reply |
 //! | `election.rs` | which link a session has |
@@ -40,6 +41,7 @@ pub(crate) mod message;
 pub(crate) mod rate;
 pub(crate) mod requests;
 pub(crate) mod table;
+pub(crate) mod telling;
 #[cfg(test)]
 mod tests;
 mod tombstones;

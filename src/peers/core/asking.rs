@@ -51,11 +51,12 @@ impl PeerCore {
             asking.waiting.insert((flow.lane(), number), tell);
         };
         let head = FrameHead::Request { left_ms };
-        let number = self.flow_out(flow).push(head, frame, register).map_err(|frame| {
+        let pushed = self.flow_out(flow).push(head, frame, register);
+        let (number, may_go) = pushed.map_err(|frame| {
             self.unbegin_request();
             NotAsked::Ended(frame)
         })?;
-        self.pump(flow);
+        self.pushed(flow, may_go);
         Ok(((flow.lane(), number), told))
     }
 

@@ -9,7 +9,6 @@ use super::PeerCore;
 use crate::error::CloseCode;
 use crate::lock::lock;
 use crate::peers::by_message::News;
-use crate::peers::in_flow::InFlow;
 use crate::peers::status::{PeerChange, Step};
 use crate::session::effect::EndReason;
 use crate::session::flow::{FlowId, FlowState, PerFlow};
@@ -159,7 +158,7 @@ impl PeerCore {
         let is_asking = asking.requests.in_flight() + asking.begun > 0;
         drop(asking);
         let is_handling = lock(&self.handling).requests.in_flight() > 0;
-        out && !is_asking && !is_handling && !self.incoming.iter().any(InFlow::has_something)
+        out && !is_asking && !is_handling && !self.has_something()
     }
 }
 

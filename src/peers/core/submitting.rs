@@ -1,5 +1,6 @@
 //! What goes out over the link that the session has.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
@@ -16,6 +17,16 @@ use crate::transport::core::ConnectionCore;
 use crate::transport::session_streams::{OutStream, Outlet, Parts};
 
 impl PeerCore {
+    /// A frame was accepted, which may go at once.
+    pub(super) fn pushed(&self, flow: FlowId, may_go: bool) {
+        if !self.spoke.load(Ordering::Relaxed) {
+            self.spoke.store(true, Ordering::Relaxed);
+        }
+        if may_go {
+            self.pump(flow);
+        }
+    }
+
     /// Hands over what the flow has ready, if nobody else is at it.
     pub(super) fn pump(&self, flow: FlowId) {
         let Some(link) = self.link() else { return };

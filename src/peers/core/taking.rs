@@ -1,62 +1,100 @@
 //! What the application takes of one session.
 
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 
 use super::{Cancelled, PeerCore, Received, flow_of};
 use crate::lock::lock;
 use crate::peers::by_message::News;
-use crate::peers::in_flow::{Frame, InFlow};
+use crate::peers::in_flow::Frame;
 use crate::peers::link::Link;
-use crate::session::flow::PerFlow;
+use crate::session::flow::{FlowId, PerFlow};
 use crate::session::frame_head::{FrameHead, ReplyStatus};
 use crate::session::handling::Hand;
 use crate::session::message::{Message, Taken};
 use crate::session::requests::RequestId;
+use crate::session::telling::{Say, Telling};
 use crate::transport::{Lane, clock};
+
+/// Frames that are taken together.
+const GROUP: usize = 64;
 
 impl PeerCore {
     /// Takes the next frame of the first of these lanes that has one.
     pub(crate) fn take(&self, lanes: &[Lane]) -> Option<Received> {
         loop {
-            let found = lanes.iter().find_map(|lane| {
-                let flow = flow_of(*lane, false);
-                Some((flow, self.flow_in(flow).take()?))
-            });
-            // With the room of a large one, which is given back here.
-            let (flow, Frame { number, head, payload, large: _large }) = found?;
-            // Behind the taking: whoever learns later that the peer was told looks again.
-            if let Some(link) = self.link()
-                && self.flow_in(flow).is_due(link.is_telling())
-            {
-                self.tell_taken(&link);
-            }
-            self.look_at_rest();
-            match head {
-                FrameHead::Request { .. } => {
-                    if let Some(request) = self.hand((flow.lane(), number), payload) {
-                        return Some(request);
-                    }
-                }
-                _ => return Some(Received::Message(payload)),
+            let mut taken = None;
+            let flow = self.take_from(lanes, 1, |frame| taken = Some(frame))?;
+            // Somebody beside may have been faster.
+            if let Some(received) = taken.and_then(|frame| self.received(flow, frame)) {
+                return Some(received);
             }
         }
+    }
+
+    /// Takes up to `max` frames of these lanes; how many.
+    pub(crate) fn take_many(
+        &self,
+        lanes: &[Lane],
+        max: usize,
+        mut took: impl FnMut(Received),
+    ) -> usize {
+        let (mut count, mut frames) = (0, Vec::new());
+        while count < max {
+            // In groups: the flow's lock is never held for long.
+            let group = GROUP.min(max - count);
+            let Some(flow) = self.take_from(lanes, group, |frame| frames.push(frame)) else {
+                break;
+            };
+            for received in frames.drain(..).filter_map(|frame| self.received(flow, frame)) {
+                took(received);
+                count += 1;
+            }
+        }
+        count
+    }
+
+    /// Takes up to `max` frames of the first of these lanes that seems to have some.
+    fn take_from(&self, lanes: &[Lane], max: usize, took: impl FnMut(Frame)) -> Option<FlowId> {
+        let filled = self.filled.load(Ordering::Acquire);
+        let has_some = |flow: &FlowId| filled & (1 << flow.number()) != 0;
+        let flow = lanes.iter().map(|lane| flow_of(*lane, false)).find(has_some)?;
+        if self.flow_in(flow).take(max, &self.telling_waits, took) {
+            self.tell_taken();
+        }
+        Some(flow)
+    }
+
+    /// What was taken, as the application gets it: with the room of a large one, which is given back here.
+    fn received(&self, flow: FlowId, frame: Frame) -> Option<Received> {
+        let Frame { number, head, payload, large: _large } = frame;
+        let received = match head {
+            FrameHead::Request { .. } => self.hand((flow.lane(), number), payload),
+            _ => Some(Received::Message(payload)),
+        };
+        self.look_at_rest();
+        received
     }
 
     /// Waits for the next frame of these lanes; none when the session is over and everything was taken.
     /// Cancel safe: nothing is awaited behind the taking.
     pub(crate) async fn receive(&self, lanes: &[Lane]) -> Option<Received> {
         loop {
-            let readable = self.readable.notified();
-            tokio::pin!(readable);
-            readable.as_mut().enable();
             if let Some(received) = self.take(lanes) {
                 if self.has_something() {
                     // For another one who reads beside.
                     self.readable.notify_one();
                 }
                 return Some(received);
+            }
+            let readable = self.readable.notified();
+            tokio::pin!(readable);
+            // From here on it is told of what comes: what came before is looked for once more.
+            readable.as_mut().enable();
+            if self.has_something_of(lanes) {
+                continue;
             }
             if self.ended.get().is_some() {
                 self.readable.notify_one();
@@ -68,7 +106,12 @@ impl PeerCore {
 
     /// Whether the application can take something now.
     pub(crate) fn has_something(&self) -> bool {
-        self.incoming.iter().any(InFlow::has_something)
+        self.has_something_of(&Lane::ALL)
+    }
+
+    fn has_something_of(&self, lanes: &[Lane]) -> bool {
+        let of = |bits: u8, lane: &Lane| bits | 1 << flow_of(*lane, false).number();
+        self.filled.load(Ordering::Acquire) & lanes.iter().fold(0, of) != 0
     }
 
     /// Invites the actor that is subscribed, if there is one and something for it.
@@ -113,14 +156,59 @@ impl PeerCore {
     }
 
     /// Tells the peer what was taken, as far as it is due.
-    pub(super) fn tell_taken(&self, link: &Link) {
-        // Counters must not overtake each other on their way.
-        let _in_order = lock(&self.telling);
-        let on_its_way = link.is_telling();
-        let flows = PerFlow::of(|flow| self.flow_in(flow).tell(on_its_way));
-        if flows.iter().any(|(_, flow)| flow.is_some()) {
-            link.say(&Message::Taken(Taken { flows }));
+    pub(super) fn tell_taken(&self) {
+        let stalled = {
+            // Counters must not overtake each other on their way.
+            let telling = &mut *lock(&self.telling);
+            let Some(link) = self.link() else { return };
+            self.tell_over(&link, telling).then_some(link)
+        };
+        if let Some(link) = stalled {
+            link.stalled();
         }
+    }
+
+    /// Something gathered for a while.
+    pub(in crate::peers) fn look_at_telling(&self) {
+        self.telling_later.store(false, Ordering::Release);
+        self.tell_taken();
+    }
+
+    /// The peer has what it was told over this link.
+    pub(super) fn word_came(&self, over: &Link) {
+        if self.link().is_some_and(|link| std::ptr::eq(Arc::as_ptr(&link), over)) {
+            lock(&self.telling).came();
+            self.tell_taken();
+        }
+    }
+
+    /// Whether the link stalls by that.
+    fn tell_over(&self, link: &Link, telling: &mut Telling) -> bool {
+        // Before the look: whoever takes something behind it comes here.
+        self.telling_waits.store(false, Ordering::Relaxed);
+        let (mut frames, mut presses) = (0, false);
+        for flow in &self.incoming {
+            let (gathered, is_much) = flow.gathered();
+            frames += gathered;
+            presses |= is_much;
+        }
+        let spoke = self.spoke.load(Ordering::Relaxed);
+        let say = telling.look(clock::now(), frames, spoke);
+        let mut stalls = false;
+        if say == Say::Now || presses {
+            let (waits, on_its_way) = (say != Say::Now, telling.is_on_its_way());
+            let flows = PerFlow::of(|flow| self.flow_in(flow).tell(waits, on_its_way));
+            self.spoke.store(false, Ordering::Relaxed);
+            telling.told(frames, spoke);
+            stalls = !link.put(&Message::Taken(Taken { flows }));
+        } else if say == Say::Later
+            && !self.telling_later.swap(true, Ordering::AcqRel)
+            && let Some(node) = self.node.upgrade()
+        {
+            node.look_later(Weak::clone(&self.myself));
+        }
+        self.telling_waits.store(telling.is_on_its_way() || say == Say::Later, Ordering::Relaxed);
+        stalls
     }
 }
 

@@ -62,14 +62,11 @@ impl Peer {
         max: usize,
     ) -> Result<usize, PeerEnded> {
         into.push(self.recv().await?);
-        let mut count = 1;
-        while count < max
-            && let Some(incoming) = self.take_now(&Lane::ALL)
-        {
-            into.push(incoming);
-            count += 1;
-        }
-        Ok(count)
+        let more = self.core().take_many(&Lane::ALL, max.saturating_sub(1), |received| {
+            into.push(self.incoming(received));
+        });
+        self.taken();
+        Ok(1 + more)
     }
 
     /// The next frame of any lane, if one is there.

@@ -100,13 +100,13 @@ impl Peer {
     /// As for [`try_send`](Self::try_send).
     pub fn try_send_on(&self, lane: Lane, frame: impl Into<Bytes>) -> Result<(), PeerSendError> {
         let frame = self.check(frame.into())?;
-        match self.core().out(lane, false).try_admit(OutFlow::cost(frame.len())) {
-            Ok(()) => self.push(lane, frame).map(drop),
-            Err(NotAccepted::Full(limit)) => {
+        match self.core().offer(flow_of(lane, false), FrameHead::Message, frame) {
+            Ok(_) => Ok(()),
+            Err((NotAccepted::Full(limit), frame)) => {
                 self.core().reached(limit);
                 Err(PeerSendError::Full { frame })
             }
-            Err(NotAccepted::Shut) => Err(self.core().not_accepted(frame)),
+            Err((NotAccepted::Shut, frame)) => Err(self.core().not_accepted(frame)),
         }
     }
 
@@ -330,9 +330,20 @@ impl Peer {
     }
 
     async fn accept(&self, lane: Lane, frame: Bytes) -> Result<u64, PeerSendError> {
-        match self.admit(lane, frame.len()).await {
-            Ok(()) => self.push(lane, frame),
-            Err(why) => Err(self.not_admitted(why, frame)),
+        let frame = self.check(frame)?;
+        // Who never has to wait would keep its runtime's thread for itself.
+        tokio::task::consume_budget().await;
+        match self.core().offer(flow_of(lane, false), FrameHead::Message, frame) {
+            Ok(number) => Ok(number),
+            Err((NotAccepted::Full(limit), frame)) => {
+                self.core().reached(limit);
+                let admitted = self.core().out(lane, false).admit(OutFlow::cost(frame.len())).await;
+                match admitted {
+                    Ok(()) => self.push(lane, frame),
+                    Err(_) => Err(self.core().not_accepted(frame)),
+                }
+            }
+            Err((NotAccepted::Shut, frame)) => Err(self.core().not_accepted(frame)),
         }
     }
 
