@@ -70,7 +70,7 @@ pub struct SessionLimits {
     /// the oldest is forgotten, and its request handled for nothing.
     pub early_cancels_max: usize,
     /// Messages that the session stream of a connection may bring in a second (default 50,000: what was
-    /// taken is said once a round trip, and at quarters of a grant). More end the session with
+    /// taken is said at most once a round trip, and at quarters of a grant). More end the session with
     /// `PROTOCOL_ERROR`.
     pub control_messages_max: u32,
     /// Bytes of them (default 8 MiB: that many of the usual length).

@@ -12,8 +12,8 @@ const BODY_BYTES_INITIAL: usize = 64 * 1024;
 
 /// What came whole.
 pub(super) enum Came {
-    /// Messages that arrived together.
-    Run(Run),
+    /// Messages that arrived together: how many.
+    Run(u64, Run),
     /// With the room that a large one has.
     Frame(FrameHead, Bytes, Option<Large>),
 }
@@ -69,13 +69,14 @@ impl Cutter {
         let mut left = input;
         while !left.is_empty() {
             if self.held.is_empty() {
-                let whole = self.whole(left, true)?;
+                let (frames, whole) = self.whole(left, true)?;
                 if whole > 0 {
-                    sink.came(Came::Run(Run::of(Bytes::copy_from_slice(&left[..whole]))));
+                    let run = Run::of(Bytes::copy_from_slice(&left[..whole]));
+                    sink.came(Came::Run(frames, run));
                     left = &left[whole..];
                     continue;
                 }
-                let whole = self.whole(left, false)?;
+                let (_, whole) = self.whole(left, false)?;
                 if whole > 0 {
                     others(Bytes::copy_from_slice(&left[..whole]), sink)?;
                     left = &left[whole..];
@@ -90,9 +91,10 @@ impl Cutter {
         Ok(input.len() - left.len())
     }
 
-    /// The length of the longest prefix that is whole frames, all messages or none, and fits one run.
-    fn whole(&self, input: &[u8], messages: bool) -> Result<usize, CutError> {
-        let mut whole = 0;
+    /// The frames and the length of the longest prefix that is whole frames, all messages or none, and fits
+    /// one run.
+    fn whole(&self, input: &[u8], messages: bool) -> Result<(u64, usize), CutError> {
+        let (mut frames, mut whole) = (0, 0);
         while let Some(header) = input[whole..].first_chunk::<LENGTH_BYTES>() {
             let length = match self.check(*header) {
                 Ok(length) => length,
@@ -104,9 +106,9 @@ impl Cutter {
             if !fits || length.is_message() != messages {
                 break;
             }
-            whole = end;
+            (frames, whole) = (frames + 1, end);
         }
-        Ok(whole)
+        Ok((frames, whole))
     }
 
     fn check(&self, header: [u8; LENGTH_BYTES]) -> Result<FrameLength, CutError> {
@@ -200,7 +202,7 @@ mod tests {
 
         fn came(&mut self, came: Came) {
             match came {
-                Came::Run(run) => self.0.extend(run.map(|it| (FrameHead::Message, it))),
+                Came::Run(_, run) => self.0.extend(run.map(|it| (FrameHead::Message, it))),
                 Came::Frame(head, payload, _) => self.0.push((head, payload)),
             }
         }
@@ -264,7 +266,7 @@ mod tests {
 
         fn came(&mut self, came: Came) {
             match came {
-                Came::Run(run) => self.1.extend(run),
+                Came::Run(_, run) => self.1.extend(run),
                 Came::Frame(_, payload, _) => self.1.push(payload),
             }
         }

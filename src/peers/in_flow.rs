@@ -118,8 +118,8 @@ impl InFlow {
             return Ok(None);
         }
         match came {
-            Came::Run(run) => {
-                state.run_arrived(run)?;
+            Came::Run(frames, run) => {
+                state.run_arrived(frames, run)?;
                 if !state.queue.is_empty() {
                     self.fill();
                 }
@@ -185,11 +185,16 @@ impl InFlow {
         if !state.flow.is_due(waits) {
             return None;
         }
-        if state.flow.is_used_up() {
+        if state.flow.is_used_up(on_its_way) {
             state.grant.double();
             state.flow.grant(state.grant.bytes());
         }
         Some(state.flow.tell(on_its_way))
+    }
+
+    /// The peer has what it was told.
+    pub(super) fn word_came(&self) {
+        lock(&self.state).flow.word_came();
     }
 
     /// The session has another connection; 0: none.
@@ -232,15 +237,15 @@ impl State {
         Some(1)
     }
 
-    fn run_arrived(&mut self, mut run: Run) -> Result<(), FlowViolation> {
-        let mut first = None;
-        let looked_at = run.clone();
-        for payload in looked_at {
-            match self.flow.arrived((HEADER_BYTES + payload.len()) as u64) {
-                Ok(Arrival::Accept(number)) => drop(first.get_or_insert(number)),
-                // Those come first.
-                Ok(Arrival::Skip) => drop(run.next()),
-                Err(violation) => return Err(violation),
+    fn run_arrived(&mut self, frames: u64, mut run: Run) -> Result<(), FlowViolation> {
+        let mut first = self.flow.all_arrived(frames, run.encoded_bytes() as u64);
+        if first.is_none() {
+            for length in run.clone().map(|payload| payload.len()) {
+                match self.flow.arrived((HEADER_BYTES + length) as u64)? {
+                    Arrival::Accept(number) => drop(first.get_or_insert(number)),
+                    // Those come first.
+                    Arrival::Skip => drop(run.next()),
+                }
             }
         }
         if let Some(next) = first {
@@ -317,7 +322,7 @@ mod tests {
         let run = Bytes::from_static(b"\0\0\0\x01a\0\0\0\0\0\0\0\x02bc");
         let request =
             Came::Frame(FrameHead::Request { left_ms: 7 }, Bytes::from_static(b"d"), None);
-        for came in [Came::Run(Run::of(run.clone())), request, Came::Run(Run::of(run))] {
+        for came in [Came::Run(3, Run::of(run.clone())), request, Came::Run(3, Run::of(run))] {
             assert_eq!(flow.arrived(1, came, |_, _| {}), Ok(None));
         }
         let (mut taken, waits) = (Vec::new(), AtomicBool::new(false));

@@ -163,7 +163,7 @@ mod tests {
 
         fn came(&mut self, came: Came) {
             match came {
-                Came::Run(run) => self.0.extend(run.map(|it| (FrameHead::Message, it))),
+                Came::Run(_, run) => self.0.extend(run.map(|it| (FrameHead::Message, it))),
                 Came::Frame(head, payload, _) => self.0.push((head, payload)),
             }
         }

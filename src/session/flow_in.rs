@@ -10,9 +10,6 @@ use super::flow_out::FlowViolation;
 /// The part of a grant after which the peer is told at once what was taken, so that it need not stop.
 const TOLD_PART: u64 = 4;
 
-/// Where that is a lot: the peer may keep less than it is granted.
-const TOLD_BYTES: u64 = 64 * 1024;
-
 /// What is to be done with a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Arrival {
@@ -39,8 +36,11 @@ pub(crate) struct FlowIn {
     told: u64,
     /// Bytes taken since then.
     untold: u64,
-    /// Bytes taken since the last word that was told when none was on its way: in about a round trip.
+    /// Bytes taken since the last word that was told when none was on its way: until that is there, in about
+    /// a round trip.
     round: u64,
+    /// That was much.
+    used_up: bool,
     /// Nothing more is taken over.
     frozen: bool,
 }
@@ -58,6 +58,7 @@ impl FlowIn {
             told: 0,
             untold: 0,
             round: 0,
+            used_up: false,
             frozen: false,
         }
     }
@@ -91,6 +92,19 @@ impl FlowIn {
         let untaken = self.check_credit(bytes)?;
         (self.received, self.untaken) = (number, untaken);
         Ok(Arrival::Accept(number))
+    }
+
+    /// As [`arrived`](Self::arrived) for so many frames of so many bytes together, if each of them is to be
+    /// accepted without a further look: the number of the first one.
+    pub(crate) fn all_arrived(&mut self, frames: u64, bytes: u64) -> Option<u64> {
+        let first = self.next.filter(|next| *next == self.received + 1 && !self.frozen)?;
+        let untaken = self.untaken.saturating_add(bytes);
+        if frames == 0 || untaken > self.granted {
+            return None;
+        }
+        (self.received, self.untaken) = (self.received + frames, untaken);
+        self.next = Some(first.saturating_add(frames));
+        Some(first)
     }
 
     /// A frame of so many bytes, its heads included, is about to come on the present stream. Whether it is
@@ -150,9 +164,18 @@ impl FlowIn {
         self.granted = self.granted.max(bytes);
     }
 
+    /// The word that was told when none was on its way is there.
+    pub(crate) fn word_came(&mut self) {
+        self.used_up |= self.took_half();
+    }
+
     /// Whether the application took half of what is granted within about a round trip: the peer could go
     /// faster with more. (One that takes slowly needs no more, however much waits for it.)
-    pub(crate) fn is_used_up(&self) -> bool {
+    pub(crate) fn is_used_up(&self, on_its_way: bool) -> bool {
+        self.used_up || on_its_way && self.took_half()
+    }
+
+    fn took_half(&self) -> bool {
         self.round >= self.granted / 2
     }
 
@@ -168,7 +191,7 @@ impl FlowIn {
 
     /// Whether so much was taken that the peer is to be told at once: a quarter of what is granted.
     pub(crate) fn presses(&self) -> bool {
-        self.taken > self.told && self.untold >= (self.granted / TOLD_PART).min(TOLD_BYTES)
+        self.taken > self.told && self.untold >= self.granted / TOLD_PART
     }
 
     /// Whether the peer is to be told: of anything, or while that `waits` of what presses.
@@ -178,7 +201,7 @@ impl FlowIn {
 
     /// What the peer is told now; `on_its_way`: the word before is.
     pub(crate) fn tell(&mut self, on_its_way: bool) -> FlowState {
-        (self.told, self.untold) = (self.taken, 0);
+        (self.told, self.untold, self.used_up) = (self.taken, 0, false);
         if !on_its_way {
             self.round = 0;
         }
@@ -188,7 +211,7 @@ impl FlowIn {
     /// The session has another link: what was told on an earlier one may not have come, and streams begin
     /// again.
     pub(crate) fn attached(&mut self) {
-        (self.told, self.next) = (0, None);
+        (self.told, self.next, self.round) = (0, None, 0);
     }
 
     /// Bytes that came and were not taken.

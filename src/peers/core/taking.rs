@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::{Cancelled, PeerCore, Received, flow_of};
 use crate::lock::lock;
 use crate::peers::by_message::News;
-use crate::peers::in_flow::Frame;
+use crate::peers::in_flow::{Frame, InFlow};
 use crate::peers::link::Link;
 use crate::session::flow::{FlowId, PerFlow};
 use crate::session::frame_head::{FrameHead, ReplyStatus};
@@ -178,6 +178,7 @@ impl PeerCore {
     pub(super) fn word_came(&self, over: &Link) {
         if self.link().is_some_and(|link| std::ptr::eq(Arc::as_ptr(&link), over)) {
             lock(&self.telling).came();
+            self.incoming.iter().for_each(InFlow::word_came);
             self.tell_taken();
         }
     }

@@ -217,13 +217,14 @@ fn granted_behind(round_trips: usize, taken_in_each: u64) -> u64 {
                 flow.take(taken + 1, 1, 1_000);
             }
             if flow.is_due(on_its_way) {
-                if flow.is_used_up() {
+                if flow.is_used_up(on_its_way) {
                     flow.grant(2 * flow.state().credit);
                 }
                 flow.tell(on_its_way);
                 on_its_way = true;
             }
         }
+        flow.word_came();
     }
     flow.state().credit
 }

@@ -75,7 +75,8 @@ fn compared(peers: &Way<Peer>, handles: &Way<ConnectionHandle>, size: usize) -> 
     let report = report(peers.spent, peers.frames, size)?;
     Ok(report
         .with("of_handle", peers.a_second() / handles.a_second())
-        .with("handle_frames_s", handles.a_second()))
+        .with("handle_frames_s", handles.a_second())
+        .with("handle_cpu_ns_per_frame", handles.spent.cpu_seconds * 1e9 / handles.frames as f64))
 }
 
 /// `connections` senders of each way in one process with their receivers, which count all the time.
