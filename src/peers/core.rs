@@ -461,6 +461,11 @@ impl Frames for PeerCore {
         self.word_came(link);
     }
 
+    fn look_at_telling(&self) {
+        self.telling_later.store(false, Ordering::Release);
+        self.tell_taken();
+    }
+
     fn frame_bytes_max(&self) -> usize {
         self.bounds.frame_bytes_max
     }

@@ -7,7 +7,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use tracing::warn;
 
-use super::core::PeerCore;
 use super::cut::{self, Announced, Came, Cutter};
 use crate::error::{CloseCode, CloseReason};
 use crate::lock::lock;
@@ -52,6 +51,8 @@ pub(super) trait Frames: Send + Sync {
     fn rest(&self, flow: FlowId);
     /// The peer has what it was told to be taken.
     fn was_told(&self, link: &Link);
+    /// Looks at what gathered for the peer to be told.
+    fn look_at_telling(&self);
     /// The largest payload that it takes.
     fn frame_bytes_max(&self) -> usize;
 }
@@ -65,7 +66,7 @@ pub(super) trait Listens: Send + Sync {
     /// A limit ended something.
     fn reached(&self, limit: Limit);
     /// The session looks in a while at what gathered for the peer to be told.
-    fn look_later(&self, session: Weak<PeerCore>);
+    fn look_later(&self, session: Weak<dyn Frames>);
 }
 
 /// The peer broke the protocol: how, for the log.

@@ -27,7 +27,7 @@ use tracing::{debug, warn};
 use self::looking::Looks;
 use super::admit::Admit;
 use super::core::PeerCore;
-use super::link::{Link, Listens, Violated};
+use super::link::{Frames, Link, Listens, Violated};
 use super::room::PeerBounds;
 use super::spacing::Spacing;
 use super::status::PeerChange;
@@ -72,7 +72,7 @@ pub(crate) struct Sessions {
     leaving: AtomicBool,
     /// The next deadline is another one.
     changed: Notify,
-    looks: Looks,
+    looks: Arc<Looks>,
     tell: Tell,
     /// Where dials run: effects are performed on whichever thread.
     runtime: Handle,
@@ -156,7 +156,7 @@ impl Sessions {
             counts: Arc::clone(counts),
             leaving: AtomicBool::new(false),
             changed: Notify::new(),
-            looks: Looks::default(),
+            looks: Arc::default(),
             tell,
             runtime: runtime.clone(),
         });
@@ -441,8 +441,8 @@ impl Listens for Sessions {
         self.counts.reached(limit);
     }
 
-    fn look_later(&self, session: Weak<PeerCore>) {
-        self.looks.add(session, &self.runtime, &self.myself);
+    fn look_later(&self, session: Weak<dyn Frames>) {
+        self.looks.add(session, &self.runtime);
     }
 }
 

@@ -3,7 +3,7 @@
 
 use moorline::Limits;
 
-use super::{bytes, number_in, read, source_of, time};
+use super::{bytes, millis, number_in, read, source_of, time};
 
 fn constant(file: &str, name: &str) -> usize {
     let source = read(file);
@@ -25,7 +25,11 @@ pub(super) fn sentences() -> Vec<(&'static str, String)> {
     let unread = bytes(number_in("SESSION_BYTES_MAX"));
     let grant = bytes(number_in("FLOW_GRANT_MIN"));
     let close = time(Limits::default().close_time_max);
+    let gather = millis(&source_of("GATHER_MAX"));
+    let telling = "docs/decisions/what-was-taken-is-told-for-many.md";
     vec![
+        (telling, format!("for {gather} at most")),
+        (wire, format!("where frames follow each other within {gather};")),
         (wire, format!("# Wire format `{alpn}`")),
         (wire, format!("ALPN `{alpn}`: connections")),
         (wire, format!("[u16: bytes that follow, at most {body}] body")),

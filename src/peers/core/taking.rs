@@ -9,7 +9,7 @@ use super::{Cancelled, PeerCore, Received, flow_of};
 use crate::lock::lock;
 use crate::peers::by_message::News;
 use crate::peers::in_flow::{Frame, InFlow};
-use crate::peers::link::Link;
+use crate::peers::link::{Frames, Link};
 use crate::session::flow::{FlowId, PerFlow};
 use crate::session::frame_head::{FrameHead, ReplyStatus};
 use crate::session::handling::Hand;
@@ -168,12 +168,6 @@ impl PeerCore {
         }
     }
 
-    /// Something gathered for a while.
-    pub(in crate::peers) fn look_at_telling(&self) {
-        self.telling_later.store(false, Ordering::Release);
-        self.tell_taken();
-    }
-
     /// The peer has what it was told over this link.
     pub(super) fn word_came(&self, over: &Link) {
         if self.link().is_some_and(|link| std::ptr::eq(Arc::as_ptr(&link), over)) {
@@ -206,7 +200,8 @@ impl PeerCore {
             && !self.telling_later.swap(true, Ordering::AcqRel)
             && let Some(node) = self.node.upgrade()
         {
-            node.look_later(Weak::clone(&self.myself));
+            let myself: Weak<dyn Frames> = Weak::<Self>::clone(&self.myself);
+            node.look_later(myself);
         }
         self.telling_waits.store(telling.is_on_its_way() || say == Say::Later, Ordering::Relaxed);
         stalls
