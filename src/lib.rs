@@ -103,6 +103,7 @@ compile_error!(
 mod actors;
 mod config;
 mod error;
+mod failpoint;
 mod frame;
 mod identity;
 mod lock;

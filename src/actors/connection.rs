@@ -28,6 +28,7 @@ use super::stats::stats;
 use super::tasks::{OwnedTask, answer, finish};
 use super::waiting::Waiting;
 use crate::error::{CloseCode, CloseReason};
+use crate::failpoint::{Failpoint, in_actor};
 use crate::never::never;
 use crate::peers::sessions::LAST_WORD_MAX;
 use crate::transport::clock::now;
@@ -76,6 +77,7 @@ impl Actor for ConnectionActor {
         arguments: Arguments,
     ) -> Result<State, ActorProcessingErr> {
         let Arguments { connection, epoch, span } = arguments;
+        in_actor(Failpoint::ConnectionPreStart, || connection.core().local_identity()).await;
         let span = tracing::error_span!(
             parent: &span,
             "connection",
@@ -112,6 +114,7 @@ impl Actor for ConnectionActor {
         message: ConnectionMessage,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
+        in_actor(Failpoint::ConnectionHandle, || state.core().local_identity()).await;
         // What carries a frame logs nothing, and a span costs as much as a small frame.
         let carries =
             matches!(message, ConnectionMessage::Send { .. } | ConnectionMessage::SendMany { .. });
@@ -135,6 +138,15 @@ impl Actor for ConnectionActor {
             ConnectionMessage::Stats { reply } => answer(reply, stats(state.core())),
             ConnectionMessage::Internal(Internal(event)) => state.on_event(&event),
         }
+        Ok(())
+    }
+
+    async fn post_stop(
+        &self,
+        _myself: ActorRef<ConnectionMessage>,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        in_actor(Failpoint::ConnectionPostStop, || state.core().local_identity()).await;
         Ok(())
     }
 }

@@ -28,6 +28,7 @@ use super::target::{Redial, Target};
 use super::tasks::{OwnedTask, finish};
 use super::waiting::Waiting;
 use crate::error::{CloseCode, CloseReason, ConnectError};
+use crate::failpoint::{Failpoint, in_actor};
 use crate::identity::CertHash;
 use crate::lock::lock;
 use crate::registry::RegistryFull;
@@ -67,6 +68,7 @@ impl Actor for ConnectorActor {
         myself: ActorRef<ConnectorMessage>,
         arguments: Arguments,
     ) -> Result<State, ActorProcessingErr> {
+        in_actor(Failpoint::ConnectorPreStart, || arguments.shared.identity()).await;
         let earlier = lock(&arguments.current).clone();
         let dialled = earlier.as_ref().map(|one| one.direction() == Direction::Outbound);
         let backoff = arguments.shared.config.backoff;
@@ -86,6 +88,7 @@ impl Actor for ConnectorActor {
         message: ConnectorMessage,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
+        in_actor(Failpoint::ConnectorHandle, || state.arguments.shared.identity()).await;
         let span = state.arguments.shared.span.clone();
         async {
             match message {
@@ -105,6 +108,15 @@ impl Actor for ConnectorActor {
         }
         .instrument(span)
         .await;
+        Ok(())
+    }
+
+    async fn post_stop(
+        &self,
+        _myself: ActorRef<ConnectorMessage>,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        in_actor(Failpoint::ConnectorPostStop, || state.arguments.shared.identity()).await;
         Ok(())
     }
 }

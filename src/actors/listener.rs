@@ -26,6 +26,7 @@ use super::shared::NodeShared;
 use super::tasks::{OwnedTask, Unfinished, finish};
 use crate::config::ALPNS_MAX;
 use crate::error::{AcceptError, CloseReason, ListenError};
+use crate::failpoint::{Failpoint, in_actor};
 use crate::transport::session_streams::SESSION_ALPN;
 use crate::transport::{MsQuicListener, MsQuicNetConnection};
 
@@ -76,6 +77,7 @@ impl Actor for ListenerActor {
         myself: ActorRef<ListenerMessage>,
         arguments: Arguments,
     ) -> Result<State, ActorProcessingErr> {
+        in_actor(Failpoint::ListenerPreStart, || arguments.shared.identity()).await;
         let (shared, address) = (Arc::clone(&arguments.shared), arguments.address);
         let owner = myself.clone();
         let task = OwnedTask::spawn(async move {
@@ -99,6 +101,7 @@ impl Actor for ListenerActor {
         message: ListenerMessage,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
+        in_actor(Failpoint::ListenerHandle, || state.arguments.shared.identity()).await;
         let span = state.arguments.shared.span.clone();
         async {
             match message {
@@ -122,6 +125,15 @@ impl Actor for ListenerActor {
         }
         .instrument(span)
         .await
+    }
+
+    async fn post_stop(
+        &self,
+        _myself: ActorRef<ListenerMessage>,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        in_actor(Failpoint::ListenerPostStop, || state.arguments.shared.identity()).await;
+        Ok(())
     }
 }
 

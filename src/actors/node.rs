@@ -101,7 +101,7 @@ impl Node {
     /// Who this node is.
     #[must_use]
     pub fn identity(&self) -> CertHash {
-        self.shared().config.credential.identity()
+        self.shared().identity()
     }
 
     /// The actor at the root, for those who talk to it by message.

@@ -25,6 +25,8 @@ use super::message::peer::{Event, Internal, PeerMessage};
 use super::tasks::{OwnedTask, answer, finish};
 use super::waiting::Waiting;
 use crate::error::CloseCode;
+use crate::failpoint::{Failpoint, in_actor};
+use crate::identity::CertHash;
 use crate::peers::error::PeerEnded;
 use crate::peers::handle::Peer;
 
@@ -34,6 +36,8 @@ const OVER_TIME: Duration = Duration::from_secs(60);
 /// What the actor of a session needs to start.
 pub(super) struct Arguments {
     pub(super) peer: Peer,
+    /// Whose actor it is.
+    pub(super) node: CertHash,
     /// How long room may be waited for.
     pub(super) reserve_time_max: Duration,
     /// The node's.
@@ -45,6 +49,7 @@ pub(super) struct PeerActor;
 
 pub(super) struct State {
     peer: Peer,
+    node: CertHash,
     myself: ActorRef<PeerMessage>,
     reserve_time_max: Duration,
     close_waiters: Waiting<RpcReplyPort<PeerEnded>>,
@@ -62,8 +67,9 @@ impl Actor for PeerActor {
     async fn pre_start(
         &self,
         myself: ActorRef<PeerMessage>,
-        Arguments { peer, reserve_time_max, span }: Arguments,
+        Arguments { peer, node, reserve_time_max, span }: Arguments,
     ) -> Result<State, ActorProcessingErr> {
+        in_actor(Failpoint::PeerPreStart, || node).await;
         let span = tracing::error_span!(
             parent: &span,
             "peer",
@@ -76,7 +82,7 @@ impl Actor for PeerActor {
             drop(owner.cast(PeerMessage::Internal(Internal(Event::Over))));
         });
         let close_waiters = Waiting::default();
-        Ok(State { peer, myself, reserve_time_max, close_waiters, timer, span })
+        Ok(State { peer, node, myself, reserve_time_max, close_waiters, timer, span })
     }
 
     async fn handle(
@@ -85,7 +91,17 @@ impl Actor for PeerActor {
         message: PeerMessage,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
+        in_actor(Failpoint::PeerHandle, || state.node).await;
         state.span.clone().in_scope(|| state.on_message(message));
+        Ok(())
+    }
+
+    async fn post_stop(
+        &self,
+        _myself: ActorRef<PeerMessage>,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        in_actor(Failpoint::PeerPostStop, || state.node).await;
         Ok(())
     }
 }

@@ -12,6 +12,7 @@ use super::events::{Events, NodeEvent};
 use super::handle::ConnectionHandle;
 use super::telling::Telling;
 use crate::config::NodeConfig;
+use crate::identity::CertHash;
 use crate::peers::sessions::Sessions;
 use crate::registry::{EpochSource, Registry};
 use crate::transport::MsQuicTransport;
@@ -81,6 +82,11 @@ impl NodeShared {
     /// All open connections.
     pub(crate) fn connections(&self) -> Vec<ConnectionHandle> {
         plain(self.registry.connections())
+    }
+
+    /// Who the node is.
+    pub(crate) fn identity(&self) -> CertHash {
+        self.config.credential.identity()
     }
 
     pub(crate) fn is_stopping(&self) -> bool {

@@ -40,6 +40,7 @@ use drain::drain;
 use super::shared::NodeShared;
 use super::tasks::{DRAINED, OwnedTask, answer, finish};
 use crate::error::{CloseCode, ConnectError};
+use crate::failpoint::{Failpoint, in_actor};
 use crate::restart::{RestartDecision, RestartState};
 
 pub(crate) struct Supervisor;
@@ -86,6 +87,7 @@ impl Actor for Supervisor {
         myself: ActorRef<SupervisorMessage>,
         shared: Arc<NodeShared>,
     ) -> Result<State, ActorProcessingErr> {
+        in_actor(Failpoint::SupervisorPreStart, || shared.identity()).await;
         Ok(State {
             shared,
             myself,
@@ -104,6 +106,7 @@ impl Actor for Supervisor {
         message: SupervisorMessage,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
+        in_actor(Failpoint::SupervisorHandle, || state.shared.identity()).await;
         let span = state.shared.span.clone();
         async {
             match message {
@@ -162,6 +165,7 @@ impl Actor for Supervisor {
         _myself: ActorRef<SupervisorMessage>,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
+        in_actor(Failpoint::SupervisorPostStop, || state.shared.identity()).await;
         // Not only when the state is dropped: after a clean stop it travels to the parent, which
         // may be waiting for this very end.
         state.in_order = true;

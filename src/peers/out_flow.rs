@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use super::kept::{Kept, Left};
 use super::room::Keeping;
 use crate::config::FLOW_GRANT_MIN;
+use crate::failpoint::flow_fault;
 use crate::lock::lock;
 use crate::session::flow::FlowState;
 use crate::session::flow_out::{Entry, Fate, FlowOut, FlowViolation, Outcomes};
@@ -90,7 +91,7 @@ impl OutFlow {
     /// Keeps up to `bytes_max`, as far as all sessions of the node may. It has no connection yet.
     pub(super) fn new(keeping: &Arc<Keeping>, bytes_max: usize) -> Self {
         let state = State {
-            ledger: FlowOut::default(),
+            ledger: FlowOut::new(flow_fault()),
             room: Room::wide(keeping.share(bytes_max)),
             keeping: Arc::clone(keeping),
             carried: 0,

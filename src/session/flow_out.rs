@@ -11,9 +11,12 @@
 //!
 //! Invariant: accepted = delivered + not sent + maybe sent, once the flow is over.
 
+mod broken;
+
 use std::collections::VecDeque;
 
 use super::flow::FlowState;
+use super::flow_fault::{FlowFault, Planted};
 
 /// Consecutive frames that are submitted together.
 pub(crate) trait Entry {
@@ -117,6 +120,7 @@ pub(crate) struct FlowOut<E> {
     cut: Option<u64>,
     /// Up to here nobody can say, once it is over.
     maybe: Option<u64>,
+    fault: Planted,
 }
 
 impl<E> Default for FlowOut<E> {
@@ -133,11 +137,17 @@ impl<E> Default for FlowOut<E> {
             granted: 0,
             cut: None,
             maybe: None,
+            fault: Planted::default(),
         }
     }
 }
 
 impl<E: Entry> FlowOut<E> {
+    /// Before its first frame.
+    pub(crate) fn new(fault: Planted) -> Self {
+        Self { fault, ..Self::default() }
+    }
+
     /// Takes frames over, and tells the number of the first; hands them back where none are taken any
     /// more.
     pub(crate) fn push(&mut self, entry: E) -> Result<u64, E> {
@@ -211,14 +221,15 @@ impl<E: Entry> FlowOut<E> {
     pub(crate) fn resume(
         &mut self,
         peer: FlowState,
-        release: impl FnMut(u64, E),
+        mut release: impl FnMut(u64, E),
     ) -> Result<(), FlowViolation> {
         self.said = None;
-        self.advance(peer, release)?;
+        self.advance(peer, &mut release)?;
         // A Hello may have left before the last word of a grant, which is said again.
         self.granted = self.granted.max(peer.credit);
         self.said = Some(peer);
         self.next = self.slots.partition_point(|slot| slot.last <= self.received);
+        self.break_promise(&mut release);
         self.outstanding = self.slots.iter().take(self.next).map(|slot| slot.entry.bytes()).sum();
         Ok(())
     }
@@ -271,7 +282,9 @@ impl<E: Entry> FlowOut<E> {
             let Some(slot) = self.pop_taken() else { break };
             if self.next > 0 {
                 self.next -= 1;
-                self.outstanding -= slot.entry.bytes();
+                if !self.fault.is(FlowFault::CreditKept) {
+                    self.outstanding -= slot.entry.bytes();
+                }
             }
             release(slot.first, slot.entry);
         }

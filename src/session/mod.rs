@@ -32,6 +32,7 @@ pub(crate) mod effect;
 mod election;
 mod fields;
 pub(crate) mod flow;
+pub(crate) mod flow_fault;
 pub(crate) mod flow_in;
 pub(crate) mod flow_out;
 pub(crate) mod frame_head;

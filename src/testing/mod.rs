@@ -12,6 +12,7 @@
 //! - [`Cluster`]: nodes in one process with such a link between each two, that are partitioned, killed,
 //!   started again and paused; [`ProcessCluster`]: the same with processes.
 //! - [`Ledger`]: numbers frames, and names those that were lost, came twice, out of order or damaged.
+//! - [`failpoint`]: faults inside of this library: a panic, a stalled handler, a send that fails.
 
 mod cluster;
 mod conditions;
@@ -32,6 +33,8 @@ mod script_text;
 mod share;
 mod stamp;
 mod text;
+
+pub mod failpoint;
 
 pub use cluster::{Cluster, ClusterError};
 pub use conditions::{Conditions, GilbertElliott, Loss, RateLimit, Towards};

@@ -19,6 +19,7 @@
 mod allocator;
 mod configuration;
 mod connection;
+mod connection_settings;
 mod environment;
 mod execution;
 mod exit_guard;

@@ -16,7 +16,7 @@ use super::handshake::Handshake;
 use super::listen_port::ListenPort;
 use super::registration::{LiveHandle, RegistrationWrapper};
 use crate::error::{AcceptError, CloseCode, LibraryError};
-use crate::identity::NetCredential;
+use crate::identity::{CertHash, NetCredential};
 use crate::lock::lock;
 use crate::never;
 
@@ -211,6 +211,10 @@ impl ListenerCallbacks for ListenerCore {
 
     fn released(&self) {
         self.live.release();
+    }
+
+    fn node(&self) -> CertHash {
+        self.credential.identity()
     }
 
     fn failed(&self) {

@@ -19,6 +19,7 @@ use super::ffi::{self, ConnectionSlot, PeerStream, Received, SendRequest, Stream
 use super::link::batch::PARTS_MAX;
 use super::registration::LiveHandle;
 use crate::error::{CloseCode, LibraryError};
+use crate::identity::CertHash;
 use crate::lock::lock;
 
 /// The protocol of connections that carry sessions (TLS ALPN).
@@ -137,6 +138,8 @@ pub(crate) trait StreamOwner: Send + Sync + 'static {
     fn acknowledged(&self);
     /// Looks at the path now and then.
     fn look_at_path(&self);
+    /// Whose connection it is.
+    fn node(&self) -> CertHash;
     /// A callback panicked, or something happened in it that cannot.
     fn has_failed(&self);
 }
@@ -260,6 +263,10 @@ impl<O: StreamOwner> ffi::StreamCallbacks for OutStream<O> {
     fn failed(&self) {
         self.owner.has_failed();
     }
+
+    fn node(&self) -> CertHash {
+        self.owner.node()
+    }
 }
 
 /// A unidirectional stream of the peer's.
@@ -364,5 +371,9 @@ impl<O: StreamOwner> ffi::StreamCallbacks for InStream<O> {
 
     fn failed(&self) {
         self.owner.has_failed();
+    }
+
+    fn node(&self) -> CertHash {
+        self.owner.node()
     }
 }

@@ -17,6 +17,7 @@ use super::link::lanes::Lane;
 use super::registration::LiveHandle;
 use crate::error::{CloseCode, LibraryError, RecvError};
 use crate::frame::{FrameDecoder, Piece, Position};
+use crate::identity::CertHash;
 use crate::lock::lock;
 
 /// The connection, as its streams know it.
@@ -32,6 +33,8 @@ pub(super) trait StreamOwner: Send + Sync + Sized + 'static {
     /// The end of the lane's stream was acknowledged, or never will be.
     fn lane_finished(self: &Arc<Self>, lane: Lane);
     fn is_over(&self) -> bool;
+    /// Whose connection it is.
+    fn node(&self) -> CertHash;
     /// Looks at the path now and then.
     fn sample(&self);
     /// How many of `total` bytes the stream of the peer's may take over.
@@ -194,6 +197,10 @@ impl<O: StreamOwner> ffi::StreamCallbacks for OutStream<O> {
     fn failed(&self) {
         self.owner.has_failed();
     }
+
+    fn node(&self) -> CertHash {
+        self.owner.node()
+    }
 }
 
 impl<O: StreamOwner> OutStream<O> {
@@ -352,5 +359,9 @@ impl<O: StreamOwner> ffi::StreamCallbacks for InStream<O> {
 
     fn failed(&self) {
         self.owner.has_failed();
+    }
+
+    fn node(&self) -> CertHash {
+        self.owner.node()
     }
 }

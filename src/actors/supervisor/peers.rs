@@ -102,6 +102,7 @@ impl State {
         let child = self.peers.by_session.get_mut(&session)?;
         let arguments = Arguments {
             peer: child.peer.clone(),
+            node: self.shared.identity(),
             reserve_time_max: self.shared.config.limits.stream_op_timeout,
             span: self.shared.span.clone(),
         };

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::session::effect::{Counters, EndReason, LinkId};
 use crate::session::flow::{FlowId, FlowState, PerFlow};
+use crate::session::flow_fault::Planted;
 use crate::session::flow_in::{Arrival, FlowIn};
 use crate::session::flow_out::{Entry, Fate, FlowOut, FlowViolation};
 use crate::session::message::{SessionId, Taken};
@@ -51,9 +52,9 @@ pub(super) struct Data {
 }
 
 impl Data {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(fault: Planted) -> Self {
         Self {
-            out: PerFlow::of(|_| FlowOut::default()),
+            out: PerFlow::of(|_| FlowOut::new(fault)),
             inn: PerFlow::of(|_| FlowIn::new(GRANT)),
             sent: PerFlow::of(|_| Vec::new()),
             queue: PerFlow::of(|_| VecDeque::new()),
@@ -232,7 +233,7 @@ impl Data {
 
 impl Counters for BTreeMap<SessionId, Data> {
     fn inbound(&self, session: SessionId) -> PerFlow<FlowState> {
-        self.get(&session).map_or_else(|| Data::new().inbound(), Data::inbound)
+        self.get(&session).map_or_else(|| Data::new(Planted::default()).inbound(), Data::inbound)
     }
 
     fn accepted(&self, session: SessionId) -> PerFlow<u64> {

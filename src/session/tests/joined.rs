@@ -4,8 +4,10 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
+use proptest::test_runner::{TestError, TestRunner};
 
 use super::world::World;
+use crate::session::flow_fault::{FlowFault, Planted};
 
 /// Cases of each kind that are played with the other tests; `PROPTEST_CASES` says otherwise.
 const CASES: u32 = 1_500;
@@ -114,8 +116,8 @@ fn run_to_the_end(world: &mut World) -> Result<(), String> {
     Err("still waiting after 200 seconds".into())
 }
 
-fn check(nodes: usize, openers: u16, steps: &[Step]) -> Result<(), String> {
-    let mut world = World::new(nodes);
+fn check(nodes: usize, openers: u16, steps: &[Step], fault: Planted) -> Result<(), String> {
+    let mut world = World::new(nodes, fault);
     for (index, bit) in (0..nodes * nodes).zip(0..16) {
         let (node, peer) = (index / nodes, index % nodes);
         if node != peer && openers >> bit & 1 == 1 {
@@ -135,7 +137,7 @@ fn check(nodes: usize, openers: u16, steps: &[Step]) -> Result<(), String> {
 
 /// Fails with what plays the case again.
 fn named(nodes: usize, openers: u16, steps: &[Step]) -> Result<(), TestCaseError> {
-    check(nodes, openers, steps).map_err(|problem| {
+    check(nodes, openers, steps, Planted::default()).map_err(|problem| {
         let words = steps.iter().map(|(what, choice)| format!(" {what} {choice}"));
         let words: String = words.collect();
         TestCaseError::fail(format!("{problem}\n  SESSION_CASE=\"{nodes} {openers}{words}\"\n"))
@@ -154,7 +156,27 @@ fn a_case_can_be_played_again() {
     let numbers: Vec<u16> = case.split(' ').map(|word| word.parse().expect("numbers")).collect();
     let [nodes, openers, steps @ ..] = &numbers[..] else { panic!("too few numbers") };
     let steps: Vec<Step> = steps.chunks_exact(2).map(|step| (step[0], step[1])).collect();
-    assert_eq!(check(usize::from(*nodes), *openers, &steps), Ok(()));
+    assert_eq!(check(usize::from(*nodes), *openers, &steps, Planted::default()), Ok(()));
+}
+
+/// A check that finds nothing where there is something says nothing where it finds nothing.
+#[test]
+fn each_fault_that_is_planted_in_the_flows_is_found() {
+    let faults = [
+        (FlowFault::FrameDropped, " took "),
+        (FlowFault::NumberMissing, " took "),
+        // What was sent stays behind what never becomes free.
+        (FlowFault::CreditKept, "Outcomes"),
+    ];
+    for (fault, found_by) in faults {
+        let mut runner = TestRunner::new(ProptestConfig { max_shrink_iters: 0, ..config() });
+        let found = runner.run(&(any::<u16>(), steps()), |(openers, steps)| {
+            let checked = check(2, openers, &steps, Planted::new(Some(fault)));
+            checked.map_err(TestCaseError::fail)
+        });
+        let Err(TestError::Fail(problem, _)) = &found else { panic!("{fault:?}: {found:?}") };
+        assert!(problem.message().contains(found_by), "{fault:?}: {problem}");
+    }
 }
 
 proptest! {

@@ -16,6 +16,7 @@ use crate::error::CloseCode;
 use crate::identity::CertHash;
 use crate::session::effect::{At, Effect, LinkId, Origin};
 use crate::session::flow::{FlowId, PerFlow};
+use crate::session::flow_fault::Planted;
 use crate::session::message::{Incarnation, SessionId};
 use crate::session::table::Table;
 
@@ -81,6 +82,8 @@ pub(super) struct World {
     pub(super) now: Instant,
     drawn: u64,
     frames: u64,
+    /// What the flows of all sessions have.
+    fault: Planted,
     pub(super) dialled: u64,
     /// What nodes took that are no more.
     buried: Vec<(usize, BTreeMap<SessionId, Data>)>,
@@ -96,13 +99,14 @@ fn identity(node: usize) -> CertHash {
 }
 
 impl World {
-    pub(super) fn new(nodes: usize) -> Self {
+    pub(super) fn new(nodes: usize, fault: Planted) -> Self {
         let mut world = Self {
             nodes: Vec::new(),
             links: BTreeMap::new(),
             now: Instant::now(),
             drawn: 0,
             frames: 0,
+            fault,
             dialled: 0,
             buried: Vec::new(),
             trouble: None,
@@ -221,7 +225,7 @@ impl World {
 
     fn began(&mut self, node: usize, session: SessionId, peer: CertHash) {
         let of = &mut self.nodes[node];
-        of.data.insert(session, Data::new());
+        of.data.insert(session, Data::new(self.fault));
         of.peers.insert(session, usize::from(peer.as_bytes()[0]) - 1);
     }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::{ConnectionCore, Dial, Direction, Notice, OnOver, PeerCertificate};
 use crate::error::{CertificateRefused, CloseCode, CloseReason};
-use crate::identity::key_prefixes;
+use crate::identity::{CertHash, key_prefixes};
 use crate::lock::lock;
 use crate::never::never;
 use crate::transport::counts::Limit;
@@ -108,6 +108,10 @@ impl ConnectionCallbacks for ConnectionCore {
 
     fn failed(&self) {
         self.has_failed();
+    }
+
+    fn node(&self) -> CertHash {
+        self.local_identity()
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::ConnectionCore;
 use crate::error::LibraryError;
+use crate::identity::CertHash;
 use crate::transport::ffi::{self, PeerStream};
 use crate::transport::registration::LiveHandle;
 use crate::transport::session_streams::{
@@ -17,6 +18,10 @@ impl StreamOwner for ConnectionCore {
 
     fn look_at_path(&self) {
         self.sample();
+    }
+
+    fn node(&self) -> CertHash {
+        self.local_identity()
     }
 
     fn has_failed(&self) {

@@ -7,6 +7,7 @@ use super::intake::Perform;
 use super::{ConnectionCore, Notice};
 use crate::error::{CloseCode, RecvError};
 use crate::frame::Position;
+use crate::identity::CertHash;
 use crate::never::never;
 use crate::transport::clock;
 use crate::transport::fault::{Fault, planted};
@@ -55,6 +56,10 @@ impl StreamOwner for ConnectionCore {
 
     fn is_over(&self) -> bool {
         Self::is_over(self)
+    }
+
+    fn node(&self) -> CertHash {
+        self.local_identity()
     }
 
     fn sample(&self) {

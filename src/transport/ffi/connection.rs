@@ -10,12 +10,15 @@ use msquic::ffi::{
 };
 
 use super::configuration::Configuration;
+use super::connection_settings::{set_settings, set_windows, share_sockets};
 use super::exit_guard;
 use super::quic_settings::QuicSettings;
 use super::raw::{RawHandle, STATUS_SUCCESS, Slot, call, check, status};
 use super::registration::Registration;
 use super::stream::{PeerStream, StreamCallbacks, StreamSlot};
 use crate::error::LibraryError;
+use crate::failpoint::{self, Failpoint};
+use crate::identity::CertHash;
 use crate::transport::bounds::Windows;
 use crate::transport::callback::{guard, guard_or};
 
@@ -48,6 +51,8 @@ pub(in crate::transport) trait ConnectionCallbacks:
     fn complete(&self);
     /// The handle is closed.
     fn released(&self);
+    /// Whose it is.
+    fn node(&self) -> CertHash;
     /// A callback panicked, or something happened in it that cannot.
     fn failed(&self);
 }
@@ -325,49 +330,6 @@ impl ConnectionSlot {
     }
 }
 
-/// Binds a connection that is not started to `local`, together with others. Waits for the worker:
-/// the handle must be in no slot yet.
-fn share_sockets(handle: RawHandle, local: SocketAddr) -> Result<(), LibraryError> {
-    use msquic::ffi::{QUIC_PARAM_CONN_LOCAL_ADDRESS, QUIC_PARAM_CONN_SHARE_UDP_BINDING};
-    let local = msquic::Addr::from(local);
-    set_parameter(handle, QUIC_PARAM_CONN_SHARE_UDP_BINDING, &1u8)?;
-    set_parameter(handle, QUIC_PARAM_CONN_LOCAL_ADDRESS, &local)
-}
-
-/// Of a connection that comes in, inside the callback that says so, where it is executed inline.
-fn set_windows(handle: HQUIC, windows: Windows) -> Result<(), LibraryError> {
-    set_settings(handle, &QuicSettings::windows(windows))
-}
-
-fn set_settings(handle: HQUIC, settings: &QuicSettings) -> Result<(), LibraryError> {
-    // SAFETY: `settings` is a C struct of that size that outlives the call, which copies it; on the
-    // connection's own worker it is executed inline (SetParam).
-    check(unsafe {
-        call!(SetParam)(
-            handle,
-            msquic::ffi::QUIC_PARAM_CONN_SETTINGS,
-            QuicSettings::SIZE,
-            settings.as_ptr().cast::<c_void>(),
-        )
-    })
-}
-
-fn set_parameter<T>(handle: RawHandle, parameter: u32, value: &T) -> Result<(), LibraryError> {
-    let length = u32::try_from(size_of::<T>()).unwrap_or(0);
-    // Before whatever the worker has queued for this connection.
-    let parameter = parameter | msquic::ffi::QUIC_PARAM_HIGH_PRIORITY;
-    // SAFETY: `value` is a plain C value of `length` bytes that outlives the call, which waits
-    // until it was read; nobody else has the handle, so it stays open (SetParam).
-    check(unsafe {
-        call!(SetParam)(
-            handle.as_ptr(),
-            parameter,
-            length,
-            std::ptr::from_ref(value).cast::<c_void>(),
-        )
-    })
-}
-
 /// The callback of every connection.
 ///
 /// # Safety
@@ -383,21 +345,71 @@ unsafe extern "C" fn connection_callback<C: ConnectionCallbacks>(
     let connection = unsafe { &*raw_context };
     // SAFETY: MsQuic hands a valid event for the time of the call.
     let event = unsafe { &*event };
+    if event.Type == msquic::ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_SHUTDOWN_COMPLETE
+    {
+        // SAFETY: this is the event behind which no other comes.
+        unsafe { LastEvent::new(raw_context) }.handle();
+        return STATUS_SUCCESS;
+    }
     // SAFETY: `raw_context` came from `Arc::into_raw` and its count is still MsQuic's.
     let handle = || unsafe { handle_event(connection, raw_context, event) };
-    let handled = guard_or("connection", handle, || connection.failed());
-    if event.Type == msquic::ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_SHUTDOWN_COMPLETE
-        && let Some(handle) = connection.slot().0.take()
-    {
+    guard_or("connection", handle, || connection.failed()).unwrap_or(status::ABORTED)
+}
+
+/// A SHUTDOWN_COMPLETE that is not handled yet.
+struct LastEvent<C> {
+    /// The strong count that MsQuic owned.
+    context: *const C,
+}
+
+// SAFETY: the pointer is a strong count of an `Arc<C>` with `C: Send + Sync`.
+unsafe impl<C: ConnectionCallbacks> Send for LastEvent<C> {}
+
+impl<C: ConnectionCallbacks> LastEvent<C> {
+    /// # Safety
+    ///
+    /// `context` is the strong count that MsQuic owns, and no other event of its connection comes.
+    unsafe fn new(context: *const C) -> Self {
+        Self { context }
+    }
+
+    fn handle(self) {
+        // SAFETY: the count keeps the context alive.
+        let connection = unsafe { &*self.context };
+        match failpoint::complete_is_late(|| connection.node()) {
+            None => self.close(),
+            Some(late) => self.close_late(late),
+        }
+    }
+
+    fn close_late(self, late: Duration) {
+        let closer = std::thread::Builder::new().name("moorline-late".to_owned());
+        let closed = closer.spawn(move || {
+            std::thread::sleep(late);
+            self.close();
+        });
+        if closed.is_err() {
+            tracing::error!("no thread for an end that is planted to come late");
+        }
+    }
+
+    fn close(self) {
+        // SAFETY: the count keeps the context alive.
+        let connection = unsafe { &*self.context };
+        let complete = || {
+            failpoint::in_callback(Failpoint::ConnectionCallbackComplete, || connection.node());
+            connection.complete();
+        };
+        guard_or("connection", complete, || connection.failed());
+        let Some(handle) = connection.slot().0.take() else { return };
         exit_guard::connection_closing(handle);
-        // SAFETY: the slot gave the handle away once; closing inside SHUTDOWN_COMPLETE is the
-        // library's documented pattern.
+        // SAFETY: the slot gave the handle away once, and no event comes any more; closing inside
+        // SHUTDOWN_COMPLETE is the library's documented pattern, and behind it as good.
         unsafe { call!(ConnectionClose)(handle.as_ptr()) };
         // SAFETY: the count that MsQuic owned; no callback follows Close.
-        let owned = unsafe { Arc::from_raw(raw_context) };
+        let owned = unsafe { Arc::from_raw(self.context) };
         guard("connection", move || owned.released());
     }
-    handled.unwrap_or(status::ABORTED)
 }
 
 /// # Safety
@@ -409,6 +421,7 @@ unsafe fn handle_event<C: ConnectionCallbacks>(
     event: &QUIC_CONNECTION_EVENT,
 ) -> QUIC_STATUS {
     use msquic::ffi as q;
+    let reached = |point| failpoint::in_callback(point, || connection.node());
     match event.Type {
         q::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_CONNECTED => {
             // SAFETY: the field that belongs to this event type.
@@ -417,6 +430,7 @@ unsafe fn handle_event<C: ConnectionCallbacks>(
             let alpn = unsafe {
                 bytes_of(connected.NegotiatedAlpn, usize::from(connected.NegotiatedAlpnLength))
             };
+            reached(Failpoint::ConnectionCallbackConnected);
             connection.connected(alpn.unwrap_or_default());
         }
         q::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_PEER_CERTIFICATE_RECEIVED => {
@@ -438,11 +452,13 @@ unsafe fn handle_event<C: ConnectionCallbacks>(
         q::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_SHUTDOWN_INITIATED_BY_TRANSPORT => {
             // SAFETY: the field that belongs to this event type.
             let ended = unsafe { event.__bindgen_anon_1.SHUTDOWN_INITIATED_BY_TRANSPORT };
+            reached(Failpoint::ConnectionCallbackClosing);
             connection.closed_by_transport(ended.Status, ended.ErrorCode);
         }
         q::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_SHUTDOWN_INITIATED_BY_PEER => {
             // SAFETY: the field that belongs to this event type.
             let ended = unsafe { event.__bindgen_anon_1.SHUTDOWN_INITIATED_BY_PEER };
+            reached(Failpoint::ConnectionCallbackClosing);
             connection.closed_by_peer(ended.ErrorCode);
         }
         q::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_PEER_STREAM_STARTED => {
@@ -453,6 +469,7 @@ unsafe fn handle_event<C: ConnectionCallbacks>(
             // SAFETY: the count that was just made.
             let owned = unsafe { Arc::from_raw(context) };
             let mut taken = false;
+            reached(Failpoint::ConnectionCallbackStream);
             if let Some(handle) = RawHandle::new(started.Stream) {
                 owned.peer_stream(PeerStream::new(handle, &mut taken));
             }
@@ -463,9 +480,6 @@ unsafe fn handle_event<C: ConnectionCallbacks>(
         }
         q::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_PEER_NEEDS_STREAMS => {
             connection.peer_needs_streams();
-        }
-        q::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_SHUTDOWN_COMPLETE => {
-            connection.complete();
         }
         // Events of newer libraries, and those nobody here needs.
         _ => {}

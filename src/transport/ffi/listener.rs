@@ -13,6 +13,8 @@ use super::listeners::listeners;
 use super::raw::{RawHandle, STATUS_SUCCESS, Slot, call, check, socket_addr, status, with_buffers};
 use super::registration::Registration;
 use crate::error::LibraryError;
+use crate::failpoint::{self, Failpoint};
+use crate::identity::CertHash;
 use crate::transport::bounds::Windows;
 use crate::transport::callback::{guard, guard_or};
 
@@ -27,6 +29,8 @@ pub(in crate::transport) trait ListenerCallbacks:
     fn complete(&self);
     /// The handle is closed.
     fn released(&self);
+    /// Whose it is.
+    fn node(&self) -> CertHash;
     /// A callback panicked, or something happened in it that cannot.
     fn failed(&self);
 }
@@ -173,6 +177,7 @@ unsafe extern "C" fn listener_callback<L: ListenerCallbacks>(
     let listener = unsafe { &*raw_context };
     // SAFETY: MsQuic hands a valid event for the time of the call.
     let event = unsafe { &*event };
+    let reached = |point| failpoint::in_callback(point, || listener.node());
     match event.Type {
         q::QUIC_LISTENER_EVENT_TYPE_QUIC_LISTENER_EVENT_NEW_CONNECTION => {
             // SAFETY: the field that belongs to this event type.
@@ -182,13 +187,18 @@ unsafe extern "C" fn listener_callback<L: ListenerCallbacks>(
             let info = unsafe { new.Info.as_ref() };
             if let (Some(info), Some(handle)) = (info, RawHandle::new(new.Connection)) {
                 let new = NewConnection { handle, info, taken: &mut taken };
-                guard_or("listener", || listener.new_connection(new), || listener.failed());
+                let handle = || {
+                    reached(Failpoint::ListenerCallbackNew);
+                    listener.new_connection(new);
+                };
+                guard_or("listener", handle, || listener.failed());
             }
             // A refused connection is closed by the library itself.
             if taken { STATUS_SUCCESS } else { status::CONNECTION_REFUSED }
         }
         q::QUIC_LISTENER_EVENT_TYPE_QUIC_LISTENER_EVENT_STOP_COMPLETE => {
             let complete = || {
+                reached(Failpoint::ListenerCallbackComplete);
                 // It may be the shutdown of the registration that ended it.
                 let _ = listener.slot().0.take();
                 listener.complete();

@@ -8,6 +8,8 @@ use msquic::ffi::{HQUIC, QUIC_BUFFER, QUIC_STATUS, QUIC_STREAM_EVENT};
 
 use super::raw::{RawHandle, STATUS_SUCCESS, Slot, call, check, status};
 use crate::error::LibraryError;
+use crate::failpoint::{self, Failpoint};
+use crate::identity::CertHash;
 use crate::never::never;
 use crate::transport::callback::{guard, guard_or};
 
@@ -37,6 +39,8 @@ pub(in crate::transport) trait StreamCallbacks: Send + Sync + 'static {
     fn complete(&self);
     /// The handle is closed.
     fn released(&self);
+    /// Whose it is.
+    fn node(&self) -> CertHash;
     /// A callback panicked, or something happened in it that cannot.
     fn failed(&self);
 }
@@ -145,9 +149,12 @@ impl StreamSlot {
     /// Hands a submission over. If it is not accepted it comes back.
     pub(in crate::transport) fn send<S: StreamCallbacks>(
         &self,
-        _context: &S,
+        context: &S,
         request: Box<SendRequest<S::Batch>>,
     ) -> Result<(), Box<SendRequest<S::Batch>>> {
+        if failpoint::send_fails(|| context.node()) {
+            return Err(request);
+        }
         let raw = Box::into_raw(request);
         let sent = self.0.with(|handle| {
             // SAFETY: the request is ours until the call succeeds, and stays where it is until
@@ -308,6 +315,7 @@ unsafe extern "C" fn stream_callback<S: StreamCallbacks>(
 
 fn handle_event<S: StreamCallbacks>(stream: &S, event: &mut QUIC_STREAM_EVENT) {
     use msquic::ffi as q;
+    let reached = |point| failpoint::in_callback(point, || stream.node());
     match event.Type {
         q::QUIC_STREAM_EVENT_TYPE_QUIC_STREAM_EVENT_START_COMPLETE => {
             // SAFETY: the field that belongs to this event type.
@@ -326,6 +334,7 @@ fn handle_event<S: StreamCallbacks>(stream: &S, event: &mut QUIC_STREAM_EVENT) {
                 // SAFETY: MsQuic gives that many buffers for the time of the callback.
                 unsafe { std::slice::from_raw_parts(receive.Buffers, receive.BufferCount as usize) }
             };
+            reached(Failpoint::StreamCallbackReceive);
             let consumed = stream.received(&Received { buffers, total });
             receive.TotalBufferLength = consumed.min(total);
         }
@@ -338,6 +347,7 @@ fn handle_event<S: StreamCallbacks>(stream: &S, event: &mut QUIC_STREAM_EVENT) {
             }
             // SAFETY: the box `send` gave away; there is exactly one SEND_COMPLETE for it.
             let request = unsafe { Box::from_raw(raw) };
+            reached(Failpoint::StreamCallbackSent);
             stream.sent(request.batch, complete.Canceled == 0);
         }
         q::QUIC_STREAM_EVENT_TYPE_QUIC_STREAM_EVENT_PEER_SEND_SHUTDOWN => stream.peer_finished(),
@@ -354,7 +364,10 @@ fn handle_event<S: StreamCallbacks>(stream: &S, event: &mut QUIC_STREAM_EVENT) {
             let complete = unsafe { event.__bindgen_anon_1.SEND_SHUTDOWN_COMPLETE };
             stream.send_finished(complete.Graceful != 0);
         }
-        q::QUIC_STREAM_EVENT_TYPE_QUIC_STREAM_EVENT_SHUTDOWN_COMPLETE => stream.complete(),
+        q::QUIC_STREAM_EVENT_TYPE_QUIC_STREAM_EVENT_SHUTDOWN_COMPLETE => {
+            reached(Failpoint::StreamCallbackComplete);
+            stream.complete();
+        }
         // Events of newer libraries, and those nobody here needs.
         _ => {}
     }
