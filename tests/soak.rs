@@ -1,4 +1,5 @@
-//! A minute of everything that breaks, with another seed each time.
+//! A minute of everything that breaks, with another seed each time; and what is found where the library is
+//! broken on purpose.
 
 mod common;
 
@@ -28,4 +29,37 @@ async fn a_minute_of_hell_loses_doubles_and_swaps_nothing() {
         number("taken") > 5_000 && number("answers") > 500 && number("faults") > 20,
         "{verdict}"
     );
+}
+
+/// What the library itself does wrong, how long faults come, and what names it.
+async fn finds(fault: &str, arguments: &[&str], named: &str) {
+    let mut soak = Command::new(env!("CARGO_BIN_EXE_moorline"));
+    soak.args(["--json", "soak", "--peers", "3", "--plant", fault]).args(arguments);
+    soak.kill_on_drop(true);
+    let run = within_limit(TIME_MAX, "the end of it", soak.output()).await.expect("it starts");
+    let (told, log) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+    println!("{told}");
+    assert_eq!(run.status.code(), Some(5), "{fault}:\n{told}\n{log}");
+    let verdict: Value = serde_json::from_str(told.trim()).expect("one line of JSON");
+    let broken = verdict["broken"].as_str().unwrap_or_default();
+    // From whom to whom, and which one.
+    assert!(broken.contains(" to ") && broken.contains(named), "{fault}: {verdict}");
+    let events = verdict["last_events"].as_array().map_or(0, Vec::len);
+    assert!((1..=50).contains(&events), "{fault}: {verdict}");
+}
+
+#[tokio::test]
+async fn a_frame_that_is_dropped_on_reconnect_is_found() {
+    finds("frame-dropped", &["--minutes", "2"], " came too early: ").await;
+}
+
+#[tokio::test]
+async fn a_frame_that_is_sent_again_without_its_number_is_found() {
+    finds("number-missing", &["--minutes", "2"], " came twice").await;
+}
+
+#[tokio::test]
+async fn a_credit_that_is_not_returned_is_found() {
+    let briefly = ["--minutes", "0.1", "--profile", "lan", "--patience", "10"];
+    finds("credit-kept", &briefly, " was not taken").await;
 }

@@ -12,7 +12,7 @@ use moorline::{CertHash, SignerKey};
 use crate::app::exit::{EXIT_CODES, Exit};
 use crate::app::output::remark;
 #[cfg(feature = "testing")]
-use crate::app::soak::Profile;
+use crate::app::soak::{PlantedFault, Profile};
 
 /// Supervised, mutually authenticated QUIC connections between peers.
 #[derive(Debug, Parser)]
@@ -283,6 +283,12 @@ pub(crate) struct SoakArgs {
     /// What kind of network it is
     #[arg(long, value_enum, default_value = "hell")]
     pub profile: Profile,
+    /// How long all may take to be delivered once nothing is broken any more
+    #[arg(long, value_name = "SECONDS", default_value = "90", value_parser = seconds)]
+    pub patience: Duration,
+    /// Let sessions break a promise, to see that it is found
+    #[arg(long, value_enum, value_name = "FAULT")]
+    pub plant: Option<PlantedFault>,
 }
 
 #[derive(Debug, Args)]

@@ -15,7 +15,7 @@ Exit codes:
   2    the arguments are wrong
   3    a certificate was refused, by either side
   4    the peer cannot be reached, or did not answer in time
-  5    a check of `bench` or `demo` failed
+  5    a check of `bench`, `demo` or `soak` failed
   130  a second Ctrl-C or SIGTERM, or no end in time after the first: left at once, not drained
 
 MOORLINE_LOG chooses what is logged to standard error, as in MOORLINE_LOG=debug.";

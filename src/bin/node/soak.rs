@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! schedule.rs ... which faults come when (pure)
+//! plant.rs ...... faults of the library itself, to see that they are found
 //! traffic.rs .... what members send, ask and take
 //! book.rs ....... what was accepted and taken, and what breaks a promise (pure)
 //! story.rs ...... what happened lately, and what broke first
@@ -11,6 +12,7 @@
 //! identifiers are the machine's.
 
 mod book;
+mod plant;
 mod schedule;
 mod story;
 mod traffic;
@@ -28,6 +30,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use self::book::{Totals, Violation};
+pub(crate) use self::plant::PlantedFault;
 pub(crate) use self::schedule::Profile;
 use self::schedule::{Act, Schedule};
 use self::story::Story;
@@ -41,10 +44,6 @@ use crate::app::wait::within;
 
 /// Between two lines for who watches.
 const VIEW: Duration = Duration::from_secs(5);
-
-/// How long all sessions may take to deliver everything once nothing is broken any more: what was begun in the worst
-/// moment waits for a dial's deadline and a session's.
-const DRAIN_MAX: Duration = Duration::from_secs(90);
 
 /// How long the nodes may take to end.
 const GRACE: Duration = Duration::from_secs(10);
@@ -66,6 +65,7 @@ pub(crate) async fn soak(app: App, args: SoakArgs) -> Result<()> {
     }
     let story = Story::new();
     let world = World::new(args.peers, story.clone());
+    let _planted = args.plant.map(PlantedFault::plant);
     let mut soak = Soak::start(&args, seed, &world).await?;
     let ran = tokio::select! {
         ran = soak.run(&app, seed, &args, lasts) => ran?,
@@ -171,9 +171,10 @@ impl Soak {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
-        if within(DRAIN_MAX, "everything to be delivered", drained).await.is_err() {
+        // What was begun in the worst moment waits for a dial's deadline and a session's.
+        if within(args.patience, "everything to be delivered", drained).await.is_err() {
             let (ends, quiet) = self.world.quiet();
-            let left: Vec<_> = self.world.book().left().map(str::to_owned).collect();
+            let left: Vec<_> = self.world.book().left().collect();
             let what =
                 format!("{quiet} of {ends} ends of sessions have delivered everything: {left:?}");
             return Ok(Some(Violation { stream: "the end".into(), what }));
@@ -189,8 +190,8 @@ impl Soak {
                 tasks.shutdown().await;
             }
         };
-        if within(DRAIN_MAX, "the sessions to be closed", closed).await.is_err() {
-            let what = format!("not all sessions are closed within {DRAIN_MAX:?}");
+        if within(args.patience, "the sessions to be closed", closed).await.is_err() {
+            let what = format!("not all sessions are closed within {:?}", args.patience);
             return Ok(Some(Violation { stream: "the end".into(), what }));
         }
         self.judge_footprint(lasts)

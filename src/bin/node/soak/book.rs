@@ -230,13 +230,23 @@ impl Book {
         Ok(())
     }
 
-    /// Directions that are not over at both ends.
-    pub(crate) fn left(&self) -> impl Iterator<Item = &str> {
-        self.streams.values().map(|stream| stream.name.as_str())
+    /// Directions that are not over at both ends, each with the frames that wait to be taken.
+    pub(crate) fn left(&self) -> impl Iterator<Item = String> {
+        self.streams.values().map(|stream| {
+            let waiting: String =
+                Lane::ALL.iter().filter_map(|lane| stream.waiting(*lane)).collect();
+            format!("{}{waiting}", stream.name)
+        })
     }
 }
 
 impl Stream {
+    fn waiting(&self, lane: Lane) -> Option<String> {
+        let (accepted, taken) = (self.accepted[index(lane)], self.taken[index(lane)]);
+        let first = taken + 1;
+        (taken < accepted).then(|| format!(", {lane:?} frame {first} of {accepted} was not taken"))
+    }
+
     fn violation(&self, what: String) -> Violation {
         Violation { stream: self.name.clone(), what }
     }
@@ -278,6 +288,15 @@ mod tests {
             assert!(what.contains(how) && what.contains("0 to 1"), "{what}");
         }
         book.taken(id, Lane::Bulk, 2).expect("the second one");
+    }
+
+    #[test]
+    fn a_frame_that_nobody_takes_is_named() {
+        let mut book = Book::default();
+        let id = sent(&mut book, 3);
+        book.taken(id, Lane::Bulk, 1).expect("the first one");
+        let left: Vec<_> = book.left().collect();
+        assert_eq!(left, ["0 to 1, Bulk frame 2 of 3 was not taken"]);
     }
 
     #[test]
