@@ -224,7 +224,7 @@ impl<E: Entry> FlowOut<E> {
         mut release: impl FnMut(u64, E),
     ) -> Result<(), FlowViolation> {
         self.said = None;
-        self.advance(peer, &mut release)?;
+        self.advance(self.heard(peer), &mut release)?;
         // A Hello may have left before the last word of a grant, which is said again.
         self.granted = self.granted.max(peer.credit);
         self.said = Some(peer);

@@ -1,9 +1,20 @@
 //! What a flow does wrong where a fault is planted in it, when it goes on over another connection.
 
 use super::{Entry, FlowOut};
+use crate::session::flow::FlowState;
 use crate::session::flow_fault::FlowFault;
 
 impl<E: Entry> FlowOut<E> {
+    /// What the peer says, or as much of it as leaves something to send again.
+    pub(super) fn heard(&self, peer: FlowState) -> FlowState {
+        let taken = if self.fault.is(FlowFault::NumberMissing) {
+            self.taken.min(peer.taken)
+        } else {
+            peer.taken
+        };
+        FlowState { taken, ..peer }
+    }
+
     pub(super) fn break_promise(&mut self, release: &mut impl FnMut(u64, E)) {
         if self.fault.is(FlowFault::FrameDropped) {
             self.drop_unreceived(release);
