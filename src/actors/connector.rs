@@ -45,6 +45,17 @@ pub(crate) struct Arguments {
     pub(crate) current: Current,
 }
 
+impl Drop for Arguments {
+    /// Also where the actor does not start.
+    fn drop(&mut self) {
+        let stopping = self.shared.is_stopping();
+        let error = if stopping { ConnectError::Stopped } else { ConnectError::Internal };
+        for caller in self.callers.take() {
+            caller.answer(Err(error.clone()));
+        }
+    }
+}
+
 pub(crate) struct ConnectorActor;
 
 pub(crate) struct State {
@@ -384,11 +395,6 @@ impl State {
 impl Drop for State {
     fn drop(&mut self) {
         self.watch_peer(None);
-        let stopping = self.arguments.shared.is_stopping();
-        let error = if stopping { ConnectError::Stopped } else { ConnectError::Internal };
-        for caller in self.arguments.callers.take() {
-            caller.answer(Err(error.clone()));
-        }
     }
 }
 

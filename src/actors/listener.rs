@@ -54,6 +54,17 @@ pub(crate) struct Arguments {
     pub(crate) on_bound: Box<dyn Fn(Arc<MsQuicListener>) + Send + Sync>,
 }
 
+impl Drop for Arguments {
+    /// Also where the actor does not start.
+    fn drop(&mut self) {
+        if let Some(bound) = self.bound.take() {
+            let stopping = self.shared.is_stopping();
+            let error = if stopping { ListenError::Stopped } else { ListenError::Internal };
+            drop(bound.send(Err(error)));
+        }
+    }
+}
+
 pub(crate) struct ListenerActor;
 
 pub(crate) struct State {

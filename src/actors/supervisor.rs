@@ -12,22 +12,23 @@
 mod drain;
 mod listening;
 mod peers;
+mod restarting;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ractor::{
     Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, DerivedActorRef, RpcReplyPort,
     SupervisionEvent,
 };
-use tracing::{Instrument, debug, error, info, warn};
+use tracing::{Instrument, debug, info, warn};
 
 use super::callers::{Caller, ConnectReply};
 use super::child::{Child, Kind, Running};
 use super::connector::{self, ConnectorActor};
-use super::events::{EventBatch, NodeEvent, Subscribers};
+use super::events::{EventBatch, Subscribers};
 use super::message::connection::ConnectionMessage;
 use super::message::connector::ConnectorMessage;
 use super::message::supervisor::{Event, Internal, SupervisorMessage};
@@ -41,7 +42,7 @@ use super::shared::NodeShared;
 use super::tasks::{DRAINED, OwnedTask, answer, finish};
 use crate::error::{CloseCode, ConnectError};
 use crate::failpoint::{Failpoint, in_actor};
-use crate::restart::{RestartDecision, RestartState};
+use crate::restart::RestartState;
 
 pub(crate) struct Supervisor;
 
@@ -206,8 +207,11 @@ impl State {
         // The first of an empty list.
         drop(callers.add(caller));
         if let Some(key) = self.add(kind) {
-            // What does not start drops the callers, which answers them.
-            drop(self.start_connector(key, target, current, callers).await);
+            if let Err(error) = self.start_connector(key, target, current, callers).await {
+                // Its callers have their answer.
+                warn!(%error, "a connector does not start");
+                self.children.remove(&key);
+            }
         }
     }
 
@@ -363,22 +367,7 @@ impl State {
         if let Kind::Listener { listener, .. } = &mut child.kind {
             *listener = None;
         }
-        match child.restarts.record(Instant::now()) {
-            RestartDecision::After(delay) => {
-                warn!(child = %child.kind, cause, ?delay, "a child failed and is started again");
-                let myself = self.myself.clone();
-                child.timer = Some(OwnedTask::spawn(async move {
-                    tokio::time::sleep(delay).await;
-                    let event = Event::Restart { key };
-                    drop(myself.cast(SupervisorMessage::Internal(Internal(event))));
-                }));
-                Ok(())
-            }
-            RestartDecision::GiveUp => {
-                error!(child = %child.kind, cause, "a child fails again and again: the node ends");
-                Err(format!("{} fails again and again: {cause}", child.kind).into())
-            }
-        }
+        self.on_failed(key, cause)
     }
 
     /// Callers that came when the connector had just ended get another one.
@@ -390,25 +379,6 @@ impl State {
             // Sent to itself; at the end of the node the port is dropped.
             drop(self.myself.cast(again));
         }
-    }
-
-    async fn on_restart(&mut self, key: u64) -> Result<(), ActorProcessingErr> {
-        let Some(child) = self.children.get_mut(&key) else { return Ok(()) };
-        child.timer = None;
-        match &child.kind {
-            Kind::Listener { address, .. } => {
-                let address = *address;
-                self.start_listener(key, address, None).await?;
-                self.shared.emit(NodeEvent::ListenerRestarted { address });
-            }
-            Kind::Connector { target, current } => {
-                let (target, current) = (target.clone(), Arc::clone(current));
-                let callers = std::mem::take(&mut child.callers);
-                self.start_connector(key, target.clone(), current, callers).await?;
-                self.shared.emit(NodeEvent::ConnectorRestarted { target });
-            }
-        }
-        Ok(())
     }
 
     fn on_shutdown(&mut self, grace: Duration, reply: RpcReplyPort<usize>) {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ractor::{Actor, ActorProcessingErr, RpcReplyPort};
+use tracing::warn;
 
 use super::State;
 use crate::actors::child::{Child, Kind, Running};
@@ -25,8 +26,11 @@ impl State {
         let Some(key) = self.add(Kind::Listener { address, listener: None }) else {
             return answer(reply, Err(ListenError::Stopped));
         };
-        // A listener that does not start drops `reply`, which answers the caller.
-        drop(self.start_listener(key, address, Some(reply)).await);
+        if let Err(error) = self.start_listener(key, address, Some(reply)).await {
+            // The caller has its answer.
+            warn!(%error, "a listener does not start");
+            self.children.remove(&key);
+        }
     }
 
     pub(super) fn on_stop_listening(&mut self, address: SocketAddr) {

@@ -128,6 +128,11 @@ impl State {
             debug!(%id, "an actor of a session ended");
             return self.forget_peer(session);
         }
+        self.peer_actor_failed(session, cause);
+    }
+
+    fn peer_actor_failed(&mut self, session: SessionId, cause: &str) {
+        let Some(child) = self.peers.by_session.get_mut(&session) else { return };
         match child.restarts.record(Instant::now()) {
             RestartDecision::After(delay) => {
                 let peer = child.peer.identity().short();
@@ -158,11 +163,12 @@ impl State {
     pub(super) async fn on_restart_peer(&mut self, session: SessionId) {
         let Some(child) = self.peers.by_session.get_mut(&session) else { return };
         child.timer = None;
-        let (peer, callers) = (child.peer.clone(), child.callers.take());
+        let peer = child.peer.clone();
         let Some(actor) = self.start_peer(session).await else {
-            drop(self.peers.remove(session));
-            return callers.into_iter().for_each(PeerCaller::refuse);
+            return self.peer_actor_failed(session, "it does not start");
         };
+        let child = self.peers.by_session.get_mut(&session);
+        let callers = child.map(|child| child.callers.take()).unwrap_or_default();
         let protocol = peer.protocol().to_owned();
         self.shared.emit(NodeEvent::PeerActorRestarted { peer: peer.identity(), protocol });
         for caller in callers {
