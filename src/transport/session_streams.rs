@@ -19,6 +19,7 @@ use super::ffi::{self, ConnectionSlot, PeerStream, Received, SendRequest, Stream
 use super::link::batch::PARTS_MAX;
 use super::registration::LiveHandle;
 use crate::error::{CloseCode, LibraryError};
+use crate::failpoint::{Failpoint, in_callback};
 use crate::identity::CertHash;
 use crate::lock::lock;
 
@@ -241,6 +242,7 @@ impl<O: StreamOwner> ffi::StreamCallbacks for OutStream<O> {
     }
 
     fn sent(&self, token: u64, acknowledged: bool) {
+        in_callback(Failpoint::StreamCallbackSent, || self.owner.node());
         if acknowledged {
             self.owner.acknowledged();
         }

@@ -11,6 +11,7 @@ use crate::error::{CertificateRefused, CloseCode, CloseReason};
 use crate::identity::{CertHash, key_prefixes};
 use crate::lock::lock;
 use crate::never::never;
+use crate::transport::callback::guard;
 use crate::transport::counts::Limit;
 use crate::transport::ffi::{ConnectionCallbacks, ConnectionSlot, PeerStream, Stage};
 use crate::transport::refusal;
@@ -93,6 +94,9 @@ impl ConnectionCallbacks for ConnectionCore {
     }
 
     fn complete(&self) {
+        if self.is_complete() {
+            return;
+        }
         // A shutdown that nobody named: the registration's.
         self.publish(CloseReason::Local { code: CloseCode::DROPPED });
         // Before anybody is told: who dials then has its part.
@@ -149,7 +153,10 @@ impl ConnectionCore {
             std::mem::take(&mut *waiting)
         };
         match self.over.get() {
-            Some(reason) => callbacks.into_iter().for_each(|callback| callback(reason)),
+            Some(reason) => callbacks.into_iter().for_each(|callback| {
+                // One that fails keeps it from nobody else.
+                guard("the end of a connection", || callback(reason));
+            }),
             None => never!("all is known but why the connection is over"),
         }
         self.session_streams.over();

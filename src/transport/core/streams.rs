@@ -6,13 +6,15 @@ use std::sync::atomic::Ordering;
 use super::intake::Perform;
 use super::{ConnectionCore, Notice};
 use crate::error::{CloseCode, RecvError};
+use crate::failpoint::{Failpoint, in_callback};
 use crate::frame::Position;
 use crate::identity::CertHash;
 use crate::never::never;
+use crate::transport::callback::guard;
 use crate::transport::clock;
 use crate::transport::fault::{Fault, planted};
 use crate::transport::ffi::{PeerStream, Stage};
-use crate::transport::lane::SendLane;
+use crate::transport::lane::{Next, SendLane};
 use crate::transport::link::batch::Sent;
 use crate::transport::link::inbound::{Decoded, EndedStream, StreamEnd, StreamId};
 use crate::transport::link::lanes::Lane;
@@ -34,12 +36,14 @@ impl StreamOwner for ConnectionCore {
     }
 
     fn sent(self: &Arc<Self>, lane: Lane, batch: Sent, acknowledged: bool) {
+        let unsettled = Unsettled { queue: self.lanes.get(lane), batch: Some(batch), acknowledged };
+        in_callback(Failpoint::StreamCallbackSent, || self.local_identity());
         assert!(!planted(Fault::CallbackPanics), "asked to by a test");
         if acknowledged {
             self.peer_has_spoken();
         }
         let narrow = self.narrow(lane);
-        let next = self.lanes.get(lane).completed(batch, acknowledged, narrow);
+        let next = unsettled.settle(narrow);
         self.hand_over(lane, next, narrow);
         self.end_if_broken();
     }
@@ -110,6 +114,39 @@ impl StreamOwner for ConnectionCore {
 
     fn has_failed(&self) {
         Self::has_failed(self);
+    }
+}
+
+/// A submission that met its end: each of its frames gets its outcome and gives its room back, also where
+/// something panics before that.
+struct Unsettled<'a> {
+    queue: &'a SendLane<Arc<OutStream<ConnectionCore>>>,
+    batch: Option<Sent>,
+    acknowledged: bool,
+}
+
+impl Unsettled<'_> {
+    fn settle(mut self, narrow: bool) -> Next<Arc<OutStream<ConnectionCore>>> {
+        self.end(narrow)
+    }
+
+    fn end(&mut self, narrow: bool) -> Next<Arc<OutStream<ConnectionCore>>> {
+        match self.batch.take() {
+            Some(batch) => self.queue.completed(batch, self.acknowledged, narrow),
+            None => Next::Nothing,
+        }
+    }
+}
+
+impl Drop for Unsettled<'_> {
+    fn drop(&mut self) {
+        // A second panic would end the process.
+        guard("the outcome of a submission", || {
+            if let Next::Submit(batch, _) = self.end(false) {
+                // The connection ends: nobody hands it over.
+                self.queue.came_back(batch);
+            }
+        });
     }
 }
 

@@ -13,7 +13,7 @@ use super::configuration::Configuration;
 use super::connection_settings::{set_settings, set_windows, share_sockets};
 use super::exit_guard;
 use super::quic_settings::QuicSettings;
-use super::raw::{RawHandle, STATUS_SUCCESS, Slot, call, check, status};
+use super::raw::{RawHandle, STATUS_SUCCESS, Slot, bytes_of, call, check, status};
 use super::registration::Registration;
 use super::stream::{PeerStream, StreamCallbacks, StreamSlot};
 use crate::error::LibraryError;
@@ -47,7 +47,7 @@ pub(in crate::transport) trait ConnectionCallbacks:
     fn peer_needs_streams(&self);
     /// A stream of the peer's; if it is not taken it is refused.
     fn peer_stream(self: Arc<Self>, stream: PeerStream<'_>);
-    /// Nothing comes after this; the handle is closed when it returns.
+    /// Nothing comes after this; the handle is closed when it returns. Called again where it panicked.
     fn complete(&self);
     /// The handle is closed.
     fn released(&self);
@@ -400,7 +400,12 @@ impl<C: ConnectionCallbacks> LastEvent<C> {
             failpoint::in_callback(Failpoint::ConnectionCallbackComplete, || connection.node());
             connection.complete();
         };
-        guard_or("connection", complete, || connection.failed());
+        let failed = || {
+            connection.failed();
+            // Whoever waits for the end is told of it all the same.
+            connection.complete();
+        };
+        guard_or("connection", complete, failed);
         let Some(handle) = connection.slot().0.take() else { return };
         exit_guard::connection_closing(handle);
         // SAFETY: the slot gave the handle away once, and no event comes any more; closing inside
@@ -485,15 +490,4 @@ unsafe fn handle_event<C: ConnectionCallbacks>(
         _ => {}
     }
     STATUS_SUCCESS
-}
-
-/// # Safety
-///
-/// `pointer` is null or valid for `length` bytes during `'a`.
-unsafe fn bytes_of<'a>(pointer: *const u8, length: usize) -> Option<&'a [u8]> {
-    if pointer.is_null() || length == 0 {
-        return None;
-    }
-    // SAFETY: the caller's contract.
-    Some(unsafe { std::slice::from_raw_parts(pointer, length) })
 }

@@ -25,7 +25,7 @@ pub(in crate::transport) trait ListenerCallbacks:
     fn slot(&self) -> &ListenerSlot;
     /// A peer wants a connection; if it is not taken it is refused. No handle may be closed here.
     fn new_connection(&self, new: NewConnection<'_>);
-    /// Nothing comes after this; the handle is closed behind it.
+    /// Nothing comes after this; the handle is closed behind it. Called again where it panicked.
     fn complete(&self);
     /// The handle is closed.
     fn released(&self);
@@ -197,13 +197,18 @@ unsafe extern "C" fn listener_callback<L: ListenerCallbacks>(
             if taken { STATUS_SUCCESS } else { status::CONNECTION_REFUSED }
         }
         q::QUIC_LISTENER_EVENT_TYPE_QUIC_LISTENER_EVENT_STOP_COMPLETE => {
+            // It may be the shutdown of the registration that ended it.
+            let _ = listener.slot().0.take();
             let complete = || {
                 reached(Failpoint::ListenerCallbackComplete);
-                // It may be the shutdown of the registration that ended it.
-                let _ = listener.slot().0.take();
                 listener.complete();
             };
-            guard_or("listener", complete, || listener.failed());
+            let failed = || {
+                listener.failed();
+                // Whoever waits for the port is told of the end all the same.
+                listener.complete();
+            };
+            guard_or("listener", complete, failed);
             // The library frees the listener only when this event has returned, and whoever waits
             // for the end wants it gone: so a thread of its own closes it.
             if let Some(handle) = RawHandle::new(handle) {

@@ -149,3 +149,14 @@ pub(super) unsafe fn socket_addr(address: *const msquic::ffi::QUIC_ADDR) -> Opti
     // SAFETY: `msquic::Addr` is the crate's mirror of the C union `QUIC_ADDR`.
     unsafe { address.cast::<msquic::Addr>().as_ref() }.and_then(msquic::Addr::as_socket)
 }
+
+/// # Safety
+///
+/// `pointer` is null or valid for `length` bytes during `'a`.
+pub(super) unsafe fn bytes_of<'a>(pointer: *const u8, length: usize) -> Option<&'a [u8]> {
+    if pointer.is_null() || length == 0 {
+        return None;
+    }
+    // SAFETY: the caller's contract.
+    Some(unsafe { std::slice::from_raw_parts(pointer, length) })
+}

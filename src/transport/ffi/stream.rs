@@ -347,7 +347,6 @@ fn handle_event<S: StreamCallbacks>(stream: &S, event: &mut QUIC_STREAM_EVENT) {
             }
             // SAFETY: the box `send` gave away; there is exactly one SEND_COMPLETE for it.
             let request = unsafe { Box::from_raw(raw) };
-            reached(Failpoint::StreamCallbackSent);
             stream.sent(request.batch, complete.Canceled == 0);
         }
         q::QUIC_STREAM_EVENT_TYPE_QUIC_STREAM_EVENT_PEER_SEND_SHUTDOWN => stream.peer_finished(),

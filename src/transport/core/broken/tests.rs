@@ -61,9 +61,7 @@ async fn what_cannot_happen_in_a_callback_ends_its_connection_and_whoever_waits_
     assert!(matches!(read, Err(RecvError::Closed { reason: BROKEN })), "{read:?}");
     assert_eq!(watches.await.expect("it ends"), BROKEN);
     assert_eq!(joined.handles(), 0);
-    let mut counts = crate::transport::OutcomeCounts::default();
-    here.counts_by_lane().iter().for_each(|lane| counts += lane.frames);
-    assert_eq!(counts.accepted, counts.completed + counts.not_sent + counts.maybe_sent);
+    assert_balanced(&here);
 }
 
 #[tokio::test(start_paused = true)]
@@ -101,4 +99,12 @@ async fn a_callback_that_panics_does_the_same() {
     assert!(reasons.contains(&Some(BROKEN)), "{reasons:?}");
     assert!(impossible(&here) + impossible(&there) > 0);
     assert_eq!(joined.handles(), 0);
+    assert_balanced(&here);
+}
+
+#[track_caller]
+fn assert_balanced(core: &ConnectionCore) {
+    let mut counts = crate::transport::OutcomeCounts::default();
+    core.counts_by_lane().iter().for_each(|lane| counts += lane.frames);
+    assert_eq!(counts.accepted, counts.completed + counts.not_sent + counts.maybe_sent);
 }
