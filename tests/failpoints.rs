@@ -7,12 +7,12 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::{
-    LIMIT, assert_balanced, connected, friends, loopback, node_with, quick, stranger, within,
+    LIMIT, assert_balanced, connected, event, friends, loopback, node_with, quick, stranger, within,
 };
 use moorline::testing::failpoint::{Failpoint, Failure, Planted};
 use moorline::{
-    CertHash, CloseCode, CloseReason, ConnectError, ConnectionHandle, Events, Lane, ListenError,
-    Node, NodeConfig, NodeError, Redial, SupervisorMessage, Target,
+    CertHash, CloseCode, CloseReason, ConnectionHandle, Events, Lane, ListenError, Node,
+    NodeConfig, NodeError, NodeEvent, Redial, Target,
 };
 
 /// What a handler stalls for, and an end comes late.
@@ -85,7 +85,8 @@ impl Three {
             within("the end at the client", self.at_client.closed()).await,
         );
         for handle in [&self.at_server, &self.at_client] {
-            within("a reader's end", handle.recv()).await.expect_err("it is over");
+            // What had come is read, and then its end.
+            within("a reader's end", async { while handle.recv().await.is_ok() {} }).await;
             within("a sender's end", handle.send_acked("late")).await.expect_err("it is over");
             assert_balanced(handle);
         }
@@ -213,17 +214,17 @@ async fn a_listener_that_fails_and_does_not_start_again_at_first_is_started_once
     let mut events = three.server.subscribe();
     let starts = three.plant(Failure::Panic(Failpoint::ListenerPreStart), At::Server);
     let fails = three.plant(Failure::Panic(Failpoint::ListenerHandle), At::Server);
-    // The first message that its actor gets is of this one.
-    let late = tokio::spawn({
-        let (client, target) = (three.client.clone(), three.target.clone().redial(Redial::Always));
-        let target = target.alpns(&["moorline/0"]);
-        async move { client.connect(target).await }
-    });
+    // The next message that its actor gets is of this one, which is lost with it.
+    let single = three.target.clone().redial(Redial::Never);
+    drop(within("a dial", three.client.connect(single.clone())).await);
     within("the failure", fails.strikes(1)).await;
     within("the start that fails", starts.strikes(1)).await;
-    within("another one", late).await.expect("no panic").expect("it connects in the end");
-    drop(connected(&mut events).await);
+    let listens = |event: &NodeEvent| matches!(event, NodeEvent::Listening { .. }).then_some(());
+    event(&mut events, "the port is back", &mut Vec::new(), listens).await;
+    let one = connect(&three.client, &single).await;
+    exchange(&one, &connected(&mut events).await).await;
     exchange(&three.at_client, &three.at_server).await;
+    drop(one);
     three.end().await;
 }
 
@@ -238,4 +239,341 @@ async fn a_listener_that_panics_behind_its_end_has_given_its_port_back() {
     assert_eq!(again.expect("the port is free"), address);
     exchange(&three.at_client, &three.at_server).await;
     three.end().await;
+}
+
+#[tokio::test]
+async fn a_connector_that_does_not_start_tells_its_caller_and_the_next_call_connects() {
+    let three = Three::new().await;
+    let mut events = three.server.subscribe();
+    let address = within("listening", three.server.listen(loopback())).await.expect("it listens");
+    for redial in [Redial::Never, Redial::Always] {
+        let target = Target::from(address).redial(redial);
+        let planted = three.plant(Failure::Panic(Failpoint::ConnectorPreStart), At::Client);
+        let result = within("an answer", three.client.connect(target.clone())).await;
+        assert!(result.is_err(), "{redial:?}");
+        assert_eq!(planted.struck(), 1);
+        let one = connect(&three.client, &target).await;
+        exchange(&one, &connected(&mut events).await).await;
+    }
+    three.end().await;
+}
+
+#[tokio::test]
+async fn a_connector_that_fails_and_does_not_start_again_at_first_is_started_once_more() {
+    let three = Three::new().await;
+    let mut events = three.client.subscribe();
+    let starts = three.plant(Failure::Panic(Failpoint::ConnectorPreStart), At::Client);
+    let fails = three.plant(Failure::Panic(Failpoint::ConnectorHandle), At::Client);
+    drop(within("an answer", three.client.connect(three.target.clone())).await);
+    within("the failure", fails.strikes(1)).await;
+    within("the start that fails", starts.strikes(1)).await;
+    let restarted =
+        |event: &NodeEvent| matches!(event, NodeEvent::ConnectorRestarted { .. }).then_some(());
+    event(&mut events, "its restart", &mut Vec::new(), restarted).await;
+    // The connection stood all the time.
+    assert_eq!(connect(&three.client, &three.target).await.epoch(), three.at_client.epoch());
+    exchange(&three.at_client, &three.at_server).await;
+    three.end().await;
+}
+
+#[tokio::test]
+async fn a_connector_that_panics_behind_its_end_keeps_nothing() {
+    let three = Three::new().await;
+    let planted = three.plant(Failure::Panic(Failpoint::ConnectorPostStop), At::Client);
+    three.client.disconnect(three.target.clone());
+    within("the failure", planted.strikes(1)).await;
+    exchange(&three.at_client, &three.at_server).await;
+    let mut events = three.server.subscribe();
+    let one = connect(&three.client, &three.target).await;
+    exchange(&one, &connected(&mut events).await).await;
+    drop(one);
+    three.end().await;
+}
+
+/// What fails before a connection stands is tried again, as its target says.
+async fn a_dial_fails(point: Failpoint, ends: &[At]) {
+    for at in ends {
+        let three = Three::new().await;
+        let mut at_server = three.server.subscribe();
+        let address = within("listening", three.server.listen(loopback())).await.expect("a port");
+        let planted = three.plant(Failure::Panic(point), *at);
+        let target = Target::from(address).redial(Redial::Always);
+        let mut handle = connect(&three.client, &target).await;
+        // A peer that closes at once may have been taken for one that accepted.
+        while handle.close_reason().is_some() {
+            handle = connect(&three.client, &target).await;
+        }
+        assert_eq!(planted.struck(), 1, "{point} {at:?}");
+        loop {
+            let there = connected(&mut at_server).await;
+            if there.close_reason().is_none() {
+                exchange(&handle, &there).await;
+                break;
+            }
+        }
+        exchange(&three.at_client, &three.at_server).await;
+        drop(handle);
+        three.end().await;
+    }
+}
+
+#[tokio::test]
+async fn a_connection_whose_actor_does_not_start_is_closed_and_dialled_again() {
+    a_dial_fails(Failpoint::ConnectionPreStart, &At::BOTH).await;
+}
+
+#[tokio::test]
+async fn a_connection_whose_actor_panics_behind_its_end_has_ended_in_order() {
+    for at in At::BOTH {
+        let three = Three::new().await;
+        let planted = three.plant(Failure::Panic(Failpoint::ConnectionPostStop), at);
+        within("a send", three.at_client.send("last")).await.expect("accepted");
+        let (client, server) = (three.at_client.clone(), three.at_server.clone());
+        let closing = tokio::spawn(async move { client.close(CloseCode::NORMAL).await });
+        assert_eq!(within("the last frame", server.recv()).await.expect("a frame"), "last");
+        within("the end of the frames", server.recv()).await.expect_err("it is closed");
+        let reason = within("the close", closing).await.expect("no panic");
+        assert_eq!(reason, CloseReason::Local { code: CloseCode::NORMAL });
+        within("the failure", planted.strikes(1)).await;
+        three.is_over().await;
+        assert_eq!(assert_balanced(&three.at_client).completed, 1);
+        three.end().await;
+    }
+}
+
+#[tokio::test]
+async fn a_handler_that_stalls_holds_up_nothing_but_what_it_handles() {
+    let handlers =
+        [Failpoint::SupervisorHandle, Failpoint::ListenerHandle, Failpoint::ConnectionHandle];
+    for point in handlers {
+        let three = Three::new().await;
+        let (mut events, began) = (three.server.subscribe(), Instant::now());
+        let planted = three.plant(Failure::Stall(point, WHILE), At::Server);
+        match point {
+            Failpoint::SupervisorHandle => {
+                let asking = three.server.listen(loopback());
+                tokio::pin!(asking);
+                tokio::select! {
+                    listens = &mut asking => panic!("before its time: {listens:?}"),
+                    () = frames_go_on(&three, &planted) => {}
+                }
+                within("the answer", asking).await.expect("it listens");
+            }
+            Failpoint::ListenerHandle => {
+                let single = three.target.clone().redial(Redial::Never);
+                let dialled = connect(&three.client, &single);
+                let (dialled, ()) = tokio::join!(dialled, frames_go_on(&three, &planted));
+                exchange(&dialled, &connected(&mut events).await).await;
+            }
+            _ => {
+                let closing = three.at_server.close(CloseCode::NORMAL);
+                let looking = async {
+                    within("the failure", planted.strikes(1)).await;
+                    three.nobody_else_notices().await;
+                };
+                let reading = three.at_client.recv();
+                let (reason, (), read) = tokio::join!(closing, looking, reading);
+                assert_eq!(reason, CloseReason::Local { code: CloseCode::NORMAL });
+                read.expect_err("it is closed");
+            }
+        }
+        assert!(began.elapsed() >= WHILE, "{point}");
+        three.end().await;
+    }
+}
+
+/// While an actor stalls.
+async fn frames_go_on(three: &Three, planted: &Planted) {
+    within("the failure", planted.strikes(1)).await;
+    exchange(&three.at_client, &three.at_server).await;
+    three.nobody_else_notices().await;
+}
+
+// ---- callbacks ---------------------------------------------------------------------------------
+
+/// A panic in a callback of an established connection ends that one, with `INTERNAL` where it happened;
+/// what it was dialled for is dialled again.
+async fn a_callback_panics<F: Future<Output = ()>>(
+    point: Failpoint,
+    ends: &[At],
+    provoke: impl Fn(ConnectionHandle, ConnectionHandle) -> F,
+) {
+    for at in ends {
+        let three = Three::new().await;
+        let (mut at_server, mut at_client) = (three.server.subscribe(), three.client.subscribe());
+        let planted = three.plant(Failure::Panic(point), *at);
+        provoke(three.at_client.clone(), three.at_server.clone()).await;
+        within("the failure", planted.strikes(1)).await;
+        three.nobody_else_notices().await;
+        let (there, here) = three.is_over().await;
+        let ended = three.handle(*at).close_reason();
+        let known = CloseReason::Local { code: CloseCode::INTERNAL };
+        assert!(ended == Some(known) || is_closing(point), "{point} {at:?}: {there}, {here}");
+        let impossible = [&three.server, &three.client].map(|node| node.stats().impossible);
+        assert_eq!(impossible.iter().sum::<u64>(), 1, "{point} {at:?}: {impossible:?}");
+        let before = [three.at_client.epoch(), three.at_server.epoch()];
+        if !is_closing(point) {
+            let [one, two] = again([&mut at_client, &mut at_server], before).await;
+            exchange(&one, &two).await;
+        }
+        three.end().await;
+    }
+}
+
+/// Where the connection was ending anyway.
+fn is_closing(point: Failpoint) -> bool {
+    matches!(
+        point,
+        Failpoint::ConnectionCallbackClosing
+            | Failpoint::ConnectionCallbackComplete
+            | Failpoint::StreamCallbackComplete
+    )
+}
+
+#[tokio::test]
+async fn a_panic_where_bytes_come_ends_that_connection_alone() {
+    let provoke = async |one: ConnectionHandle, two: ConnectionHandle| {
+        drop((one.send("to the server").await, two.send("to the client").await));
+    };
+    a_callback_panics(Failpoint::StreamCallbackReceive, &At::BOTH, provoke).await;
+}
+
+#[tokio::test]
+async fn a_panic_where_something_was_acknowledged_ends_that_connection_alone() {
+    let provoke = async |one: ConnectionHandle, two: ConnectionHandle| {
+        drop((one.send("to the server").await, two.send("to the client").await));
+    };
+    a_callback_panics(Failpoint::StreamCallbackSent, &At::BOTH, provoke).await;
+}
+
+#[tokio::test]
+async fn a_panic_where_a_stream_comes_ends_that_connection_alone() {
+    let provoke = async |one: ConnectionHandle, two: ConnectionHandle| {
+        // The first frame of a lane opens its stream.
+        drop(one.send_on(Lane::Control, "to the server").await);
+        drop(two.send_on(Lane::Control, "to the client").await);
+    };
+    a_callback_panics(Failpoint::ConnectionCallbackStream, &At::BOTH, provoke).await;
+}
+
+#[tokio::test]
+async fn a_panic_where_a_connection_ends_leaves_nobody_waiting() {
+    let points = [
+        (Failpoint::ConnectionCallbackClosing, &At::BOTH[1..]),
+        (Failpoint::ConnectionCallbackComplete, &At::BOTH[..]),
+        (Failpoint::StreamCallbackComplete, &At::BOTH[..]),
+    ];
+    for (point, ends) in points {
+        let provoke = async |one: ConnectionHandle, two: ConnectionHandle| {
+            let reading = tokio::spawn(async move { while one.recv().await.is_ok() {} });
+            // Whether it comes back is what is looked at.
+            drop(tokio::spawn(async move { two.close(CloseCode::NORMAL).await }));
+            within("a reader's end", reading).await.expect("no panic");
+        };
+        a_callback_panics(point, ends, provoke).await;
+    }
+}
+
+#[tokio::test]
+async fn a_panic_before_a_connection_stands_is_a_dial_that_failed() {
+    a_dial_fails(Failpoint::ConnectionCallbackConnected, &At::BOTH).await;
+    a_dial_fails(Failpoint::ListenerCallbackNew, &[At::Server]).await;
+}
+
+#[tokio::test]
+async fn a_panic_where_a_listener_has_stopped_gives_its_port_back() {
+    let three = Three::new().await;
+    let address = within("listening", three.server.listen(loopback())).await.expect("it listens");
+    let planted = three.plant(Failure::Panic(Failpoint::ListenerCallbackComplete), At::Server);
+    three.server.stop_listening(address);
+    within("the failure", planted.strikes(1)).await;
+    let again = within("listening again", three.server.listen(address)).await;
+    assert_eq!(again.expect("the port is free"), address);
+    exchange(&three.at_client, &three.at_server).await;
+    three.end().await;
+}
+
+#[tokio::test]
+async fn a_callback_that_stalls_loses_nothing() {
+    for point in [Failpoint::StreamCallbackReceive, Failpoint::StreamCallbackSent] {
+        let three = Three::new().await;
+        let planted = three.plant(Failure::Stall(point, WHILE), At::Client);
+        let began = Instant::now();
+        exchange(&three.at_client, &three.at_server).await;
+        assert_eq!(planted.struck(), 1, "{point}");
+        assert!(began.elapsed() >= WHILE, "{point}");
+        exchange(&three.at_client, &three.at_server).await;
+        assert_eq!(assert_balanced(&three.at_client).completed, 2, "{point}");
+        three.end().await;
+    }
+}
+
+// ---- calls -------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn a_send_that_fails_goes_over_another_stream() {
+    let three = Three::new().await;
+    exchange(&three.at_client, &three.at_server).await;
+    let planted = three.plant(Failure::SendFails, At::Client);
+    for number in 0..3_u8 {
+        let sending = three.at_client.send_acked(vec![number; 100]);
+        within("a send", sending).await.expect("acknowledged");
+        assert_eq!(within("a frame", three.at_server.recv()).await.expect("a frame")[0], number);
+    }
+    assert_eq!(planted.struck(), 1);
+    assert_eq!(assert_balanced(&three.at_client).completed, 4);
+    three.end().await;
+}
+
+#[tokio::test]
+async fn sends_that_fail_all_the_time_end_the_connection_in_its_time() {
+    let three = Three::with(|config| config.limits.lane_stall_time_max = WHILE).await;
+    let (mut at_server, mut at_client) = (three.server.subscribe(), three.client.subscribe());
+    let planted = Failure::SendFails.plan().at(three.client.identity()).plant();
+    let sent = within("an outcome", three.at_client.send_acked("in vain")).await;
+    sent.expect_err("it was not sent");
+    three.is_over().await;
+    assert_eq!(assert_balanced(&three.at_client).completed, 0);
+    assert!(planted.struck() > 1);
+    drop(planted);
+    let before = [three.at_client.epoch(), three.at_server.epoch()];
+    let [one, two] = again([&mut at_client, &mut at_server], before).await;
+    exchange(&one, &two).await;
+    drop((one, two));
+    three.end().await;
+}
+
+#[tokio::test]
+async fn an_end_that_comes_late_is_waited_for_and_holds_up_nobody_else() {
+    let three = Three::new().await;
+    three.client.disconnect(three.target.clone());
+    let planted = three.plant(Failure::LateComplete(WHILE), At::Client);
+    let began = Instant::now();
+    let reading = three.at_server.recv();
+    let closing = three.at_client.close(CloseCode::NORMAL);
+    let looking = async {
+        within("the failure", planted.strikes(1)).await;
+        three.nobody_else_notices().await;
+        assert!(began.elapsed() < WHILE, "it was not late");
+    };
+    let (reason, read, ()) = tokio::join!(closing, reading, looking);
+    assert_eq!(reason, CloseReason::Local { code: CloseCode::NORMAL });
+    read.expect_err("it is closed");
+    assert!(began.elapsed() >= WHILE);
+    three.end().await;
+}
+
+#[tokio::test]
+async fn a_node_whose_connection_ends_late_ends_behind_it() {
+    let three = Three::new().await;
+    let planted = three.plant(Failure::LateComplete(WHILE), At::Client);
+    let Three { server, client, other, at_server, at_client, meanwhile, .. } = three;
+    drop((at_server, at_client));
+    let began = Instant::now();
+    within("the end", client.close(LIMIT)).await.expect("an orderly end");
+    assert_eq!(planted.struck(), 1);
+    assert!(began.elapsed() >= WHILE);
+    exchange(&meanwhile[0], &meanwhile[1]).await;
+    drop(meanwhile);
+    common::end([other, server]).await;
 }
