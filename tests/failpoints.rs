@@ -343,12 +343,16 @@ async fn a_connection_whose_actor_panics_behind_its_end_has_ended_in_order() {
 
 #[tokio::test]
 async fn a_handler_that_stalls_holds_up_nothing_but_what_it_handles() {
-    let handlers =
-        [Failpoint::SupervisorHandle, Failpoint::ListenerHandle, Failpoint::ConnectionHandle];
-    for point in handlers {
+    let handlers = [
+        (Failpoint::SupervisorHandle, At::Server),
+        (Failpoint::ListenerHandle, At::Server),
+        (Failpoint::ConnectorHandle, At::Client),
+        (Failpoint::ConnectionHandle, At::Server),
+    ];
+    for (point, at) in handlers {
         let three = Three::new().await;
         let (mut events, began) = (three.server.subscribe(), Instant::now());
-        let planted = three.plant(Failure::Stall(point, WHILE), At::Server);
+        let planted = three.plant(Failure::Stall(point, WHILE), at);
         match point {
             Failpoint::SupervisorHandle => {
                 let asking = three.server.listen(loopback());
@@ -364,6 +368,11 @@ async fn a_handler_that_stalls_holds_up_nothing_but_what_it_handles() {
                 let dialled = connect(&three.client, &single);
                 let (dialled, ()) = tokio::join!(dialled, frames_go_on(&three, &planted));
                 exchange(&dialled, &connected(&mut events).await).await;
+            }
+            Failpoint::ConnectorHandle => {
+                let asked = connect(&three.client, &three.target);
+                let (asked, ()) = tokio::join!(asked, frames_go_on(&three, &planted));
+                assert_eq!(asked.epoch(), three.at_client.epoch());
             }
             _ => {
                 let closing = three.at_server.close(CloseCode::NORMAL);

@@ -5,7 +5,7 @@ mod common;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::messages::call;
 use common::{event, friends, loopback, node_with, quick, until, within};
@@ -18,6 +18,9 @@ use moorline::{
 use tokio::task::JoinSet;
 
 const PROTOCOL: &str = "failures/1";
+
+/// What a handler stalls for.
+const WHILE: Duration = Duration::from_secs(2);
 
 /// Between two frames of one sender.
 const PACE: Duration = Duration::from_millis(1);
@@ -161,6 +164,19 @@ async fn the_actor_of_a_session_is_no_part_of_it() {
         |event: &NodeEvent| matches!(event, NodeEvent::PeerActorRestarted { .. }).then_some(());
     event(&mut events, "its restart", &mut Vec::new(), restarted).await;
     let actor = call("the actor", &supervisor, ask).await;
+
+    // It stalls: frames of others go on.
+    let stalls = once(Failure::Stall(Failpoint::PeerHandle, WHILE), 0, &pair.client);
+    let began = Instant::now();
+    let asking = call("an answer", &actor, |reply| PeerMessage::Deliveries { reply });
+    let meanwhile = async {
+        within("the failure", stalls.strikes(1)).await;
+        within("a send", pair.at_client.send("meanwhile")).await.expect("accepted");
+        within("a frame", pair.at_server.recv()).await.expect("it goes on");
+        assert!(began.elapsed() < WHILE, "it waited");
+    };
+    tokio::join!(asking, meanwhile);
+    assert!(began.elapsed() >= WHILE);
 
     // It fails when it is left: the session goes on.
     let planted = once(Failure::Panic(Failpoint::PeerPostStop), 0, &pair.client);

@@ -102,6 +102,23 @@ async fn a_callback_that_panics_does_the_same() {
     assert_balanced(&here);
 }
 
+#[tokio::test(start_paused = true)]
+async fn whoever_fails_when_told_of_the_end_keeps_it_from_nobody_else() {
+    let (joined, ends) = Joined::new(&Limits::default());
+    let [here, _there] = ends.each_ref().map(|end| Arc::clone(end.core()));
+    let (tell, told) = tokio::sync::oneshot::channel();
+    here.on_complete(Box::new(|_| panic!("asked to by a test")));
+    here.on_complete(Box::new(move |reason| drop(tell.send(reason.clone()))));
+    let core = Arc::clone(&here);
+    let watches = tokio::spawn(async move { core.closed().await });
+    here.cut(CloseCode::NORMAL);
+    joined.run_until_idle().await;
+    let reason = CloseReason::Local { code: CloseCode::NORMAL };
+    assert_eq!(told.await.as_ref(), Ok(&reason));
+    assert_eq!(watches.await.expect("it ends"), reason);
+    assert_eq!(joined.handles(), 0);
+}
+
 #[track_caller]
 fn assert_balanced(core: &ConnectionCore) {
     let mut counts = crate::transport::OutcomeCounts::default();
