@@ -214,6 +214,22 @@ fn the_client_who_was_silent_longest_is_forgotten() {
     assert_eq!(ends.proxy.client_ports().len(), 256);
 }
 
+#[test]
+fn clients_that_fell_silent_make_place_for_the_next_one() {
+    let ends = Ends::new();
+    let comes = |minutes: u64, client: &UdpSocket| {
+        ends.proxy.engine(|engine| engine.age(Duration::from_secs(60 * minutes)));
+        client.send_to(b"hello", ends.proxy.address()).unwrap();
+        ends.received();
+        ends.proxy.client_ports().len()
+    };
+    let [one, two, three] = [(); 3].map(|()| socket());
+    assert_eq!([comes(0, &one), comes(1, &two)], [1, 2]);
+    // The second one still talks.
+    assert_eq!(comes(1, &two), 2);
+    assert_eq!(comes(1, &three), 2);
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn what_the_system_loses_before_the_proxy_is_told() {

@@ -19,6 +19,10 @@ use crate::testing::script::Script;
 /// Clients that one proxy knows at once, by their address; beyond that it forgets who was silent longest.
 const CLIENTS_MAX: usize = 256;
 
+/// Who was silent for so long loses his place to who comes: each has a descriptor, and each dial may come from
+/// another port. As long as a NAT keeps a UDP mapping at least (RFC 4787, section 4.3).
+const SILENT_MAX: Duration = Duration::from_secs(120);
+
 /// System calls that receive before others have their turn.
 const RECEIVES: usize = 8;
 
@@ -96,6 +100,12 @@ impl Engine {
 
     fn now(&self) -> Duration {
         self.began.elapsed()
+    }
+
+    /// As if so much time had passed.
+    #[cfg(test)]
+    pub(in crate::testing) fn age(&mut self, time: Duration) {
+        self.began -= time;
     }
 
     pub(super) fn path(&mut self, towards: Towards) -> &mut Path {
@@ -249,6 +259,7 @@ impl Engine {
             known.heard = heard;
             return Some(Arc::clone(&known.back));
         }
+        self.clients.retain(|_, client| heard.saturating_sub(client.heard) <= SILENT_MAX);
         if self.clients.len() >= CLIENTS_MAX {
             let silent = self.clients.iter().min_by_key(|(_, client)| client.heard);
             let silent = silent.map(|(address, _)| *address)?;
