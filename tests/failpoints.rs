@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use common::{
@@ -11,8 +12,8 @@ use common::{
 };
 use moorline::testing::failpoint::{Failpoint, Failure, Planted};
 use moorline::{
-    CertHash, CloseCode, CloseReason, ConnectionHandle, Events, Lane, ListenError, Node,
-    NodeConfig, NodeError, NodeEvent, Redial, Target,
+    CertHash, CloseCode, CloseReason, ConnectionHandle, Events, Lane, ListenError, MsQuicTransport,
+    Node, NodeConfig, NodeError, NodeEvent, Redial, Target,
 };
 
 /// What a handler stalls for, and an end comes late.
@@ -490,7 +491,7 @@ async fn a_panic_before_a_connection_stands_is_a_dial_that_failed() {
 }
 
 #[tokio::test]
-async fn a_panic_where_a_listener_has_stopped_gives_its_port_back() {
+async fn a_panic_where_a_listener_has_stopped_leaves_nobody_waiting_for_its_port() {
     let three = Three::new().await;
     let address = within("listening", three.server.listen(loopback())).await.expect("it listens");
     let planted = three.plant(Failure::Panic(Failpoint::ListenerCallbackComplete), At::Server);
@@ -500,6 +501,16 @@ async fn a_panic_where_a_listener_has_stopped_gives_its_port_back() {
     assert_eq!(again.expect("the port is free"), address);
     exchange(&three.at_client, &three.at_server).await;
     three.end().await;
+
+    // Somebody holds the listener and waits for its end.
+    let (transport, credential) = (MsQuicTransport::new(), stranger());
+    let failure = Failure::Panic(Failpoint::ListenerCallbackComplete);
+    let planted = failure.plan().at(credential.identity()).times(1).plant();
+    let listening = transport.create_listener(loopback(), &["test"], credential);
+    let listener = within("listening", listening).await.expect("it listens");
+    within("its end", listener.stopped()).await;
+    assert_eq!(planted.struck(), 1);
+    UdpSocket::bind(listener.local_addr()).expect("the port is free");
 }
 
 #[tokio::test]
