@@ -16,6 +16,12 @@ const PROTOCOL: &str = "orders/1";
 const NONCE: u64 = 0xffff_0000_0000_0001;
 const CREDIT: u64 = 100_000;
 
+/// The least that a flow is granted, if anything.
+const GRANT_MIN: u64 = 16 << 10;
+
+/// Messages and requests of the lane of control, of which Hello says nothing here.
+const CONTROL: u64 = 0;
+
 /// Requests of the peer's that the node handles at a time.
 const REQUESTS: u64 = 4;
 
@@ -113,12 +119,19 @@ fn taken(flow: &[u64]) -> SessionMessage {
     SessionMessage::new(kind::TAKEN, &[]).with_flow(DATA, flow)
 }
 
+/// The first grant of a flow that had none in Hello.
+fn grant(credit: u64) -> SessionMessage {
+    SessionMessage::new(kind::TAKEN, &[]).with_flow(CONTROL, &[0, 0, credit])
+}
+
 /// What a peer does that it must not.
 #[derive(Debug, Clone, Copy)]
 enum Breach {
     AcknowledgesWhatWasNeverSent,
     TakesBackWhatItTook,
     LowersItsCredit,
+    GrantsOneByte,
+    GrantsAByteTooLittle,
     LeavesAFrameOut,
     PassesItsCredit,
     AnnouncesMoreThanItsCredit,
@@ -130,10 +143,12 @@ enum Breach {
     BeginsASecondSessionStream,
 }
 
-const BREACHES: [Breach; 12] = [
+const BREACHES: [Breach; 14] = [
     Breach::AcknowledgesWhatWasNeverSent,
     Breach::TakesBackWhatItTook,
     Breach::LowersItsCredit,
+    Breach::GrantsOneByte,
+    Breach::GrantsAByteTooLittle,
     Breach::LeavesAFrameOut,
     Breach::PassesItsCredit,
     Breach::AnnouncesMoreThanItsCredit,
@@ -155,6 +170,8 @@ async fn commit(breach: Breach, peer: &mut SessionPeer, at_node: &Peer) -> Resul
             peer.say(&taken(&[1, 0, CREDIT])).await
         }
         Breach::LowersItsCredit => peer.say(&taken(&[0, 0, CREDIT - 1])).await,
+        Breach::GrantsOneByte => peer.say(&grant(1)).await,
+        Breach::GrantsAByteTooLittle => peer.say(&grant(GRANT_MIN - 1)).await,
         Breach::LeavesAFrameOut => {
             peer.begin_flow(1, DATA, 2).await?;
             peer.send(DATA, &FrameKind::Message, b"the second one").await
@@ -265,6 +282,12 @@ async fn a_hello_that_is_late_wrong_or_for_nobody_is_told_so_and_leaves_nothing_
         stream.write_all(&bytes).await?;
         let code = Dialled::code(&connection).await;
         assert_eq!(code, Some(CloseCode::PROTOCOL_ERROR.value()), "{bytes:?}");
+    }
+    for credit in [1, GRANT_MIN - 1] {
+        let mut peer = SessionPeer::new(it.connection().await?).await?;
+        peer.say(&hello(1, 0).with_flow(CONTROL, &[0, 0, credit])).await?;
+        let code = Dialled::code(&peer.connection).await;
+        assert_eq!(code, Some(CloseCode::PROTOCOL_ERROR.value()), "a grant of {credit} bytes");
     }
     let mut newer = hello(1, 0);
     newer.numbers.extend([(0, 2), (1, 3)]);

@@ -17,6 +17,7 @@
 
 use super::fields::{BODY_BYTES_MAX, Fields};
 use super::flow::{FlowState, PerFlow};
+use crate::config::FLOW_GRANT_MIN;
 use crate::error::CloseCode;
 
 pub(crate) use super::fields::MessageError;
@@ -279,7 +280,12 @@ impl Message {
         let session = |key| id(&fields, key).map(SessionId).ok_or(wrong(key as u64));
         let code = |key| CloseCode::from_wire(fields.number(key));
         let ahead = |values: &[u64; 3]| values[1] > values[0];
-        if matches!(kind, 0 | 2 | 6) && fields.flows.0.iter().flatten().any(ahead) {
+        // A sender gathers this much into one submission before it knows what it is granted.
+        let too_little = |values: &[u64; 3]| (1..FLOW_GRANT_MIN as u64).contains(&values[2]);
+        let flows = || fields.flows.0.iter().flatten();
+        if matches!(kind, 0 | 2 | 6) && flows().any(ahead)
+            || matches!(kind, 0 | 2) && flows().any(too_little)
+        {
             return Err(wrong(17));
         }
         Ok(Some(match kind {

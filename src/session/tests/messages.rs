@@ -4,6 +4,7 @@ use std::num::NonZeroU64;
 
 use proptest::prelude::*;
 
+use crate::config::FLOW_GRANT_MIN;
 use crate::error::CloseCode;
 use crate::session::flow::{FlowId, FlowState, PerFlow};
 use crate::session::frame_head::{
@@ -33,7 +34,8 @@ fn raw(body: &[u8]) -> Vec<u8> {
 }
 
 fn state() -> impl Strategy<Value = FlowState> {
-    (any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(one, other, credit)| FlowState {
+    let credit = prop_oneof![Just(0), FLOW_GRANT_MIN as u64..=u64::MAX];
+    (any::<u64>(), any::<u64>(), credit).prop_map(|(one, other, credit)| FlowState {
         received: one.max(other),
         taken: one.min(other),
         credit,
@@ -227,9 +229,9 @@ fn messages_have_these_bytes() {
     assert_eq!(encoded(&attach), raw(b"\x82\x01\xa3\x00\x01\x01\x19\x12\x34\x02\x07"));
     let mut flows = PerFlow::default();
     flows[FlowId::new(1, false).expect("a lane")] =
-        Some(FlowState { received: 5, taken: 4, credit: 300 });
+        Some(FlowState { received: 5, taken: 4, credit: 20_000 });
     let taken = Message::Taken(Taken { flows });
-    assert_eq!(encoded(&taken), raw(b"\x82\x02\xa1\x11\xa1\x02\x83\x05\x04\x19\x01\x2c"));
+    assert_eq!(encoded(&taken), raw(b"\x82\x02\xa1\x11\xa1\x02\x83\x05\x04\x19\x4e\x20"));
 }
 
 #[test]
@@ -260,6 +262,45 @@ fn what_is_wrong_is_named() {
     let long = format!("\u{fffd}{}", "x".repeat(TEXT_BYTES_MAX));
     assert_eq!(shortened(&long).len(), TEXT_BYTES_MAX);
     assert_eq!(shortened(&"ä".repeat(TEXT_BYTES_MAX)).len(), TEXT_BYTES_MAX);
+}
+
+#[test]
+fn a_credit_is_0_or_at_least_what_a_sender_submits_at_once() {
+    let taken = |credit| {
+        let flows = PerFlow::of(|_| Some(FlowState { received: 0, taken: 0, credit }));
+        (2, Message::Taken(Taken { flows }))
+    };
+    let hello = |credit| {
+        let said = FlowState { received: 0, taken: 0, credit };
+        let hello = Hello {
+            version_oldest: 1,
+            version_newest: 1,
+            incarnation: Incarnation(NonZeroU64::MIN),
+            attempt: 1,
+            nonce: 1,
+            echo: 0,
+            protocol: "orders/1".to_owned(),
+            mine: Some(SessionId(NonZeroU64::MIN)),
+            yours: None,
+            known: 0,
+            held: 0,
+            limits: PeerLimits::default(),
+            flows: PerFlow::of(|flow| if flow.lane() == 1 { said } else { FlowState::default() }),
+        };
+        (0, Message::Hello(Box::new(hello)))
+    };
+    let least = FLOW_GRANT_MIN as u64;
+    for credit in [1, 2, least / 2, least - 1] {
+        for (kind, message) in [hello(credit), taken(credit)] {
+            let refused = Err(MessageError::Field { kind, key: 17 });
+            assert_eq!(decoded(&encoded(&message)), refused, "{credit} in {message:?}");
+        }
+    }
+    for credit in [0, least, least + 1, u64::MAX] {
+        for (_, message) in [hello(credit), taken(credit)] {
+            assert_eq!(decoded(&encoded(&message)), Ok(vec![message]), "{credit}");
+        }
+    }
 }
 
 #[test]
