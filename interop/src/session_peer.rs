@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use quinn::{Connection, RecvStream, SendStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::watch;
 
 use crate::session_message::{SessionMessage, kind};
 use crate::{LIMIT, within};
@@ -57,6 +58,7 @@ pub struct SessionPeer {
     flows: HashMap<u64, SendStream>,
     messages: UnboundedReceiver<SessionMessage>,
     frames: UnboundedReceiver<NumberedFrame>,
+    reads_frames: watch::Sender<bool>,
 }
 
 impl SessionPeer {
@@ -66,18 +68,36 @@ impl SessionPeer {
     ///
     /// If no stream can be opened.
     pub async fn new(connection: Connection) -> Result<Self> {
+        let peer = Self::deaf(connection).await?;
+        peer.read_frames();
+        Ok(peer)
+    }
+
+    /// As [`new`](Self::new), and reads no stream of frames before [`read_frames`](Self::read_frames).
+    ///
+    /// # Errors
+    ///
+    /// If no stream can be opened.
+    pub async fn deaf(connection: Connection) -> Result<Self> {
         let mut session_stream = connection.open_uni().await?;
         session_stream.write_all(&[0]).await?;
         let (message, messages) = unbounded_channel();
         let (frame, frames) = unbounded_channel();
+        let (reads_frames, reads) = watch::channel(false);
         let streams = connection.clone();
         tokio::spawn(async move {
             while let Ok(stream) = streams.accept_uni().await {
                 // Each ends with the connection; what is missing is missed by the test.
-                tokio::spawn(read(stream, message.clone(), frame.clone()));
+                tokio::spawn(read(stream, message.clone(), frame.clone(), reads.clone()));
             }
         });
-        Ok(Self { connection, session_stream, flows: HashMap::new(), messages, frames })
+        let flows = HashMap::new();
+        Ok(Self { connection, session_stream, flows, messages, frames, reads_frames })
+    }
+
+    /// Reads what its streams of frames bring, from here on.
+    pub fn read_frames(&self) {
+        self.reads_frames.send_replace(true);
     }
 
     /// Says something on the session stream.
@@ -160,6 +180,7 @@ async fn read(
     mut stream: RecvStream,
     messages: UnboundedSender<SessionMessage>,
     frames: UnboundedSender<NumberedFrame>,
+    mut reads: watch::Receiver<bool>,
 ) -> Result<()> {
     match array::<1>(&mut stream).await? {
         [0] => loop {
@@ -168,7 +189,10 @@ async fn read(
             stream.read_exact(&mut body).await?;
             messages.send(SessionMessage::decode(&body)?)?;
         },
-        [1] => read_flow(stream, frames).await,
+        [1] => {
+            reads.wait_for(|reads| *reads).await?;
+            read_flow(stream, frames).await
+        }
         [other] => bail!("a stream of kind {other}"),
     }
 }

@@ -1,16 +1,20 @@
 //! What a peer of `moorline/1` gets that breaks its rules: each is named by a close code, nothing of it is
 //! kept, and the application is told.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use moorline::{CloseCode, Incoming, NetCredential, Node, NodeConfig, Peer, PeerEnded, Peers};
+use moorline::{
+    CloseCode, Incoming, NetCredential, Node, NodeConfig, Peer, PeerEnded, Peers, Target,
+};
 use moorline_interop::moorline_end::end;
 use moorline_interop::quinn_peer::{QuinnLink, Settings, application_code, dialler};
 use moorline_interop::session_message::{SessionMessage, kind};
 use moorline_interop::session_peer::{DATA, DATA_REPLIES, FrameKind, SESSION_ALPN, SessionPeer};
 use moorline_interop::{ANY_PORT, LIMIT, PeerCertificate, within};
 use quinn::Endpoint;
+use tokio::sync::{oneshot, watch};
+use tokio::time::MissedTickBehavior;
 
 const PROTOCOL: &str = "orders/1";
 const NONCE: u64 = 0xffff_0000_0000_0001;
@@ -25,6 +29,9 @@ const CONTROL: u64 = 0;
 /// Requests of the peer's that the node handles at a time.
 const REQUESTS: u64 = 4;
 
+/// The largest frame of the node's, and about what a flow of it keeps.
+const FRAME_BYTES: usize = 200_000;
+
 /// A refusal: the connection is not wanted.
 const REFUSED: u64 = 8;
 
@@ -34,11 +41,16 @@ struct Dialled {
     peers: Peers,
     address: std::net::SocketAddr,
     endpoint: Endpoint,
+    /// Of somebody else whom the node trusts.
+    friend: NetCredential,
 }
 
 impl Dialled {
     async fn new() -> Result<Self> {
         let credential = NetCredential::generate_self_signed(&["localhost"], &[])?;
+        let friend = NetCredential::generate_self_signed(&["localhost"], &[])?;
+        let friend = friend.trust_hash(credential.identity());
+        let credential = credential.trust_hash(friend.identity());
         let certificate = loop {
             let certificate = PeerCertificate::generate()?;
             if certificate.identity() > credential.identity() {
@@ -48,7 +60,8 @@ impl Dialled {
         let mut config = NodeConfig::new(credential.trust_hash(certificate.identity()));
         config.limits.sessions.hello_time_max = Duration::from_millis(500);
         config.limits.sessions.requests_max = usize::try_from(REQUESTS)?;
-        config.limits.frame_bytes_max = 200_000;
+        config.limits.frame_bytes_max = FRAME_BYTES;
+        config.limits.sessions.flow_bytes_max = FRAME_BYTES;
         // Fewer than any machine sends, however busy.
         config.limits.sessions.control_messages_max = 1_000;
         let node = within(LIMIT, "a node starts", Node::spawn(config)).await?;
@@ -56,7 +69,7 @@ impl Dialled {
         let address = within(LIMIT, "the node listens", node.listen(ANY_PORT)).await?;
         let settings = Settings::new(&certificate, node.identity());
         let endpoint = dialler(&Settings { alpn: SESSION_ALPN, ..settings })?;
-        Ok(Self { node, peers, address, endpoint })
+        Ok(Self { node, peers, address, endpoint, friend })
     }
 
     async fn connection(&self) -> Result<quinn::Connection> {
@@ -86,7 +99,15 @@ impl Dialled {
     }
 
     async fn session(&mut self, incarnation: u64) -> Result<(SessionPeer, Peer)> {
-        let mut peer = SessionPeer::new(self.connection().await?).await?;
+        let peer = SessionPeer::new(self.connection().await?).await?;
+        self.session_of(peer, incarnation).await
+    }
+
+    async fn session_of(
+        &mut self,
+        mut peer: SessionPeer,
+        incarnation: u64,
+    ) -> Result<(SessionPeer, Peer)> {
         peer.say(&hello(incarnation, 0)).await?;
         let mut theirs = peer.hear(kind::HELLO).await?;
         if theirs.number(6) == 0 {
@@ -191,7 +212,7 @@ async fn commit(breach: Breach, peer: &mut SessionPeer, at_node: &Peer) -> Resul
         }
         Breach::SendsAFrameOverTheLimit => {
             peer.begin_flow(1, DATA, 1).await?;
-            peer.send(DATA, &FrameKind::Message, &[7; 200_001]).await
+            peer.send(DATA, &FrameKind::Message, &[7; FRAME_BYTES + 1]).await
         }
         Breach::RepliesToWhatWasNeverAsked => {
             peer.begin_flow(1, DATA_REPLIES, 1).await?;
@@ -347,5 +368,159 @@ async fn requests_over_the_limit_are_refused_one_by_one_and_those_within_it_are_
     }
     assert_eq!(it.node.stats().limits.requests_max, REQUESTS);
     drop(at_node);
+    it.end().await
+}
+
+/// Requests of a flood.
+const FLOOD: u64 = 100_000;
+
+/// Bytes of a request or a reply without a payload, its length included.
+const REQUEST_BYTES: u64 = 8;
+const REPLY_BYTES: u64 = 14;
+
+/// Refusals that a flow of replies keeps; the peer's own deadline tells it of the others.
+const KEPT_REPLIES_MAX: u64 = FRAME_BYTES as u64 / REPLY_BYTES + 1;
+
+/// On a busy machine.
+const FLOOD_TIME: Duration = Duration::from_secs(60);
+
+/// More than a flood may cost the node and this peer, which share a process, together.
+const FLOOD_MEMORY: u64 = 32 << 20;
+
+/// Asks, within its credit, and reads no answer.
+async fn flood(peer: &mut SessionPeer) -> Result<()> {
+    peer.begin_flow(1, DATA, 1).await?;
+    let (mut credit, mut taken) = (GRANT_MIN, 0);
+    for sent in 0..FLOOD {
+        while (sent + 1 - taken) * REQUEST_BYTES > credit {
+            if let [_, told, granted] = *peer.hear(kind::TAKEN).await?.flow(DATA) {
+                (taken, credit) = (told, granted);
+            }
+        }
+        peer.send(DATA, &FrameKind::Request(600_000), &[]).await?;
+    }
+    Ok(())
+}
+
+/// What this process has in memory.
+fn resident_bytes() -> Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("a line")?;
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
+    Ok(kib << 10)
+}
+
+/// Asks again and again, and tells how long the slowest answer took. It is told what was taken as often.
+async fn goes_on_asking(peer: Peer, until: watch::Receiver<bool>) -> Result<(u64, Duration)> {
+    let (mut asked, mut slowest) = (0, Duration::ZERO);
+    let mut ticks = tokio::time::interval(Duration::from_millis(5));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while !*until.borrow() {
+        ticks.tick().await;
+        let began = Instant::now();
+        assert_eq!(peer.request("how are you?", LIMIT).await?, "how are you?");
+        slowest = slowest.max(began.elapsed());
+        asked += 1;
+    }
+    Ok((asked, slowest))
+}
+
+/// Answers what is asked with what it was asked.
+async fn echo(peer: Peer) -> Result<()> {
+    while let Ok(Incoming::Request(mut request)) = peer.recv().await {
+        let frame = request.take_frame();
+        request.reply(frame).await?;
+    }
+    Ok(())
+}
+
+/// Handles what is asked, and answers nothing before it may.
+async fn hold_then_echo(peer: Peer, until: oneshot::Receiver<()>) -> Result<()> {
+    let (mut held, mut until) = (Vec::new(), until);
+    loop {
+        tokio::select! {
+            _ = &mut until => break,
+            incoming = peer.recv() => match incoming? {
+                Incoming::Request(request) => held.push(request),
+                Incoming::Message(frame) => anyhow::bail!("{frame:?}"),
+            },
+        }
+    }
+    assert_eq!(u64::try_from(held.len())?, REQUESTS);
+    for request in held {
+        request.reply("answer").await?;
+    }
+    echo(peer).await
+}
+
+/// Takes the replies to a flood up to the last answer, and tells how many were refused.
+async fn take_replies(peer: &mut SessionPeer) -> Result<u64> {
+    // More seldom than the node takes messages.
+    const TOLD_EVERY: u64 = 500;
+    const TOLD_WITHIN: Duration = Duration::from_millis(20);
+    let (mut refused, mut answers) = (0, 0);
+    peer.read_frames();
+    while answers < REQUESTS {
+        let next = tokio::time::timeout(TOLD_WITHIN, peer.frame()).await;
+        let (came, is_quiet) = (refused + answers, next.is_err());
+        if is_quiet || came % TOLD_EVERY == 0 {
+            let taken = SessionMessage::new(kind::TAKEN, &[]);
+            peer.say(&taken.with_flow(DATA_REPLIES, &[came, came, CREDIT])).await?;
+        }
+        let Ok(reply) = next else { continue };
+        let reply = reply?;
+        match (reply.kind, &reply.payload[..]) {
+            (FrameKind::Reply(request, 0), b"answer") if request <= REQUESTS => answers += 1,
+            (FrameKind::Reply(request, 2), b"") if request > REQUESTS => refused += 1,
+            other => anyhow::bail!("{other:?}"),
+        }
+    }
+    Ok(refused)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_thousand_requests_of_a_peer_that_reads_no_reply_are_refused_and_harm_nobody()
+-> Result<()> {
+    let mut it = Dialled::new().await?;
+    let friend = Node::spawn(NodeConfig::new(it.friend.clone())).await?;
+    let target = Target::from(it.address).expect(it.node.identity());
+    let asking = within(LIMIT, "a friend", friend.peer(target, PROTOCOL)).await?;
+    let asked = within(LIMIT, "its other end", it.peers.next()).await.context("one")?;
+    let echoing = tokio::spawn(echo(asked));
+    let deaf = SessionPeer::deaf(it.connection().await?).await?;
+    let (mut peer, at_node) = it.session_of(deaf, 1).await?;
+    let (release, until) = oneshot::channel();
+    let holding = tokio::spawn(hold_then_echo(at_node, until));
+    let (over, until) = watch::channel(false);
+    let friends = tokio::spawn(goes_on_asking(asking.clone(), until));
+
+    let before = resident_bytes()?;
+    within(FLOOD_TIME, "the flood", flood(&mut peer)).await?;
+    let all_refused = async {
+        let mut ticks = tokio::time::interval(Duration::from_millis(5));
+        while it.node.stats().limits.requests_max < FLOOD - REQUESTS {
+            ticks.tick().await;
+        }
+    };
+    within(LIMIT, "the refusal of all but the first", all_refused).await;
+    let more = resident_bytes()?.saturating_sub(before);
+    assert!(more < FLOOD_MEMORY, "{more} bytes more");
+    over.send_replace(true);
+    let (count, slowest) = within(LIMIT, "the friend", friends).await??;
+    assert!(count > 20 && slowest < Duration::from_secs(2), "{count} answers, {slowest:?}");
+
+    // It gets what was kept for it, and its places are free again.
+    release.send(()).ok().context("a handler")?;
+    let refused = within(FLOOD_TIME, "its replies", take_replies(&mut peer)).await?;
+    println!("{more} bytes, {refused} told; a friend got {count} answers, {slowest:?} at most");
+    assert!((1_000..=KEPT_REPLIES_MAX).contains(&refused), "{refused} were told");
+    peer.send(DATA, &FrameKind::Request(20_000), b"again").await?;
+    let again = peer.frame().await?;
+    assert_eq!(again.kind, FrameKind::Reply(FLOOD + 1, 0));
+    assert_eq!(it.node.stats().limits.requests_max, FLOOD - REQUESTS);
+    drop((asking, peer));
+    holding.abort();
+    echoing.abort();
+    end(friend).await?;
     it.end().await
 }
