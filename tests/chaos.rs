@@ -313,10 +313,7 @@ async fn a_partition_leaves_the_others_alone() {
 async fn time_over_a_lossy_path(configure: fn(usize, &mut NodeConfig)) -> Duration {
     const FRAMES: usize = 128;
     let cluster = Cluster::start_with(2, 11, configure).await.expect("a cluster");
-    let mut lossy = Conditions::default();
-    lossy.delay = Duration::from_millis(20);
-    lossy.loss = Loss::Independent(Share::percent(1));
-    cluster.set_all(lossy);
+    cluster.set_all(Conditions::wan());
     let mut events = cluster.node(1).subscribe();
     let target = cluster.target(0, 1).redial(Redial::Never);
     let receiver = within("connecting", cluster.node(0).connect(target)).await.expect("one");
@@ -333,7 +330,11 @@ async fn time_over_a_lossy_path(configure: fn(usize, &mut NodeConfig)) -> Durati
         }
     };
     within_limit(LONG, "a transfer", async { tokio::join!(sending, receiving) }).await;
-    began.elapsed()
+    let took = began.elapsed();
+    drop((sender, receiver));
+    cluster.set_all(Conditions::default());
+    within("the end", cluster.close(LIMIT)).await.expect("an orderly end");
+    took
 }
 
 #[tokio::test]

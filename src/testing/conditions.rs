@@ -54,6 +54,28 @@ pub struct Conditions {
     pub black_hole: bool,
 }
 
+impl Conditions {
+    /// A long path: 20 ms each way, 40 ms there and back, and 1 % of the datagrams is lost, each for itself.
+    #[must_use]
+    pub fn wan() -> Self {
+        Self::far(20, 1)
+    }
+
+    /// A longer one over the air: 60 ms each way, 120 ms there and back, and 3 % are lost, each for itself.
+    #[must_use]
+    pub fn mobile() -> Self {
+        Self::far(60, 3)
+    }
+
+    fn far(delay_ms: u64, lost_percent: u32) -> Self {
+        Self {
+            delay: Duration::from_millis(delay_ms),
+            loss: Loss::Independent(Share::percent(lost_percent)),
+            ..Self::default()
+        }
+    }
+}
+
 /// Which datagrams are lost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Loss {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use anyhow::Result;
 #[cfg(feature = "testing")]
-use moorline::testing::{ChaosProxy, Conditions, Loss, Share};
+use moorline::testing::{ChaosProxy, Conditions};
 
 use crate::app::arguments::Network;
 
@@ -24,18 +24,15 @@ pub(super) fn start(network: Network, server: SocketAddr) -> Result<(SocketAddr,
     match network {
         Network::Loopback => Ok((server, Path::default())),
         #[cfg(feature = "testing")]
-        Network::Wan => lossy(server, 20, 1),
+        Network::Wan => through(server, Conditions::wan()),
         #[cfg(feature = "testing")]
-        Network::Mobile => lossy(server, 60, 3),
+        Network::Mobile => through(server, Conditions::mobile()),
     }
 }
 
 #[cfg(feature = "testing")]
-fn lossy(server: SocketAddr, delay_ms: u64, percent: u32) -> Result<(SocketAddr, Path)> {
+fn through(server: SocketAddr, conditions: Conditions) -> Result<(SocketAddr, Path)> {
     let proxy = ChaosProxy::start(server, SEED)?;
-    let mut conditions = Conditions::default();
-    conditions.delay = std::time::Duration::from_millis(delay_ms);
-    conditions.loss = Loss::Independent(Share::percent(percent));
     proxy.set_both(conditions);
     Ok((proxy.address(), Path { _proxy: Some(proxy) }))
 }

@@ -18,7 +18,7 @@ pub(crate) enum Profile {
     Lan,
     /// 40 ms there and back, 1 % is lost; links degrade
     Wan,
-    /// 80 ms, 2 % in bursts, addresses change, links are gone for seconds
+    /// 120 ms there and back, 3 % is lost; addresses change, links are gone for seconds
     Mobile,
     /// Everything at once, all the time
     Hell,
@@ -107,15 +107,17 @@ impl Profile {
 
     /// What the links do where no fault is under way.
     pub(crate) fn usual(self) -> Conditions {
-        let mut usual = Conditions::default();
-        let (delay_ms, loss) = match self {
-            Self::Lan => (0, Loss::None),
-            Self::Wan => (20, Loss::Independent(Share::percent(1))),
-            Self::Mobile => (40, Loss::Bursts(GilbertElliott::bursts(Share::percent(2), 4))),
-            Self::Hell => (5, Loss::Independent(Share::millionths(5_000))),
-        };
-        (usual.delay, usual.loss) = (Duration::from_millis(delay_ms), loss);
-        usual
+        match self {
+            Self::Lan => Conditions::default(),
+            Self::Wan => Conditions::wan(),
+            Self::Mobile => Conditions::mobile(),
+            Self::Hell => {
+                let mut usual = Conditions::default();
+                usual.delay = Duration::from_millis(5);
+                usual.loss = Loss::Independent(Share::millionths(5_000));
+                usual
+            }
+        }
     }
 
     /// Parts of a hundred of each kind of fault, in the order of [`Schedule::draw`].
