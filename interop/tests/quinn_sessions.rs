@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use moorline::{
-    CloseCode, Incoming, NetCredential, Node, NodeConfig, Peer, PeerEnded, Peers, Target,
+    CloseCode, Incoming, Limits, NetCredential, Node, NodeConfig, NodeEvent, Peer, PeerEnded,
+    Peers, Target,
 };
 use moorline_interop::moorline_end::end;
 use moorline_interop::quinn_peer::{QuinnLink, Settings, application_code, dialler, listener};
@@ -14,6 +15,7 @@ use moorline_interop::session_peer::{
     DATA, DATA_REPLIES, FrameKind, NumberedFrame, SESSION_ALPN, SessionPeer,
 };
 use moorline_interop::{ANY_PORT, LIMIT, PeerCertificate, within};
+use tokio::net::UdpSocket;
 
 const PROTOCOL: &str = "orders/1";
 const TIME: Duration = Duration::from_secs(20);
@@ -29,6 +31,13 @@ const CREDIT: u64 = 100_000;
 
 /// A node, and a certificate of the peer's that is greater than the node's or not.
 async fn node_and_certificate(peer_decides: bool) -> Result<(Node, PeerCertificate)> {
+    node_and_certificate_with(peer_decides, |_| ()).await
+}
+
+async fn node_and_certificate_with(
+    peer_decides: bool,
+    change: impl FnOnce(&mut Limits),
+) -> Result<(Node, PeerCertificate)> {
     let credential = NetCredential::generate_self_signed(&["localhost"], &[])?;
     let certificate = loop {
         let certificate = PeerCertificate::generate()?;
@@ -37,7 +46,9 @@ async fn node_and_certificate(peer_decides: bool) -> Result<(Node, PeerCertifica
         }
     };
     let credential = credential.trust_hash(certificate.identity());
-    let node = within(LIMIT, "a node starts", Node::spawn(NodeConfig::new(credential))).await?;
+    let mut config = NodeConfig::new(credential);
+    change(&mut config.limits);
+    let node = within(LIMIT, "a node starts", Node::spawn(config)).await?;
     Ok((node, certificate))
 }
 
@@ -284,6 +295,52 @@ async fn moorline_dials_and_a_stream_that_leaves_frames_out_ends_the_session() -
     assert!(matches!(ended, Err(PeerEnded::ProtocolError)), "{ended:?}");
     let closed = within(LIMIT, "quinn learns of the close", peer.connection.closed()).await;
     assert_eq!(application_code(&closed), Some(CloseCode::PROTOCOL_ERROR.value()));
+    drop(at_node);
+    end(node).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dial_that_fails_while_the_peers_own_connection_is_met_is_no_error() -> Result<()> {
+    let (node, certificate) = node_and_certificate_with(true, |limits| {
+        limits.handshake_time_max = Duration::from_secs(2);
+        // The peer says Attach when it likes.
+        limits.sessions.hello_time_max = LIMIT;
+    })
+    .await?;
+    let mut events = node.subscribe();
+    let address = within(LIMIT, "the node listens", node.listen(ANY_PORT)).await?;
+    let nobody = UdpSocket::bind(ANY_PORT).await?;
+    let target = Target::from(nobody.local_addr()?).expect(certificate.identity());
+    let opening = {
+        let node = node.clone();
+        tokio::spawn(async move { node.peer(target, PROTOCOL).await })
+    };
+    let mut datagram = [0; 2_048];
+    within(LIMIT, "the node dials", nobody.recv_from(&mut datagram)).await?;
+
+    let endpoint = dialler(&settings(&certificate, &node))?;
+    let connection = QuinnLink::dial(&endpoint, address).await?.connection;
+    let mut peer = SessionPeer::new(connection).await?;
+    peer.say(&hello(1, 0, 0, 0)).await?;
+    let theirs = peer.hear(kind::HELLO).await?;
+    let failed = async {
+        loop {
+            match events.next().await.context("the node has ended")? {
+                NodeEvent::DialFailed { .. } => return anyhow::Ok(()),
+                _ => continue,
+            }
+        }
+    };
+    within(LIMIT, "the dial fails", failed).await?;
+    // The session is told before it is dialled again.
+    while nobody.try_recv_from(&mut datagram).is_ok() {}
+    within(LIMIT, "another dial", nobody.recv_from(&mut datagram)).await?;
+    assert!(!opening.is_finished(), "the peer's connection may become the session's");
+    attach(&mut peer, true, &theirs, 1).await?;
+    let at_node = within(LIMIT, "a session", opening).await??;
+    peer.begin_flow(1, DATA, 1).await?;
+    peer.send(DATA, &FrameKind::Message, b"hello").await?;
+    assert_eq!(recv(&at_node).await?, b"hello");
     drop(at_node);
     end(node).await
 }
