@@ -53,8 +53,9 @@ pub struct SessionLimits {
     /// those that have one. What they keep beyond that, from when they had one, is taken off
     /// `kept_bytes_max` until it went.
     pub absent_bytes_max: usize,
-    /// Bytes that a peer may send on one flow ahead of what the application takes (default 1 MiB). A flow
-    /// begins with 16 KiB and is granted more as it uses them up.
+    /// Bytes that a peer may send on one flow ahead of what the application takes (default 4 MiB:
+    /// two frames of up to 2 MiB, one of which is taken as the other comes). A flow begins with 16 KiB and is
+    /// granted more as it uses them up.
     pub granted_bytes_max: usize,
     /// What all flows of a node may be granted together beyond their first 16 KiB (default 64 MiB).
     pub node_granted_bytes_max: usize,
@@ -91,7 +92,7 @@ impl Default for SessionLimits {
             flow_bytes_max: 4 << 20,
             kept_bytes_max: 10 << 20,
             absent_bytes_max: 16 << 20,
-            granted_bytes_max: 1 << 20,
+            granted_bytes_max: 4 << 20,
             node_granted_bytes_max: 64 << 20,
             large_bytes_max: 64 << 20,
             requests_max: 1_024,

@@ -36,6 +36,9 @@ const SUBMISSIONS_MAX: usize = 64;
 /// Below this many unacknowledged bytes a frame never waits for an acknowledgement.
 const PROMPT_BYTES: usize = 3 * 1200;
 
+/// What goes out together is at most such a part of what the peer grants, the least that is, or one frame.
+const PARTS_OF_A_GRANT: u64 = 4;
+
 /// The fastest path that is kept busy: 1 GiB/s.
 const BYTES_PER_MICROSECOND: usize = 1074;
 
@@ -329,8 +332,8 @@ impl State {
         self.room.begin();
         let mut frame = Some(frame);
         let mut copied = None;
-        // What goes out together may not be more than the peer takes.
-        let together = self.ledger.granted().max(FLOW_GRANT_MIN as u64);
+        // A part of what the peer grants, so that it takes one while others are on their way.
+        let together = (self.ledger.granted() / PARTS_OF_A_GRANT).max(FLOW_GRANT_MIN as u64);
         let appended = self.ledger.extend_last(|number, kept| {
             if kept.is_full() || kept.bytes() + cost as u64 > together {
                 return None;
@@ -357,11 +360,16 @@ impl State {
             && self.ledger.next_to_submit().is_some()
     }
 
+    /// As on a lane of a connection: what is not full gathers while enough is on its way.
     fn may_submit(&self, rtt_us: usize) -> bool {
+        let full = || {
+            let next = self.ledger.next_to_submit();
+            self.ledger.is_followed() || next.is_some_and(|(_, kept)| kept.is_full())
+        };
         self.in_flight < SUBMISSIONS
             || (self.in_flight < SUBMISSIONS_MAX
                 && (self.in_flight_bytes < PROMPT_BYTES
-                    || self.in_flight_bytes < rtt_us * BYTES_PER_MICROSECOND))
+                    || (self.in_flight_bytes < rtt_us * BYTES_PER_MICROSECOND && full())))
     }
 
     fn attach(&mut self, generation: u64) -> Granted<Waker> {

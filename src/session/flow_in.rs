@@ -10,6 +10,9 @@ use super::flow_out::FlowViolation;
 /// The part of a grant after which the peer is told at once what was taken, so that it need not stop.
 const TOLD_PART: u64 = 4;
 
+/// The part of a grant that is taken within a round trip where it is too small.
+const USED_UP_PART: u64 = 4;
+
 /// What is to be done with a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Arrival {
@@ -137,6 +140,8 @@ impl FlowIn {
         self.untaken -= bytes.min(self.untaken);
         self.untold += bytes;
         self.round += bytes;
+        // Of frames as large as that the peer could not send one while another one is taken.
+        self.used_up |= frames == 1 && bytes >= self.granted / 2;
         let last = first + frames - 1;
         debug_assert!(first > self.taken && last <= self.received, "{first} to {last}: {self:?}");
         if first == self.taken + 1 && self.ahead.is_empty() {
@@ -166,17 +171,17 @@ impl FlowIn {
 
     /// The word that was told when none was on its way is there.
     pub(crate) fn word_came(&mut self) {
-        self.used_up |= self.took_half();
+        self.used_up |= self.took_much();
     }
 
-    /// Whether the application took half of what is granted within about a round trip: the peer could go
+    /// Whether the application took a quarter of what is granted within about a round trip: the peer could go
     /// faster with more. (One that takes slowly needs no more, however much waits for it.)
     pub(crate) fn is_used_up(&self, on_its_way: bool) -> bool {
-        self.used_up || on_its_way && self.took_half()
+        self.used_up || on_its_way && self.took_much()
     }
 
-    fn took_half(&self) -> bool {
-        self.round >= self.granted / 2
+    fn took_much(&self) -> bool {
+        self.round >= self.granted / USED_UP_PART
     }
 
     /// For a Hello and the like.

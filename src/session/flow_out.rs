@@ -207,6 +207,11 @@ impl<E: Entry> FlowOut<E> {
         self.slots.get(self.next).is_some_and(|slot| self.is_wanted(slot))
     }
 
+    /// Whether nothing can be added to the entry that goes next.
+    pub(crate) fn is_followed(&self) -> bool {
+        self.next + 1 < self.slots.len()
+    }
+
     /// Nothing can be submitted until the next [`resume`](Self::resume).
     pub(crate) fn link_lost(&mut self) {
         self.said = None;
