@@ -206,12 +206,12 @@ impl State {
         let mut callers = Waiting::default();
         // The first of an empty list.
         drop(callers.add(caller));
-        if let Some(key) = self.add(kind) {
-            if let Err(error) = self.start_connector(key, target, current, callers).await {
-                // Its callers have their answer.
-                warn!(%error, "a connector does not start");
-                self.children.remove(&key);
-            }
+        if let Some(key) = self.add(kind)
+            && let Err(error) = self.start_connector(key, target, current, callers).await
+        {
+            // Its callers have their answer.
+            warn!(%error, "a connector does not start");
+            self.children.remove(&key);
         }
     }
 
