@@ -12,6 +12,7 @@ use moorline::{
 use moorline::testing::{ChaosProxy, Conditions, RateLimit};
 
 use common::{friends, loopback, node, within};
+use tokio::task::JoinSet;
 
 const PROTOCOL: &str = "orders/1";
 const TIME: Duration = Duration::from_secs(15);
@@ -77,6 +78,28 @@ async fn frames_are_delivered_once_the_peers_application_has_taken_them() {
     sent.expect("delivered");
     let counts = pair.at_client.deliveries()[Lane::Data as usize];
     assert_eq!((counts.accepted, counts.delivered), (2, 2));
+    pair.end().await;
+}
+
+#[tokio::test]
+async fn who_reads_one_lane_is_woken_by_what_comes_there_whoever_else_reads() {
+    let pair = Pair::new().await;
+    for lane in Lane::ALL {
+        // Whoever began to wait first may be woken first: the reader of this lane comes last.
+        let mut others = JoinSet::new();
+        for other in Lane::ALL.into_iter().filter(|other| *other != lane) {
+            let at_server = pair.at_server.clone();
+            others.spawn(async move { at_server.recv_on(other).await });
+            tokio::task::yield_now().await;
+        }
+        let at_server = pair.at_server.clone();
+        let reading = tokio::spawn(async move { at_server.recv_on(lane).await });
+        tokio::task::yield_now().await;
+        within("sending", pair.at_client.send_on(lane, "for you")).await.expect("accepted");
+        let received = within("a frame", reading).await.expect("no panic");
+        assert!(matches!(received, Ok(Incoming::Message(frame)) if frame == "for you"), "{lane:?}");
+        others.shutdown().await;
+    }
     pair.end().await;
 }
 

@@ -448,7 +448,8 @@ impl Frames for PeerCore {
     }
 
     fn rest(&self, flow: FlowId) {
-        self.readable.notify_one();
+        // Each of them may read another lane.
+        self.readable.notify_waiters();
         self.invite(News::Came);
         // Replies are taken as they come.
         let (gathered, presses) = self.flow_in(flow).gathered();

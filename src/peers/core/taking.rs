@@ -122,7 +122,7 @@ impl PeerCore {
         let is_over = self.ended.get().is_some();
         if !self.by_message.invite(news, is_over, self.has_something()) {
             // It is gone: others may read.
-            self.readable.notify_one();
+            self.readable.notify_waiters();
         }
     }
 
@@ -131,7 +131,7 @@ impl PeerCore {
         let ended = self.by_message.unsubscribe(None);
         if ended {
             // Others may read.
-            self.readable.notify_one();
+            self.readable.notify_waiters();
         }
         ended
     }
