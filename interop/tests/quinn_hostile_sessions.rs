@@ -310,6 +310,15 @@ async fn a_hello_that_is_late_wrong_or_for_nobody_is_told_so_and_leaves_nothing_
         let code = Dialled::code(&peer.connection).await;
         assert_eq!(code, Some(CloseCode::PROTOCOL_ERROR.value()), "a grant of {credit} bytes");
     }
+    // Without incarnation, without nonce, and with a connection of a session that was never heard of.
+    for (key, number) in [(2, 0), (4, 0), (9, 1)] {
+        let mut peer = SessionPeer::new(it.connection().await?).await?;
+        let mut wrong = hello(1, 0);
+        wrong.numbers.insert(key, number);
+        peer.say(&wrong).await?;
+        let code = Dialled::code(&peer.connection).await;
+        assert_eq!(code, Some(CloseCode::PROTOCOL_ERROR.value()), "field {key} is {number}");
+    }
     let mut newer = hello(1, 0);
     newer.numbers.extend([(0, 2), (1, 3)]);
     it.is_refused(&newer, CloseCode::VERSION, 0).await?;
@@ -339,6 +348,22 @@ async fn of_two_processes_with_one_credential_the_later_one_stays_and_the_other_
     at_second.send("still here").await?;
     assert_eq!(&second.frame().await?.payload[..], b"still here");
     drop((at_first, at_second));
+    it.end().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_not_proven_to_live_takes_nobodys_place() -> Result<()> {
+    let mut it = Dialled::new().await?;
+    let (mut first, at_first) = it.session(1).await?;
+    let mut other = SessionPeer::new(it.connection().await?).await?;
+    // As it may come from a connection of long ago.
+    other.say(&hello(2, 0)).await?;
+    let theirs = other.hear(kind::HELLO).await?;
+    assert_eq!((theirs.number(5), theirs.number(6)), (NONCE, 0), "prove that you live: {theirs:?}");
+    at_first.send("still here").await?;
+    assert_eq!(&first.frame().await?.payload[..], b"still here");
+    assert_eq!((at_first.ended(), first.connection.close_reason()), (None, None));
+    drop(at_first);
     it.end().await
 }
 
