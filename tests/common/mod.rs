@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 pub(crate) mod certificates;
+pub(crate) mod load;
 pub(crate) mod memory;
 pub(crate) mod messages;
 pub(crate) mod process;
