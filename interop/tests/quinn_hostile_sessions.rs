@@ -60,6 +60,9 @@ impl Dialled {
         let mut config = NodeConfig::new(credential.trust_hash(certificate.identity()));
         config.limits.sessions.hello_time_max = Duration::from_millis(500);
         config.limits.sessions.requests_max = usize::try_from(REQUESTS)?;
+        // On a busy machine nobody is gone who says nothing for a second.
+        config.limits.idle_time_max = LIMIT;
+        config.limits.disconnect_time_max = LIMIT;
         config.limits.frame_bytes_max = FRAME_BYTES;
         config.limits.sessions.flow_bytes_max = FRAME_BYTES;
         // Fewer than any machine sends, however busy.
