@@ -137,7 +137,7 @@ async fn a_peer_that_restarts_before_any_deadline_is_told_apart_from_the_one_bef
     load.brings(500).await;
     let began = Instant::now();
     scene.restart().await;
-    let [at_0, at_1] = load.is_cut_off().await;
+    let [at_0, at_1] = load.cut_off().await;
     assert_eq!((at_0, at_1), (PeerEnded::PeerRestarted, PeerEnded::GivenUp));
     assert!(began.elapsed() < NEVER / 10, "after {:?}", began.elapsed());
     scene.another_session().await;
@@ -243,7 +243,7 @@ async fn a_supervisor_that_is_killed_amid_traffic_ends_its_node_and_tells_everyb
     load.brings(500).await;
     scene.cluster.node(1).supervisor().kill();
     within("the end of the node", scene.cluster.node(1).stopped()).await;
-    let [at_0, at_1] = load.is_cut_off().await;
+    let [at_0, at_1] = load.cut_off().await;
     assert_eq!(at_1, PeerEnded::GivenUp);
     assert!(
         matches!(at_0, PeerEnded::TimedOut | PeerEnded::ByPeer { .. } | PeerEnded::Refused { .. }),
@@ -484,7 +484,7 @@ async fn a_peer_that_is_trusted_no_more_comes_to_its_end_under_load_and_another_
     let mut begun = after.accept(PROTOCOL);
     within("listening", after.listen(address)).await.expect("a listener");
     for load in loads {
-        load.is_cut_off().await;
+        load.cut_off().await;
     }
     let again = [
         peer(&clients[0], target.clone(), PROTOCOL).await,

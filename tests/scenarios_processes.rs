@@ -159,7 +159,7 @@ impl Echoes {
 
     /// The process is gone, and with it the session: what had come had come once and in order, and everything
     /// that was sent met one end.
-    async fn is_cut_off(self) -> PeerEnded {
+    async fn cut_off(self) -> PeerEnded {
         let Self { peer, ledger, tasks, taking, .. } = self;
         let ended = within("the end of the session", taking).await.expect("no panic");
         within_limit(LONG, "the end of the load", tasks.join_all()).await;
@@ -226,7 +226,7 @@ async fn a_peer_that_is_killed_and_started_again_20_times_under_load_is_another_
         let echoes = Echoes::start(watched.peer().await);
         echoes.brings(100).await;
         watched.cluster.restart(0).expect("another process");
-        assert_eq!(echoes.is_cut_off().await, PeerEnded::PeerRestarted, "round {round}");
+        assert_eq!(echoes.cut_off().await, PeerEnded::PeerRestarted, "round {round}");
     }
     let echoes = Echoes::start(watched.peer().await);
     echoes.brings(100).await;

@@ -229,7 +229,7 @@ impl Load {
         until("everything to be taken", || self.sides.iter().all(Side::is_at_rest)).await;
         let closed = within("the close", self.sides[0].peer.close(CloseCode::NORMAL)).await;
         assert_eq!(closed, PeerEnded::Closed);
-        let (report, sides) = self.is_over().await;
+        let (report, sides) = self.over().await;
         let sent: u64 = report.flows.iter().map(|flow| flow.sent).sum();
         let mut accepted = 0;
         for side in &sides {
@@ -243,13 +243,13 @@ impl Load {
 
     /// Behind the end of the session, from outside: what was told as delivered came, nothing twice, all in
     /// order. How both ends were told.
-    pub(crate) async fn is_cut_off(self) -> [PeerEnded; 2] {
+    pub(crate) async fn cut_off(self) -> [PeerEnded; 2] {
         let ends = self.sides.clone();
-        drop(self.is_over().await);
+        drop(self.over().await);
         ends.map(|side| side.peer.ended().expect("it is over"))
     }
 
-    async fn is_over(self) -> (LedgerReport, [Side; 2]) {
+    async fn over(self) -> (LedgerReport, [Side; 2]) {
         let Self { sides, ledger, takers, mut tasks } = self;
         for taker in takers {
             within_limit(LONG, "the end of a taker", taker).await.expect("no panic");
