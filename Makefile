@@ -119,14 +119,15 @@ miri: ## run the pure parts in miri, for whoever has it
 # libFuzzer needs options that only an unstable compiler takes; RUSTC_BOOTSTRAP lets a stable one
 # take them. The malloc limit is below the largest lengths a frame may announce, so a decoder
 # that allocates by announced length is caught.
-fuzz: ## fuzz the frame decoder for FUZZ_SECONDS (600)
+fuzz: ## fuzz the decoders for FUZZ_SECONDS (600) each
 	@$(CARGO) fuzz --version >/dev/null 2>&1 || { \
 		echo "fuzz: cargo-fuzz is missing; run: cargo install --locked cargo-fuzz"; exit 1; }
-	@echo "==> fuzzing frame_decoder for $(FUZZ_SECONDS) s"
-	@mkdir -p fuzz/corpus/frame_decoder
-	@RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run frame_decoder \
-		fuzz/corpus/frame_decoder fuzz/seeds/frame_decoder \
-		-- -max_total_time=$(FUZZ_SECONDS) -malloc_limit_mb=12
+	@for target in frame_decoder session_messages session_intake; do \
+		echo "==> fuzzing $$target for $(FUZZ_SECONDS) s"; \
+		mkdir -p fuzz/corpus/$$target; \
+		RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target \
+			-- -max_total_time=$(FUZZ_SECONDS) -malloc_limit_mb=12 || exit 1; \
+	done
 
 clean: ## remove what was built (crash inputs in fuzz/artifacts stay)
 	@echo "==> clean"

@@ -20,6 +20,9 @@ use frame::{FrameDecoder, FrameTooLarge, HEADER_BYTES, Piece, Position};
 #[allow(dead_code)]
 #[path = "../../src/frame.rs"]
 mod frame;
+#[allow(dead_code, unused_imports, unused_macros)]
+#[path = "../../src/never.rs"]
+mod never;
 
 /// Payload limits in bytes: none at all, small ones that random lengths pass and fail, the default
 /// (16 MiB), and all that a length can say.
