@@ -36,9 +36,6 @@ const SUBMISSIONS_MAX: usize = 64;
 /// Below this many unacknowledged bytes a frame never waits for an acknowledgement.
 const PROMPT_BYTES: usize = 3 * 1200;
 
-/// What goes out together is at most such a part of what the peer grants, the least that is, or one frame.
-const PARTS_OF_A_GRANT: u64 = 4;
-
 /// The fastest path that is kept busy: 1 GiB/s.
 const BYTES_PER_MICROSECOND: usize = 1074;
 
@@ -332,8 +329,8 @@ impl State {
         self.room.begin();
         let mut frame = Some(frame);
         let mut copied = None;
-        // A part of what the peer grants, so that it takes one while others are on their way.
-        let together = (self.ledger.granted() / PARTS_OF_A_GRANT).max(FLOW_GRANT_MIN as u64);
+        // What goes out together may not be more than the peer takes.
+        let together = self.ledger.granted().max(FLOW_GRANT_MIN as u64);
         let appended = self.ledger.extend_last(|number, kept| {
             if kept.is_full() || kept.bytes() + cost as u64 > together {
                 return None;

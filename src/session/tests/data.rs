@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use crate::config::FLOW_GRANT_MIN;
 use crate::session::effect::{Counters, EndReason, LinkId};
 use crate::session::flow::{FlowId, FlowState, PerFlow};
 use crate::session::flow_fault::Planted;
@@ -9,8 +10,8 @@ use crate::session::flow_in::{Arrival, FlowIn};
 use crate::session::flow_out::{Entry, Fate, FlowOut, FlowViolation};
 use crate::session::message::{SessionId, Taken};
 
-/// Bytes that each flow grants.
-pub(super) const GRANT: u64 = 400;
+/// Bytes that each flow grants: the least that is a grant.
+pub(super) const GRANT: u64 = FLOW_GRANT_MIN as u64;
 
 /// Frames with consecutive numbers: what the world calls each, and its bytes.
 #[derive(Debug, Clone)]

@@ -8,6 +8,7 @@ use crate::session::effect::{Admission, At, LinkId};
 use crate::session::flow::FlowId;
 use crate::session::message::{Message, SessionId};
 use crate::session::table::Table;
+use crate::session::tests::data::GRANT;
 
 impl World {
     /// Sessions that are not over, with their nodes.
@@ -40,8 +41,8 @@ impl World {
         let Some((node, session)) = pick(&self.living(), choice / 64) else { return };
         let count = u64::from(choice % 3) + 1;
         // Now and then one that is over all that is granted.
-        let bytes =
-            if choice.is_multiple_of(7) && count == 1 { 900 } else { 10 + u64::from(choice % 90) };
+        let is_over = choice.is_multiple_of(7) && count == 1;
+        let bytes = if is_over { 2 * GRANT } else { GRANT / 400 * (10 + u64::from(choice % 90)) };
         let frames: Vec<(u64, u64)> =
             (0..count).map(|index| (self.frames + index + 1, bytes)).collect();
         self.frames += count;
