@@ -16,7 +16,7 @@ use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 
 use cut::{Announced, Came, CutError, Cutter, Frames};
-use flow_out::FlowViolation;
+use flow_violation::FlowViolation;
 use frame_head::{FrameHead, FrameLength, LENGTH_BYTES};
 
 #[allow(dead_code)]
@@ -26,8 +26,8 @@ mod cut;
 #[path = "../../src/session/flow.rs"]
 mod flow;
 #[allow(dead_code)]
-#[path = "../../src/session/flow_out.rs"]
-mod flow_out;
+#[path = "../../src/session/flow_violation.rs"]
+mod flow_violation;
 #[allow(dead_code)]
 #[path = "../../src/frame.rs"]
 mod frame;
@@ -39,7 +39,7 @@ mod frame_head;
 mod never;
 
 mod session {
-    pub(crate) use crate::{flow_out, frame_head};
+    pub(crate) use crate::{flow_violation as flow_out, frame_head};
 }
 
 mod room {
@@ -80,7 +80,11 @@ impl Frames for Reader {
 
     fn came(&mut self, came: Came) {
         match came {
-            Came::Run(run) => self.frames.extend(run.map(|it| (FrameHead::Message, it))),
+            Came::Run(count, run) => {
+                let before = self.frames.len();
+                self.frames.extend(run.map(|it| (FrameHead::Message, it)));
+                assert_eq!(self.frames.len() - before, count as usize);
+            }
             Came::Frame(head, payload, _) => self.frames.push((head, payload)),
         }
     }

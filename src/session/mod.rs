@@ -9,6 +9,7 @@
 //! | `frame_head.rs` | heads of streams and of frames |
 //! | `flow.rs` | names and counters of flows |
 //! | `flow_out.rs` | the ledger of what was accepted: taken ≤ received ≤ submitted ≤ accepted |
+//! | `flow_violation.rs` | what a peer must not do on a flow |
 //! | `flow_in.rs` | what came: numbers, credit, what presses to be told |
 //! | `telling.rs` | when the peer is told what was taken, where nothing presses |
 //! | `requests.rs` | requests of this side, until their one end |
@@ -35,6 +36,7 @@ pub(crate) mod flow;
 pub(crate) mod flow_fault;
 pub(crate) mod flow_in;
 pub(crate) mod flow_out;
+mod flow_violation;
 pub(crate) mod frame_head;
 pub(crate) mod handling;
 mod incarnations;
