@@ -42,9 +42,10 @@ pub struct SessionLimits {
     /// For how long peers are not to dial a node that stops, if it does not come to them before (default 1 s:
     /// what a restart takes).
     pub away_time: Duration,
-    /// Bytes that one flow keeps, accepted and not taken by the peer's application (default 4 MiB, with the
-    /// frame that it may be larger by): more than a bandwidth-delay product of 10 Gbit/s × 3 ms. Who sends
-    /// waits behind that.
+    /// Bytes that one flow keeps, accepted and not taken by the peer's application (default 4 MiB, more than a
+    /// bandwidth-delay product of 10 Gbit/s × 3 ms; where one frame of
+    /// [`Limits::frame_bytes_max`](super::Limits::frame_bytes_max) takes more, as by default, that counts).
+    /// Who sends waits behind that.
     pub flow_bytes_max: usize,
     /// Bytes that the flows of all sessions with a connection keep together (default 10 MiB): those that
     /// keep something get equal shares, none less than 4 KiB.
