@@ -130,14 +130,8 @@ impl Dial {
         let remote = || self.remote.to_string();
         validate_alpns(&self.alpns)
             .map_err(|source| ConnectError::Config { remote: remote(), source })?;
-        let plan = self.remote.plan()?;
         let limit = shared.limits().handshake_time_max;
-        let loaded = timeout_at(deadline.into(), self.load(shared, &plan)).await;
-        let Loaded { registration, configuration, shape } = loaded.unwrap_or_else(|_| {
-            let doing = "loading the own credential";
-            Err(ConnectError::Overdue { remote: remote(), doing, after: limit })
-        })?;
-        let addresses = match plan {
+        let addresses = match self.remote.plan()? {
             Plan::Addresses(addresses) => addresses,
             Plan::LookUp { host, port } => {
                 let found = timeout_at(deadline.into(), resolver.look_up(&host, port)).await;
@@ -147,26 +141,31 @@ impl Dial {
                     .map_err(|problem| ConnectError::Resolve { name: remote(), problem })?
             }
         };
+        let loaded = timeout_at(deadline.into(), self.load(shared, addresses.first())).await;
+        let Loaded { registration, configuration, shape } = loaded.unwrap_or_else(|_| {
+            let doing = "loading the own credential";
+            Err(ConnectError::Overdue { remote: remote(), doing, after: limit })
+        })?;
         let inner = Arc::clone(shared);
         let ready = Ready { inner, dial: self, registration, configuration, shape, deadline };
         Arc::new(ready).race(&addresses).await
     }
 
-    /// For the address that is likely to be the one.
-    async fn load(&self, shared: &Arc<Shared>, plan: &Plan) -> Result<Loaded, ConnectError> {
+    /// For the address that is tried first.
+    async fn load(
+        &self,
+        shared: &Arc<Shared>,
+        first: Option<&SocketAddr>,
+    ) -> Result<Loaded, ConnectError> {
         let library = |source| ConnectError::Library {
             remote: self.remote.to_string(),
             action: "open a registration",
             source,
         };
         let registration = shared.registration().map_err(library)?;
-        let likely = match plan {
-            Plan::Addresses(addresses) => addresses.first().copied(),
-            Plan::LookUp { .. } => None,
-        };
+        let first = first.copied().unwrap_or_else(|| (Ipv4Addr::UNSPECIFIED, 0).into());
         let limits = shared.limits();
-        let likely = likely.unwrap_or_else(|| (Ipv4Addr::UNSPECIFIED, 0).into());
-        let algorithm = limits.congestion.of_dialled(likely);
+        let algorithm = limits.congestion.of_dialled(first);
         let shape = Shape { windows: Windows::largest(limits), algorithm };
         let configuration = self.configuration(shared, &registration, shape).await?;
         Ok(Loaded { registration, configuration, shape })
