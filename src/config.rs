@@ -38,7 +38,8 @@ pub struct Limits {
     /// Longest time that a frame may stay unfinished without progress (default 12 s): a peer that
     /// stops inside a frame is closed with `FRAME_TIMEOUT`. Time in which this side had no room for
     /// more does not count, and every byte that arrives on the connection, on whatever lane, puts time
-    /// back by `frame_rate_min`: a slow link is waited for, and so is a frame behind busier lanes.
+    /// back by `frame_rate_min`: a slow link is waited for, and so is a frame behind busier lanes. On a
+    /// connection that carries a session that is noticed up to a second later, and the session stays.
     pub frame_time_max: Duration,
     /// Bytes a second that a connection must bring while a frame is unfinished (default 1 KiB/s): what
     /// is slower for long enough to use up `frame_time_max` is taken for a peer that stopped.

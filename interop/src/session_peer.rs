@@ -151,13 +151,31 @@ impl SessionPeer {
         Ok(())
     }
 
+    /// Begins a message of so many bytes on the stream of its flow, with the first ones of them.
+    ///
+    /// # Errors
+    ///
+    /// If there is none, or the connection is gone.
+    pub async fn begin_message(&mut self, flow: u64, length: u32, part: &[u8]) -> Result<()> {
+        self.go_on(flow, &[&length.to_be_bytes(), part].concat()).await
+    }
+
+    /// Sends more of a message that was begun.
+    ///
+    /// # Errors
+    ///
+    /// If the flow has no stream, or the connection is gone.
+    pub async fn go_on(&mut self, flow: u64, part: &[u8]) -> Result<()> {
+        let stream = self.flows.get_mut(&flow).context("the flow has no stream")?;
+        Ok(stream.write_all(part).await?)
+    }
+
     /// Sends a frame on the stream of its flow.
     ///
     /// # Errors
     ///
     /// If there is none, or the connection is gone.
     pub async fn send(&mut self, flow: u64, kind: &FrameKind, payload: &[u8]) -> Result<()> {
-        let stream = self.flows.get_mut(&flow).context("the flow has no stream")?;
         let (number, head) = match kind {
             FrameKind::Message => (0_u32, Vec::new()),
             FrameKind::Request(left) => (1, left.to_be_bytes().to_vec()),
@@ -172,7 +190,7 @@ impl SessionPeer {
         let mut frame = (number << 30 | length).to_be_bytes().to_vec();
         frame.extend(head);
         frame.extend(payload);
-        Ok(stream.write_all(&frame).await?)
+        self.go_on(flow, &frame).await
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use moorline::{
-    CloseCode, Incoming, NetCredential, Node, NodeConfig, Peer, PeerEnded, Peers, Target,
+    CloseCode, Incoming, Limits, NetCredential, Node, NodeConfig, Peer, PeerEnded, Peers, Target,
 };
 use moorline_interop::moorline_end::end;
 use moorline_interop::quinn_peer::{QuinnLink, Settings, application_code, dialler};
@@ -47,6 +47,10 @@ struct Dialled {
 
 impl Dialled {
     async fn new() -> Result<Self> {
+        Self::with(|_| {}).await
+    }
+
+    async fn with(adjust: impl FnOnce(&mut Limits)) -> Result<Self> {
         let credential = NetCredential::generate_self_signed(&["localhost"], &[])?;
         let friend = NetCredential::generate_self_signed(&["localhost"], &[])?;
         let friend = friend.trust_hash(credential.identity());
@@ -67,6 +71,7 @@ impl Dialled {
         config.limits.sessions.flow_bytes_max = FRAME_BYTES;
         // Fewer than any machine sends, however busy.
         config.limits.sessions.control_messages_max = 1_000;
+        adjust(&mut config.limits);
         let node = within(LIMIT, "a node starts", Node::spawn(config)).await?;
         let peers = node.accept(PROTOCOL);
         let address = within(LIMIT, "the node listens", node.listen(ANY_PORT)).await?;
@@ -395,6 +400,42 @@ async fn requests_over_the_limit_are_refused_one_by_one_and_those_within_it_are_
         );
     }
     assert_eq!(it.node.stats().limits.requests_max, REQUESTS);
+    drop(at_node);
+    it.end().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_stops_inside_a_frame_is_told_so_and_leaves_its_room_to_the_next_one_who_is_slow()
+-> Result<()> {
+    const LARGE: u32 = 150_000;
+    const PART: &[u8] = &[7; 15_000];
+    let mut it = Dialled::with(|limits| {
+        limits.frame_time_max = Duration::from_secs(1);
+        // Room for one at a time.
+        limits.sessions.large_bytes_max = FRAME_BYTES;
+    })
+    .await?;
+    let (mut peer, at_node) = it.session(1).await?;
+    peer.begin_flow(1, DATA, 1).await?;
+    peer.begin_message(DATA, LARGE, PART).await?;
+    // One that says nothing stops as well as one that is in the middle of a word.
+    let code = Dialled::code(&peer.connection).await;
+    assert_eq!(code, Some(CloseCode::FRAME_TIMEOUT.value()));
+    assert_eq!((at_node.ended(), it.node.stats().limits.frame_time_max), (None, 1));
+
+    let (mut slow, at_node) = it.session(2).await?;
+    slow.begin_flow(1, DATA, 1).await?;
+    slow.begin_message(DATA, LARGE, PART).await?;
+    let mut ticks = tokio::time::interval(Duration::from_millis(250));
+    for _ in 1..10 {
+        ticks.tick().await;
+        slow.go_on(DATA, PART).await?;
+    }
+    match within(LIMIT, "its frame", at_node.recv()).await? {
+        Incoming::Message(frame) => assert_eq!(frame.len(), LARGE as usize),
+        other => anyhow::bail!("{other:?}"),
+    }
+    assert_eq!((slow.connection.close_reason(), it.node.stats().limits.frame_time_max), (None, 1));
     drop(at_node);
     it.end().await
 }

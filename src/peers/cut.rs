@@ -63,6 +63,12 @@ impl Cutter {
         Self { frame_bytes_max, held: BytesMut::new(), wanted: None, large: None }
     }
 
+    /// Whether it is inside a frame, for which there is room.
+    pub(super) fn is_unfinished(&self) -> bool {
+        let waits = self.wanted.is_none() && self.held.len() == LENGTH_BYTES;
+        !self.held.is_empty() && !waits
+    }
+
     /// Hands every frame that became whole to `sink`, in order. Takes all of `input`, unless there is no
     /// room for a large frame; returns how much was taken.
     pub(super) fn feed(&mut self, input: &[u8], sink: &mut impl Frames) -> Result<usize, CutError> {

@@ -2,12 +2,13 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tracing::warn;
 
 use super::cut::{self, Announced, Came, Cutter};
+use crate::config::Limits;
 use crate::error::{CloseCode, CloseReason};
 use crate::lock::lock;
 use crate::session::effect::LinkId;
@@ -17,6 +18,7 @@ use crate::session::frame_head::{FLOW_STREAM_HEAD_BYTES, StreamHead};
 use crate::session::message::{Decoder, Message};
 use crate::session::rate::Rate;
 use crate::transport::core::ConnectionCore;
+use crate::transport::link::patience::Patience;
 use crate::transport::session_streams::{
     Carrier, Inlet, InletEnd, OutStream, Outlet, Parts, Paused,
 };
@@ -93,6 +95,7 @@ pub(super) struct Link {
     heard: AtomicBool,
     /// It ends once the peer has what was said.
     closing: OnceLock<CloseCode>,
+    inside: InsideFrames,
     carries: Mutex<Carries>,
 }
 
@@ -115,7 +118,12 @@ enum Whose {
 }
 
 impl Link {
-    pub(super) fn new(id: LinkId, core: Arc<ConnectionCore>, node: Weak<dyn Listens>) -> Arc<Self> {
+    pub(super) fn new(
+        id: LinkId,
+        core: Arc<ConnectionCore>,
+        node: Weak<dyn Listens>,
+        limits: &Limits,
+    ) -> Arc<Self> {
         Arc::new_cyclic(|myself| Self {
             id,
             core,
@@ -126,6 +134,7 @@ impl Link {
             unacknowledged: AtomicUsize::new(0),
             heard: AtomicBool::new(false),
             closing: OnceLock::new(),
+            inside: InsideFrames::new(limits),
             carries: Mutex::new(Carries::Nobody(Vec::new())),
         })
     }
@@ -183,6 +192,14 @@ impl Link {
     pub(super) fn over(&self) -> Option<CloseReason> {
         let wished = || Some(CloseReason::Local { code: *self.closing.get()? });
         self.core.close_reason().or_else(wished)
+    }
+
+    /// Ends the connection if the peer stopped inside a frame.
+    pub(super) fn look_at_frames(&self, now: Instant) {
+        if self.inside.is_overdue(now) {
+            warn!(peer = ?self.core.remote_identity(), "the peer stopped inside a frame");
+            self.core.cut(CloseCode::FRAME_TIMEOUT);
+        }
     }
 
     pub(super) fn say(&self, message: &Message) {
@@ -253,7 +270,7 @@ fn resume(before: Carries) {
 impl Carrier for Link {
     fn stream_came(&self, stream: Arc<dyn Paused>) -> Box<dyn Inlet> {
         let link = Weak::clone(&self.myself);
-        Box::new(LinkInlet { link, stream, at: At::Head(Vec::new()) })
+        Box::new(LinkInlet { link, stream, at: At::Head(Vec::new()), inside: false })
     }
 }
 
@@ -284,6 +301,8 @@ struct LinkInlet {
     link: Weak<Link>,
     stream: Arc<dyn Paused>,
     at: At,
+    /// Counted as inside a frame.
+    inside: bool,
 }
 
 enum At {
@@ -305,6 +324,13 @@ enum At {
 }
 
 impl LinkInlet {
+    /// So many bytes came, and this is how far it is.
+    fn count(&mut self, link: &Link, bytes: usize) {
+        let inside = matches!(&self.at, At::Frames { cutter, .. } if cutter.is_unfinished());
+        let was = std::mem::replace(&mut self.inside, inside);
+        link.inside.moved(bytes, was, inside);
+    }
+
     /// Takes some of `part`; none: it has to wait.
     fn step(&mut self, link: &Arc<Link>, part: &[u8]) -> Result<usize, Violated> {
         match &mut self.at {
@@ -403,11 +429,13 @@ impl Inlet for LinkInlet {
                 Ok(more) => taken += more,
                 Err(violated) => {
                     self.at = At::Ignored;
+                    self.count(&link, 0);
                     link.violated(&violated);
                     return part.len();
                 }
             }
         }
+        self.count(&link, taken);
         taken
     }
 
@@ -423,6 +451,52 @@ impl Inlet for LinkInlet {
             let _ = end;
             link.core.cut(CloseCode::PROTOCOL_ERROR);
         }
+    }
+}
+
+impl Drop for LinkInlet {
+    fn drop(&mut self) {
+        self.at = At::Ignored;
+        if let Some(link) = self.link.upgrade() {
+            self.count(&link, 0);
+        }
+    }
+}
+
+/// How many streams are inside a frame, and what came meanwhile on all of them.
+struct InsideFrames {
+    streams: AtomicUsize,
+    /// Bytes since the last look.
+    bytes: AtomicUsize,
+    patience: Mutex<Patience>,
+}
+
+impl InsideFrames {
+    fn new(limits: &Limits) -> Self {
+        let patience = Patience::new(limits.frame_time_max, limits.frame_rate_min);
+        let none = || AtomicUsize::new(0);
+        Self { streams: none(), bytes: none(), patience: Mutex::new(patience) }
+    }
+
+    /// A stream brought so many bytes, and `was` and `is` inside a frame.
+    fn moved(&self, bytes: usize, was: bool, is: bool) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        match (was, is) {
+            (false, true) => drop(self.streams.fetch_add(1, Ordering::Relaxed)),
+            (true, false) => drop(self.streams.fetch_sub(1, Ordering::Relaxed)),
+            _ => {}
+        }
+    }
+
+    /// Whether one stays unfinished for too long: to be asked now and then.
+    fn is_overdue(&self, now: Instant) -> bool {
+        let mut patience = lock(&self.patience);
+        patience.moved(now, self.bytes.swap(0, Ordering::Relaxed));
+        if self.streams.load(Ordering::Relaxed) == 0 {
+            patience.rest();
+            return false;
+        }
+        patience.wait(now) <= now
     }
 }
 

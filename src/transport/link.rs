@@ -4,8 +4,7 @@
 //! inbound.rs ......... frames in: which stream may bring more, which reader gets what
 //! ├── inbound/reading.rs ... taking frames, lending them, putting them back
 //! ├── inbound/room.rs ...... the bounds: how much each stream may bring, who goes on
-//! ├── inbound/queue.rs ..... the frames of one stream
-//! └── inbound/patience.rs .. the deadline of frames that are not whole
+//! └── inbound/queue.rs ..... the frames of one stream
 //! outgoing.rs ........ frames out: one lane
 //! ├── outgoing/admission.rs .... room before a frame is taken over
 //! ├── outgoing/submitting.rs ... what goes out next
@@ -15,6 +14,7 @@
 //! outcome.rs ......... how frames end
 //! closing.rs ......... how a connection ends in order
 //! lanes.rs ........... what each lane is for, and which gives way
+//! patience.rs ........ how long a frame may stay unfinished
 //! stall.rs ........... whether the lanes move
 //! watch.rs ........... who is told that there is a deadline to watch
 //! room.rs ............ room in a lane, which grows and shrinks
@@ -32,6 +32,7 @@ pub(in crate::transport) mod inbound;
 pub(in crate::transport) mod lanes;
 pub(crate) mod outcome;
 pub(in crate::transport) mod outgoing;
+pub(crate) mod patience;
 pub(crate) mod room;
 pub(crate) mod share;
 pub(in crate::transport) mod stall;

@@ -12,7 +12,6 @@
 //! reader did not take comes first again.
 
 mod frames;
-mod patience;
 mod queue;
 mod reading;
 mod room;
@@ -26,7 +25,6 @@ use slab::Slab;
 
 use self::frames::Returned;
 pub(crate) use self::frames::{Lent, Taken};
-use self::patience::Patience;
 pub(in crate::transport) use self::queue::GUARANTEED_PART;
 use self::queue::{Item, Mark, PIECE_BYTES, Queue};
 use crate::config::Limits;
@@ -35,6 +33,7 @@ use crate::frame::{HEADER_BYTES, Piece, Position};
 use crate::never::{never, take_off};
 use crate::transport::fault::{Fault, planted};
 use crate::transport::link::lanes::Lane;
+use crate::transport::link::patience::Patience;
 use crate::transport::link::room::Short;
 use crate::transport::link::share::Share;
 use crate::transport::link::watch::Watch;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Patience {
+pub(crate) struct Patience {
     limit: Duration,
     /// Bytes that are worth a second.
     rate_min: usize,
@@ -17,12 +17,12 @@ pub(super) struct Patience {
 }
 
 impl Patience {
-    pub(super) fn new(limit: Duration, rate_min: usize) -> Self {
+    pub(crate) fn new(limit: Duration, rate_min: usize) -> Self {
         Self { limit, rate_min, deadline: None }
     }
 
     /// Bytes arrived.
-    pub(super) fn moved(&mut self, now: Instant, bytes: usize) {
+    pub(crate) fn moved(&mut self, now: Instant, bytes: usize) {
         if let Some(deadline) = &mut self.deadline {
             let full = now + self.limit;
             let worth = Duration::from_secs(1)
@@ -33,16 +33,16 @@ impl Patience {
     }
 
     /// Something is unfinished that can go on: the deadline by which more must come.
-    pub(super) fn wait(&mut self, now: Instant) -> Instant {
+    pub(crate) fn wait(&mut self, now: Instant) -> Instant {
         *self.deadline.get_or_insert(now + self.limit)
     }
 
     /// The next wait has the whole limit again.
-    pub(super) fn rest(&mut self) {
+    pub(crate) fn rest(&mut self) {
         self.deadline = None;
     }
 
-    pub(super) fn limit(&self) -> Duration {
+    pub(crate) fn limit(&self) -> Duration {
         self.limit
     }
 }
