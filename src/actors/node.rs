@@ -185,13 +185,14 @@ impl Node {
         plain.max_by_key(ConnectionHandle::epoch)
     }
 
-    /// The active connection of each peer.
+    /// The active connection of each peer, of those that carry no session.
     #[must_use]
     pub fn peers(&self) -> Vec<ConnectionHandle> {
         self.shared().peers()
     }
 
-    /// All open connections.
+    /// The open connections that carry no session: what goes over one that does is its [`Peer`](crate::Peer)'s.
+    /// [`connection_count`](Self::connection_count) counts both.
     #[must_use]
     pub fn connections(&self) -> Vec<ConnectionHandle> {
         self.shared().connections()

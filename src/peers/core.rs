@@ -6,6 +6,7 @@ mod leaving;
 mod outcomes;
 mod submitting;
 mod taking;
+mod telling;
 mod words;
 
 use std::collections::HashMap;
@@ -18,9 +19,11 @@ use tokio::sync::{Notify, oneshot, watch};
 use tracing::warn;
 
 pub(crate) use self::cancelled::Cancelled;
+use self::telling::Teller;
 pub(crate) use self::words::{NoLink, NotAsked};
 use super::by_message::{ByMessage, News};
 use super::cut::{Announced, Came};
+use super::error::PeerEnded;
 use super::in_flow::{Filled, InFlow, Special};
 use super::link::{Frames, Link, Listens, Violated};
 use super::out_flow::{NotAccepted, OutFlow};
@@ -36,7 +39,6 @@ use crate::session::frame_head::{FrameHead, ReplyStatus};
 use crate::session::handling::Handling;
 use crate::session::message::{PeerLimits, Refused, SessionId, Taken};
 use crate::session::requests::{RequestEnd, RequestId, Requests};
-use crate::session::telling::Telling;
 use crate::transport::session_streams::Paused;
 use crate::transport::{Lane, Limit};
 
@@ -64,20 +66,14 @@ pub(crate) struct PeerCore {
     /// Handles that were given out, each for itself.
     holders: AtomicUsize,
     /// What the peer is told of what was taken, and when.
-    telling: Mutex<Telling>,
-    /// Small things wait to be told: whoever takes some more need not look at that.
-    telling_waits: AtomicBool,
-    /// It is looked in a while at what gathers.
-    telling_later: AtomicBool,
-    /// Something was sent since the peer was told.
-    spoke: AtomicBool,
+    teller: Teller,
     /// Whether it has a link.
     up: watch::Sender<bool>,
     ended: OnceLock<EndReason>,
     /// What the peer sends last, once it closes.
     finals: OnceLock<PerFlow<u64>>,
-    /// The peer stops.
-    peer_leaves: AtomicBool,
+    /// Why nothing is accepted any more, before it is over.
+    shut_by: OnceLock<PeerEnded>,
     /// This node stops, and waits for nothing being in flight.
     leaving: AtomicBool,
     rested: Notify,
@@ -172,14 +168,11 @@ impl PeerCore {
             handling: Mutex::new(Handled { requests, places, cancels: HashMap::new() }),
             readable: Notify::new(),
             holders: AtomicUsize::new(0),
-            telling: Mutex::default(),
-            telling_waits: AtomicBool::new(true),
-            telling_later: AtomicBool::new(false),
-            spoke: AtomicBool::new(false),
+            teller: Teller::default(),
             up: watch::Sender::new(false),
             ended: OnceLock::new(),
             finals: OnceLock::new(),
-            peer_leaves: AtomicBool::new(false),
+            shut_by: OnceLock::new(),
             leaving: AtomicBool::new(false),
             rested: Notify::new(),
             answering: AtomicUsize::new(0),
@@ -359,7 +352,7 @@ impl PeerCore {
             return Vec::new();
         }
         FlowId::all().for_each(|flow| self.pump(flow));
-        lock(&self.telling).attached();
+        self.teller.attached();
         self.tell_taken();
         // Whoever waits for the link and then watches is told that it is there.
         let changes = self.step(Step::Up);
@@ -373,11 +366,7 @@ impl PeerCore {
         if let Some(link) = &left {
             link.leave();
         }
-        {
-            // Whoever tells has done with it then, or finds no link.
-            let _telling = lock(&self.telling);
-            self.telling_waits.store(true, Ordering::Relaxed);
-        }
+        self.teller.detached();
         self.out.iter().for_each(OutFlow::detach);
         self.incoming.iter().for_each(|flow| flow.attached(0));
         self.up.send_replace(false);
@@ -401,8 +390,10 @@ impl PeerCore {
         Ok(())
     }
 
-    /// Nothing is accepted any more.
-    pub(super) fn shut(&self) {
+    /// Nothing is accepted any more, since this comes.
+    pub(super) fn shut(&self, by: PeerEnded) {
+        // The first reason stays.
+        let _ = self.shut_by.set(by);
         self.out.iter().for_each(OutFlow::shut);
     }
 }
@@ -453,7 +444,7 @@ impl Frames for PeerCore {
         self.invite(News::Came);
         // Replies are taken as they come.
         let (gathered, presses) = self.flow_in(flow).gathered();
-        if presses || gathered > 0 && !self.telling_waits.load(Ordering::Relaxed) {
+        if presses || gathered > 0 && !self.teller.waits().load(Ordering::Relaxed) {
             self.tell_taken();
         }
     }
@@ -463,8 +454,7 @@ impl Frames for PeerCore {
     }
 
     fn look_at_telling(&self) {
-        self.telling_later.store(false, Ordering::Release);
-        self.tell_taken();
+        self.look_at_what_gathers();
     }
 
     fn frame_bytes_max(&self) -> usize {

@@ -16,7 +16,11 @@ pub enum PeerEnded {
     /// This side closed it, and not everything was taken in time.
     #[error("closed by this side; the peer's application did not take everything in time")]
     CloseTimedOut,
-    /// The peer closed it, or gave it up.
+    /// This side closes it, and the peer's application has not taken everything yet: told to who sends
+    /// meanwhile, and never of a session that is over.
+    #[error("this side closes it: nothing more is accepted")]
+    Closing,
+    /// The peer closes it, closed it, or gave it up.
     #[error("ended by the peer: {code}")]
     ByPeer {
         /// What the peer's application said.

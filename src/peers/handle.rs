@@ -97,7 +97,8 @@ impl Peer {
         self.core().up().await.map_err(PeerEnded::from)
     }
 
-    /// Why the session is over, if it is.
+    /// Why the session is over, if it is: then every frame has its outcome, and what was not sent can be had
+    /// by [`take_unsent`](Self::take_unsent). A [`Receipt`] may tell a moment before.
     #[must_use]
     pub fn ended(&self) -> Option<PeerEnded> {
         self.core().ended().cloned().map(PeerEnded::from)

@@ -7,7 +7,7 @@
 mod ending;
 
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -151,18 +151,13 @@ impl OutFlow {
         register: impl FnOnce(u64),
     ) -> Result<(u64, bool), Bytes> {
         let cost = Self::cost(frame.len());
-        let mut state = lock(&self.state);
+        let state = lock(&self.state);
         if state.shut {
             drop(state);
             self.give_back(cost);
             return Err(frame);
         }
-        let (number, copied) = state.append(head, frame, cost);
-        register(number);
-        let may_go = state.may_go();
-        drop(state);
-        drop(copied);
-        Ok((number, may_go))
+        Ok(State::accept(state, head, frame, register))
     }
 
     /// As [`push`](Self::push), and takes the room for it if that is there.
@@ -179,11 +174,7 @@ impl OutFlow {
         if !state.room.try_take(cost) {
             return Err((NotAccepted::Full(state.short()), frame));
         }
-        let (number, copied) = state.append(head, frame, cost);
-        let may_go = state.may_go();
-        drop(state);
-        drop(copied);
-        Ok((number, may_go))
+        Ok(State::accept(state, head, frame, |_| {}))
     }
 
     // ---- handing over
@@ -323,6 +314,22 @@ impl OutFlow {
 }
 
 impl State {
+    /// Adds a frame for which room was taken; see [`OutFlow::push`].
+    fn accept(
+        mut state: MutexGuard<'_, Self>,
+        head: FrameHead,
+        frame: Bytes,
+        register: impl FnOnce(u64),
+    ) -> (u64, bool) {
+        let cost = OutFlow::cost(frame.len());
+        let (number, copied) = state.append(head, frame, cost);
+        register(number);
+        let may_go = state.may_go();
+        drop(state);
+        drop(copied);
+        (number, may_go)
+    }
+
     /// Adds a frame for which room was taken; tells its number. A payload that was copied comes back, to be
     /// dropped outside of the lock.
     fn append(&mut self, head: FrameHead, frame: Bytes, cost: usize) -> (u64, Option<Bytes>) {

@@ -24,9 +24,10 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc};
 use tracing::{debug, warn};
 
-use self::looking::Looks;
+use self::looking::{Looks, watch_time};
 use super::admit::Admit;
 use super::core::PeerCore;
+use super::error::PeerEnded;
 use super::link::{Frames, Link, Listens, Violated};
 use super::room::PeerBounds;
 use super::spacing::Spacing;
@@ -199,7 +200,7 @@ impl Sessions {
         let Some(peer) = core.remote_identity() else { return };
         let id = LinkId(self.next_link.fetch_add(1, Ordering::Relaxed));
         let node: Weak<dyn Listens> = self.myself.clone();
-        let link = Link::new(id, Arc::clone(&core), node);
+        let link = Link::new(id, Arc::clone(&core), node, &self.limits);
         lock(&self.links).insert(id, Arc::clone(&link));
         self.decide(|table, at| table.link_up(at, id, peer, origin));
         link.begin();
@@ -224,13 +225,13 @@ impl Sessions {
 
     /// The session ends once the peer's application took everything, or the time for it is over.
     pub(crate) fn close(&self, core: &PeerCore, code: CloseCode) {
-        core.shut();
+        core.shut(PeerEnded::Closing);
         self.decide(|table, at| table.close(at, core.id, code));
     }
 
     /// It ends at once.
     pub(crate) fn give_up(&self, core: &PeerCore) {
-        core.shut();
+        core.shut(PeerEnded::GivenUp);
         self.decide(|table, at| table.give_up(at, core.id));
     }
 
@@ -345,9 +346,9 @@ impl Sessions {
                     core.cancelled_by_peer(cancel);
                 }
             }
-            Effect::PeerClosing { session, finals, .. } => {
+            Effect::PeerClosing { session, code, finals } => {
                 if let Some(core) = self.peer(session) {
-                    core.peer_closes(finals);
+                    core.peer_closes(code, finals);
                     if core.is_drained() {
                         // Everything was taken before.
                         self.drained(&core);
@@ -443,26 +444,5 @@ impl Listens for Sessions {
 
     fn look_later(&self, session: Weak<dyn Frames>) {
         self.looks.add(session, &self.runtime);
-    }
-}
-
-/// Does what is due, as long as there is anybody.
-async fn watch_time(sessions: Weak<Sessions>) {
-    loop {
-        let Some(strong) = sessions.upgrade() else { return };
-        let next = lock(&strong.inner).table.next_deadline();
-        // Looked at now and then, so that this ends with the node.
-        let longest = clock::now() + Duration::from_secs(1);
-        let until = next.map_or(longest, |next| next.min(longest));
-        let changed = strong.changed.notified();
-        tokio::pin!(changed);
-        tokio::select! {
-            () = &mut changed => {}
-            () = tokio::time::sleep_until(until.into()) => {
-                if next.is_some_and(|next| next <= clock::now()) {
-                    strong.decide(|table, at| table.time(at));
-                }
-            }
-        }
     }
 }

@@ -9,17 +9,17 @@ use super::PeerCore;
 use crate::error::CloseCode;
 use crate::lock::lock;
 use crate::peers::by_message::News;
+use crate::peers::error::PeerEnded;
 use crate::peers::status::{PeerChange, Step};
 use crate::session::effect::EndReason;
 use crate::session::flow::{FlowId, FlowState, PerFlow};
 use crate::session::flow_out::Fate;
-use crate::session::message::EndedReason;
 use crate::session::requests::{RequestEnd, RequestId};
 
 impl PeerCore {
     /// The peer stops, and takes no message and no request over behind these numbers. Replies go on.
     pub(in crate::peers) fn cut(&self, last: &PerFlow<u64>) {
-        self.peer_leaves.store(true, Ordering::Release);
+        let _ = self.shut_by.set(PeerEnded::ByPeer { code: CloseCode::GOING_AWAY });
         for flow in FlowId::all().filter(|flow| !flow.is_replies()) {
             // A peer that took more over than it says now is a matter for its next message.
             let _ = self.flow_out(flow).cut(last[flow]);
@@ -46,10 +46,9 @@ impl PeerCore {
     }
 
     /// The peer sends nothing behind these numbers.
-    pub(in crate::peers) fn peer_closes(&self, finals: PerFlow<u64>) {
+    pub(in crate::peers) fn peer_closes(&self, code: CloseCode, finals: PerFlow<u64>) {
         let _ = self.finals.set(finals);
-        self.shut();
-        self.readable.notify_one();
+        self.shut(PeerEnded::ByPeer { code });
         self.readable.notify_waiters();
     }
 
@@ -68,6 +67,7 @@ impl PeerCore {
         flows: Option<&PerFlow<FlowState>>,
     ) -> Vec<PeerChange> {
         let mut changes = self.detach();
+        let _ = self.shut_by.set(reason.clone().into());
         for flow in FlowId::all() {
             self.flow_out(flow).end(flows.map(|flows| flows[flow]));
         }
@@ -98,18 +98,19 @@ impl PeerCore {
         changes.extend(self.step(Step::Ended(reason.clone())));
         let _ = self.ended.set(reason);
         self.up.send_replace(false);
-        self.readable.notify_one();
         self.readable.notify_waiters();
         self.places.notify_one();
         self.invite(News::Came);
         changes
     }
 
-    /// Why nothing is accepted, as far as that is known.
-    pub(in crate::peers) fn why_shut(&self) -> Option<EndReason> {
-        let leaves = || EndReason::Peer(EndedReason::Closed, CloseCode::GOING_AWAY);
-        let ended = self.ended.get().cloned();
-        ended.or_else(|| self.peer_leaves.load(Ordering::Acquire).then(leaves))
+    /// Why nothing is accepted.
+    pub(in crate::peers) fn why_shut(&self) -> PeerEnded {
+        match self.ended.get() {
+            Some(reason) => reason.clone().into(),
+            // A flow is shut behind the reason for it, or at the end by nobody but this side.
+            None => self.shut_by.get().cloned().unwrap_or(PeerEnded::GivenUp),
+        }
     }
 
     /// This node stops: no message and no request is taken over from here on. Replies are.

@@ -32,7 +32,7 @@ impl PeerCore {
 
     /// The error of a frame that was not accepted since the session is over, or closes.
     pub(in crate::peers) fn not_accepted(&self, frame: Bytes) -> PeerSendError {
-        PeerSendError::Ended { ended: self.why_shut().into(), frame }
+        PeerSendError::Ended { ended: self.why_shut(), frame }
     }
 
     /// What each of its flows keeps at most, in bytes.

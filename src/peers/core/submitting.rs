@@ -1,6 +1,5 @@
 //! What goes out over the link that the session has.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
@@ -19,9 +18,7 @@ use crate::transport::session_streams::{OutStream, Outlet, Parts};
 impl PeerCore {
     /// A frame was accepted, which may go at once.
     pub(super) fn pushed(&self, flow: FlowId, may_go: bool) {
-        if !self.spoke.load(Ordering::Relaxed) {
-            self.spoke.store(true, Ordering::Relaxed);
-        }
+        self.teller.spoke();
         if may_go {
             self.pump(flow);
         }

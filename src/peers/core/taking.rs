@@ -1,21 +1,18 @@
 //! What the application takes of one session.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 
 use super::{Cancelled, PeerCore, Received, flow_of};
 use crate::lock::lock;
 use crate::peers::by_message::News;
-use crate::peers::in_flow::{Frame, InFlow};
-use crate::peers::link::{Frames, Link};
-use crate::session::flow::{FlowId, PerFlow};
+use crate::peers::in_flow::Frame;
+use crate::session::flow::FlowId;
 use crate::session::frame_head::{FrameHead, ReplyStatus};
 use crate::session::handling::Hand;
-use crate::session::message::{Message, Taken};
 use crate::session::requests::RequestId;
-use crate::session::telling::{Say, Telling};
 use crate::transport::{Lane, clock};
 
 /// Frames that are taken together.
@@ -61,7 +58,7 @@ impl PeerCore {
         let filled = self.filled.load(Ordering::Acquire);
         let has_some = |flow: &FlowId| filled & (1 << flow.number()) != 0;
         let flow = lanes.iter().map(|lane| flow_of(*lane, false)).find(has_some)?;
-        if self.flow_in(flow).take(max, &self.telling_waits, took) {
+        if self.flow_in(flow).take(max, self.teller.waits(), took) {
             self.tell_taken();
         }
         Some(flow)
@@ -83,10 +80,6 @@ impl PeerCore {
     pub(crate) async fn receive(&self, lanes: &[Lane]) -> Option<Received> {
         loop {
             if let Some(received) = self.take(lanes) {
-                if self.has_something() {
-                    // For another one who reads beside.
-                    self.readable.notify_one();
-                }
                 return Some(received);
             }
             let readable = self.readable.notified();
@@ -97,7 +90,6 @@ impl PeerCore {
                 continue;
             }
             if self.ended.get().is_some() {
-                self.readable.notify_one();
                 return None;
             }
             readable.await;
@@ -153,58 +145,6 @@ impl PeerCore {
                 None
             }
         }
-    }
-
-    /// Tells the peer what was taken, as far as it is due.
-    pub(super) fn tell_taken(&self) {
-        let stalled = {
-            // Counters must not overtake each other on their way.
-            let telling = &mut *lock(&self.telling);
-            let Some(link) = self.link() else { return };
-            self.tell_over(&link, telling).then_some(link)
-        };
-        if let Some(link) = stalled {
-            link.stalled();
-        }
-    }
-
-    /// The peer has what it was told over this link.
-    pub(super) fn word_came(&self, over: &Link) {
-        if self.link().is_some_and(|link| std::ptr::eq(Arc::as_ptr(&link), over)) {
-            lock(&self.telling).came();
-            self.incoming.iter().for_each(InFlow::word_came);
-            self.tell_taken();
-        }
-    }
-
-    /// Whether the link stalls by that.
-    fn tell_over(&self, link: &Link, telling: &mut Telling) -> bool {
-        // Before the look: whoever takes something behind it comes here.
-        self.telling_waits.store(false, Ordering::Relaxed);
-        let (mut frames, mut presses) = (0, false);
-        for flow in &self.incoming {
-            let (gathered, is_much) = flow.gathered();
-            frames += gathered;
-            presses |= is_much;
-        }
-        let spoke = self.spoke.load(Ordering::Relaxed);
-        let say = telling.look(clock::now(), frames, spoke);
-        let mut stalls = false;
-        if say == Say::Now || presses {
-            let (waits, on_its_way) = (say != Say::Now, telling.is_on_its_way());
-            let flows = PerFlow::of(|flow| self.flow_in(flow).tell(waits, on_its_way));
-            self.spoke.store(false, Ordering::Relaxed);
-            telling.told(frames, spoke);
-            stalls = !link.put(&Message::Taken(Taken { flows }));
-        } else if say == Say::Later
-            && !self.telling_later.swap(true, Ordering::AcqRel)
-            && let Some(node) = self.node.upgrade()
-        {
-            let myself: Weak<dyn Frames> = Weak::<Self>::clone(&self.myself);
-            node.look_later(myself);
-        }
-        self.telling_waits.store(telling.is_on_its_way() || say == Say::Later, Ordering::Relaxed);
-        stalls
     }
 }
 

@@ -72,16 +72,23 @@ impl Peer {
         lane: Lane,
         frames: &mut VecDeque<Bytes>,
     ) -> Result<(), PeerSendError> {
-        while let Some(first) = frames.front() {
-            // It stays where it is while there is no room: a cancelled call loses none.
-            let admitted = self.admit(lane, first.len()).await;
+        loop {
+            // Who never has to wait would keep its runtime's thread for itself.
+            tokio::task::consume_budget().await;
             let Some(frame) = frames.pop_front() else { return Ok(()) };
-            match admitted {
-                Ok(()) => drop(self.push(lane, frame)?),
-                Err(why) => return Err(self.not_admitted(why, frame)),
+            match self.try_accept(lane, frame) {
+                Ok(_) => {}
+                Err(PeerSendError::Full { frame }) => {
+                    let cost = OutFlow::cost(frame.len());
+                    // It is where it was while there is no room: a cancelled call loses none.
+                    frames.push_front(frame);
+                    let admitted = self.core().out(lane, false).admit(cost).await;
+                    let Some(frame) = frames.pop_front() else { return Ok(()) };
+                    self.push_admitted(lane, frame, admitted)?;
+                }
+                Err(error) => return Err(error),
             }
         }
-        Ok(())
     }
 
     /// As [`send`](Self::send), for who does not wait.
@@ -99,15 +106,7 @@ impl Peer {
     ///
     /// As for [`try_send`](Self::try_send).
     pub fn try_send_on(&self, lane: Lane, frame: impl Into<Bytes>) -> Result<(), PeerSendError> {
-        let frame = self.check(frame.into())?;
-        match self.core().offer(flow_of(lane, false), FrameHead::Message, frame) {
-            Ok(_) => Ok(()),
-            Err((NotAccepted::Full(limit), frame)) => {
-                self.core().reached(limit);
-                Err(PeerSendError::Full { frame })
-            }
-            Err((NotAccepted::Shut, frame)) => Err(self.core().not_accepted(frame)),
-        }
+        self.try_accept(lane, frame.into()).map(drop)
     }
 
     /// Accepts a frame, and tells later what became of it.
@@ -330,75 +329,52 @@ impl Peer {
     }
 
     async fn accept(&self, lane: Lane, frame: Bytes) -> Result<u64, PeerSendError> {
-        let frame = self.check(frame)?;
         // Who never has to wait would keep its runtime's thread for itself.
         tokio::task::consume_budget().await;
+        match self.try_accept(lane, frame) {
+            Err(PeerSendError::Full { frame }) => {
+                let out = self.core().out(lane, false);
+                let admitted = out.admit(OutFlow::cost(frame.len())).await;
+                self.push_admitted(lane, frame, admitted)
+            }
+            accepted => accepted,
+        }
+    }
+
+    fn try_accept(&self, lane: Lane, frame: Bytes) -> Result<u64, PeerSendError> {
+        let frame = self.check(frame)?;
         match self.core().offer(flow_of(lane, false), FrameHead::Message, frame) {
             Ok(number) => Ok(number),
             Err((NotAccepted::Full(limit), frame)) => {
                 self.core().reached(limit);
-                let admitted = self.core().out(lane, false).admit(OutFlow::cost(frame.len())).await;
-                match admitted {
-                    Ok(()) => self.push(lane, frame),
-                    Err(_) => Err(self.core().not_accepted(frame)),
-                }
+                Err(PeerSendError::Full { frame })
             }
             Err((NotAccepted::Shut, frame)) => Err(self.core().not_accepted(frame)),
         }
     }
 
-    fn not_admitted(&self, why: NotAdmitted, frame: Bytes) -> PeerSendError {
-        match why {
-            NotAdmitted::TooLarge(limit) => {
-                PeerSendError::TooLarge { length: frame.len(), limit, frame }
-            }
-            NotAdmitted::Ended => self.core().not_accepted(frame),
+    /// A frame for which room was taken, if it was.
+    fn push_admitted(
+        &self,
+        lane: Lane,
+        frame: Bytes,
+        admitted: Result<(), NotAccepted>,
+    ) -> Result<u64, PeerSendError> {
+        if admitted.is_err() {
+            return Err(self.core().not_accepted(frame));
         }
-    }
-
-    /// Takes room for a frame of so many bytes, and waits for it.
-    async fn admit(&self, lane: Lane, length: usize) -> Result<(), NotAdmitted> {
-        self.check_length(length)?;
-        // Who never has to wait would keep its runtime's thread for itself.
-        tokio::task::consume_budget().await;
-        let cost = OutFlow::cost(length);
-        let out = self.core().out(lane, false);
-        let admitted = match out.try_admit(cost) {
-            Err(NotAccepted::Full(limit)) => {
-                self.core().reached(limit);
-                out.admit(cost).await
-            }
-            admitted => admitted,
-        };
-        admitted.map_err(|_| NotAdmitted::Ended)
-    }
-
-    fn push(&self, lane: Lane, frame: Bytes) -> Result<u64, PeerSendError> {
         let pushed = self.core().push(flow_of(lane, false), FrameHead::Message, frame, |_| {});
         pushed.map_err(|frame| self.core().not_accepted(frame))
     }
 
     pub(in crate::peers) fn check(&self, frame: Bytes) -> Result<Bytes, PeerSendError> {
-        match self.check_length(frame.len()) {
-            Ok(()) => Ok(frame),
-            Err(why) => Err(self.not_admitted(why, frame)),
-        }
-    }
-
-    fn check_length(&self, length: usize) -> Result<(), NotAdmitted> {
-        let limit = self.frame_bytes_max();
+        let (length, limit) = (frame.len(), self.frame_bytes_max());
         if length <= limit {
-            return Ok(());
+            return Ok(frame);
         }
         self.core().reached(Limit::FrameBytes);
-        Err(NotAdmitted::TooLarge(limit))
+        Err(PeerSendError::TooLarge { length, limit, frame })
     }
-}
-
-/// Why there is no room for a frame.
-enum NotAdmitted {
-    TooLarge(usize),
-    Ended,
 }
 
 impl From<Fate> for Delivery {

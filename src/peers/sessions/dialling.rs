@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use super::{Dial, Sessions};
 use crate::error::{CloseCode, CloseReason, ConnectError};
 use crate::lock::lock;
+use crate::peers::error::PeerEnded;
 use crate::session::effect::Origin;
 use crate::session::message::SessionId;
 use crate::transport::clock;
@@ -107,7 +108,7 @@ impl Sessions {
                 core.dial_failed(error);
                 if let Some(code) = reason.filter(|code| code.is_final()) {
                     // Whoever says so does not want it back.
-                    core.shut();
+                    core.shut(PeerEnded::ByPeer { code });
                     self.decide(|table, at| table.dial_refused(at, session, code));
                     return false;
                 }
