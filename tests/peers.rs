@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use moorline::{
@@ -243,15 +244,24 @@ async fn a_close_waits_until_everything_was_taken() {
         let frame = number.to_be_bytes().to_vec();
         within("sending", pair.at_client.send(frame)).await.expect("accepted");
     }
-    let closing = pair.at_client.clone();
-    let closed = tokio::spawn(async move { closing.close(CloseCode::NORMAL).await });
+    let mut closing = pin!(pair.at_client.close(CloseCode::NORMAL));
+    tokio::select! {
+        biased;
+        ended = &mut closing => panic!("nothing was taken: {ended:?}"),
+        () = std::future::ready(()) => {}
+    }
+    let refused = pair.at_client.try_send("late").expect_err("it closes");
+    assert!(
+        matches!(refused, PeerSendError::Ended { ended: PeerEnded::Closing, .. }),
+        "{refused:?}"
+    );
     for number in 0..1_000_u64 {
         assert_eq!(message(&pair.at_server).await, number.to_be_bytes());
     }
     let ended = within("the end", pair.at_server.recv()).await;
     let by_peer = PeerEnded::ByPeer { code: CloseCode::NORMAL };
     assert_eq!(ended.err(), Some(by_peer));
-    assert_eq!(within("the close", closed).await.expect("no panic"), PeerEnded::Closed);
+    assert_eq!(within("the close", closing).await, PeerEnded::Closed);
     let refused = pair.at_client.send("late").await.expect_err("it is closed");
     assert!(
         matches!(refused, PeerSendError::Ended { ended: PeerEnded::Closed, .. }),

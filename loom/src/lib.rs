@@ -1,5 +1,5 @@
-//! Every order in which threads may take the steps of three protocols, played by loom: who watches
-//! lanes, who waits for room of a lane, and to whom frames are handed over.
+//! Every order in which threads may take the steps of four protocols, played by loom: who watches
+//! lanes, who waits for room of a lane, to whom frames are handed over, and who tells a peer what was taken.
 //!
 //! The files of the library are built as they are. `src/sync.rs` takes its types from `played.rs`
 //! here; what the models do not look into (`errors.rs`, `identities.rs`, `limits.rs`,
@@ -28,11 +28,23 @@ mod polling;
 #[path = "../../src/sync.rs"]
 mod sync;
 
+#[path = "../../src/session"]
+mod session {
+    pub(crate) mod telling;
+}
+
+#[path = "../../src/peers"]
+mod peers {
+    mod teller;
+    #[path = "../../loom/src/tellers.rs"]
+    pub mod tellers;
+}
+
 #[path = "../../src/transport"]
 mod transport {
     #[path = "../../loom/src/counts.rs"]
     mod counts;
-    mod fault;
+    pub(crate) mod fault;
     mod guarded;
     mod lane;
     mod link;
@@ -64,6 +76,7 @@ mod transport {
             Fault::ShutMissesWhoComes,
             Fault::ReaderLooksBeforeItWaits,
             Fault::DeliveryEndsBehindItsLook,
+            Fault::TellerLooksBeforeItRests,
         ];
         let named = faults.into_iter().find(|fault| format!("{fault:?}") == name);
         assert!(named.is_some(), "{name} is no fault that is looked for here");
@@ -71,4 +84,5 @@ mod transport {
     }
 }
 
+pub use peers::tellers;
 pub use transport::{readers, rooms, watches};

@@ -44,6 +44,11 @@ models! {
         who_waits_is_refused_when_a_subscriber_comes
         a_subscriber_and_a_reader_share_no_frame
         a_frame_that_begins_is_watched;
+    tellers:
+        what_is_taken_while_a_word_arrives_is_told
+        what_two_take_is_told
+        what_is_taken_while_it_is_looked_is_told
+        what_is_taken_while_this_side_speaks_is_told;
 }
 
 /// In a process of its own: who waits for ever cannot even be dropped.
@@ -67,5 +72,10 @@ fn each_fault_that_is_planted_is_found() {
         "DeliveryEndsBehindItsLook",
         "readers::who_delivers_sees_what_comes_meanwhile",
         "assertion",
+    );
+    find(
+        "TellerLooksBeforeItRests",
+        "tellers::what_is_taken_while_a_word_arrives_is_told",
+        "nobody tells",
     );
 }

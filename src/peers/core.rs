@@ -19,7 +19,6 @@ use tokio::sync::{Notify, oneshot, watch};
 use tracing::warn;
 
 pub(crate) use self::cancelled::Cancelled;
-use self::telling::Teller;
 pub(crate) use self::words::{NoLink, NotAsked};
 use super::by_message::{ByMessage, News};
 use super::cut::{Announced, Came};
@@ -29,6 +28,7 @@ use super::link::{Frames, Link, Listens, Violated};
 use super::out_flow::{NotAccepted, OutFlow};
 use super::room::{PeerBounds, PlacesTaken};
 use super::status::{PeerChange, Status, Step};
+use super::teller::Teller;
 use crate::error::ConnectError;
 use crate::identity::CertHash;
 use crate::lock::lock;
@@ -444,7 +444,7 @@ impl Frames for PeerCore {
         self.invite(News::Came);
         // Replies are taken as they come.
         let (gathered, presses) = self.flow_in(flow).gathered();
-        if presses || gathered > 0 && !self.teller.waits().load(Ordering::Relaxed) {
+        if presses || gathered > 0 && !self.teller.waits() {
             self.tell_taken();
         }
     }

@@ -1,13 +1,14 @@
 //! One flow in: what came over whichever connection, until the application takes it.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
 use super::cut::Came;
 use super::room::{Grant, Large, Received};
+use super::teller::Word;
 use crate::frame::{HEADER_BYTES, Run};
 use crate::lock::lock;
 use crate::session::flow::FlowState;
@@ -153,7 +154,12 @@ impl InFlow {
 
     /// Takes up to `max` frames for good, each told to `took` under the lock. Whether the peer is to be told
     /// of that, which of small things `waits`.
-    pub(super) fn take(&self, max: usize, waits: &AtomicBool, mut took: impl FnMut(Frame)) -> bool {
+    pub(super) fn take(
+        &self,
+        max: usize,
+        waits: impl FnOnce() -> bool,
+        mut took: impl FnMut(Frame),
+    ) -> bool {
         let state = &mut *lock(&self.state);
         let mut left = max;
         while left > 0
@@ -165,7 +171,7 @@ impl InFlow {
             self.filled.fetch_and(!self.bit, Ordering::Relaxed);
         }
         // Read under the lock: who says later that nothing waits looks here behind that.
-        left < max && state.flow.is_due(waits.load(Ordering::Relaxed))
+        left < max && state.flow.is_due(waits())
     }
 
     /// Frames that were taken of which the peer was not told, and whether that presses.
@@ -178,14 +184,14 @@ impl InFlow {
         lock(&self.state).flow.state()
     }
 
-    /// What the peer is told now: of anything that was taken, or if it `waits` of what presses.
-    /// `on_its_way`: the word before is.
-    pub(super) fn tell(&self, waits: bool, on_its_way: bool) -> Option<FlowState> {
+    /// What the peer is told of it with this word, if anything.
+    pub(super) fn tell(&self, word: Word) -> Option<FlowState> {
+        let Word { waits, on_its_way, often } = word;
         let state = &mut *lock(&self.state);
         if !state.flow.is_due(waits) {
             return None;
         }
-        if state.flow.is_used_up(on_its_way) {
+        if state.flow.is_used_up(on_its_way) || often && state.flow.presses() {
             state.grant.double();
             state.flow.grant(state.grant.bytes());
         }
@@ -263,7 +269,7 @@ fn encoded(head: FrameHead, payload: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Limits;
+    use crate::config::{FLOW_GRANT_MIN, Limits};
     use crate::peers::room::PeerBounds;
 
     fn frame(payload: &'static [u8]) -> Came {
@@ -277,7 +283,7 @@ mod tests {
 
     fn take_all(flow: &InFlow) -> Vec<Frame> {
         let mut taken = Vec::new();
-        flow.take(usize::MAX, &AtomicBool::new(true), |frame| taken.push(frame));
+        flow.take(usize::MAX, || true, |frame| taken.push(frame));
         taken
     }
 
@@ -315,6 +321,23 @@ mod tests {
     }
 
     #[test]
+    fn a_flow_is_granted_more_when_words_that_press_follow_each_other() {
+        for (often, granted) in [(false, FLOW_GRANT_MIN), (true, 2 * FLOW_GRANT_MIN)] {
+            let flow = flow();
+            flow.attached(1);
+            flow.begin_stream(1, 1).expect("the first");
+            let payload = Bytes::from(vec![7; FLOW_GRANT_MIN / 4]);
+            let came = Came::Frame(FrameHead::Message, payload, None);
+            assert_eq!(flow.arrived(1, came, |_, _| {}), Ok(None));
+            assert_eq!(take_all(&flow).len(), 1);
+            // Neither within a round trip nor in one frame of half the grant.
+            let word = Word { waits: true, on_its_way: false, often };
+            let told = flow.tell(word).expect("a quarter of the grant presses");
+            assert_eq!((told.taken, told.credit), (1, granted as u64), "often: {often}");
+        }
+    }
+
+    #[test]
     fn messages_of_a_run_and_requests_are_taken_in_order_and_no_more_than_wanted() {
         let flow = flow();
         flow.attached(1);
@@ -325,14 +348,14 @@ mod tests {
         for came in [Came::Run(3, Run::of(run.clone())), request, Came::Run(3, Run::of(run))] {
             assert_eq!(flow.arrived(1, came, |_, _| {}), Ok(None));
         }
-        let (mut taken, waits) = (Vec::new(), AtomicBool::new(false));
+        let mut taken = Vec::new();
         for max in [2, 1, 3, 5] {
             assert_ne!(flow.filled.load(Ordering::Relaxed), 0);
-            let is_due = flow.take(max, &waits, |it| taken.push((it.number, it.payload)));
+            let is_due = flow.take(max, || false, |it| taken.push((it.number, it.payload)));
             assert!(is_due, "nothing of it was told");
         }
         assert_eq!(flow.filled.load(Ordering::Relaxed), 0);
-        assert!(!flow.take(1, &waits, |_| panic!("nothing is left")));
+        assert!(!flow.take(1, || false, |_| panic!("nothing is left")));
         let expected = ["a", "", "bc", "d", "a", "", "bc"];
         let expected: Vec<_> =
             (1..).zip(expected.map(|it| Bytes::from_static(it.as_bytes()))).collect();

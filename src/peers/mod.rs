@@ -15,6 +15,7 @@
 //! │   └── kept.rs ... frames that are encoded once and sent as often as it takes
 //! ├── in_flow.rs .... one flow in: what waits for the application
 //! │   └── cut.rs .... frames out of bytes
+//! ├── teller.rs ..... who tells the peer what was taken
 //! ├── by_message.rs . what actors asked of it, which outlives the actor that was asked
 //! └── status.rs ..... whether it has a connection, for those who watch it
 //! room.rs ......... what all of them may hold together
@@ -44,5 +45,6 @@ pub(crate) mod service;
 pub(crate) mod sessions;
 mod spacing;
 pub(crate) mod status;
+mod teller;
 #[cfg(test)]
 mod tests;

@@ -40,6 +40,8 @@ pub(crate) struct Telling {
     /// The last word told of more than a few frames, or this side spoke since the one before.
     gathers: bool,
     gathering: Option<Gathering>,
+    /// When the last word was told.
+    told_at: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -79,8 +81,15 @@ impl Telling {
         Say::Later
     }
 
+    /// Whether words follow each other faster than what gathers is told: a flow that presses now is granted
+    /// too little for what its reader takes.
+    pub(crate) fn is_often(&self, now: Instant) -> bool {
+        self.told_at.is_some_and(|told| now.saturating_duration_since(told) < GATHER_MAX)
+    }
+
     /// The peer was told of so many frames.
-    pub(crate) fn told(&mut self, frames: u64, spoke: bool) {
+    pub(crate) fn told(&mut self, now: Instant, frames: u64, spoke: bool) {
+        self.told_at = Some(now);
         self.on_its_way = true;
         self.gathers = frames > FEW || spoke;
         self.gathering = None;
@@ -119,7 +128,7 @@ mod tests {
         let mut telling = Telling::default();
         for round in 0..10 {
             assert_eq!(telling.look(at(round), 1, false), Say::Now);
-            telling.told(1, false);
+            telling.told(at(round), 1, false);
             assert_eq!(telling.look(at(round), 1, false), Say::Nothing, "one word at a time");
             telling.came();
         }
@@ -128,13 +137,13 @@ mod tests {
     #[test]
     fn frames_that_follow_each_other_are_told_when_they_pause_and_in_5_ms_at_the_latest() {
         let mut telling = Telling::default();
-        telling.told(20, false);
+        telling.told(at(0), 20, false);
         telling.came();
         assert_eq!(telling.look(at(0), 1, false), Say::Later);
         assert_eq!(telling.look(at(0), 9, false), Say::Later, "that was no pause");
         assert_eq!(telling.look(at(1), 10, false), Say::Later);
         assert_eq!(telling.look(at(2), 10, false), Say::Now, "they pause");
-        telling.told(10, false);
+        telling.told(at(2), 10, false);
         telling.came();
         let said = (10..16).map(|ms| telling.look(at(ms), ms, false));
         assert_eq!(said.filter(|said| *said == Say::Now).count(), 1);
@@ -145,19 +154,28 @@ mod tests {
         let mut telling = Telling::default();
         assert_eq!(telling.look(at(0), 1, true), Say::Later);
         assert_eq!(telling.look(at(1), 1, true), Say::Now, "they pause");
-        telling.told(1, true);
+        telling.told(at(1), 1, true);
         telling.came();
         assert_eq!(telling.look(at(2), 1, false), Say::Later);
         assert_eq!(telling.look(at(3), 1, false), Say::Now);
-        telling.told(1, false);
+        telling.told(at(3), 1, false);
         telling.came();
         assert_eq!(telling.look(at(4), 1, false), Say::Now, "at once");
     }
 
     #[test]
+    fn words_are_often_that_follow_each_other_faster_than_what_gathers_is_told() {
+        let mut telling = Telling::default();
+        assert!(!telling.is_often(at(0)), "there was none");
+        telling.told(at(0), 20, false);
+        assert!(telling.is_often(at(4)));
+        assert!(!telling.is_often(at(5)));
+    }
+
+    #[test]
     fn a_word_that_a_connection_took_with_it_is_not_waited_for() {
         let mut telling = Telling::default();
-        telling.told(20, false);
+        telling.told(at(0), 20, false);
         telling.attached();
         assert_eq!(telling.look(at(0), 1, false), Say::Now);
     }
@@ -181,7 +199,7 @@ mod tests {
                 let say = telling.look(at(ms), gathered, spoke);
                 is_listed |= say == Say::Later;
                 if say == Say::Now {
-                    telling.told(gathered, spoke);
+                    telling.told(at(ms), gathered, spoke);
                     (gathered, spoke, since) = (0, false, None);
                 } else if gathered > 0 && !telling.is_on_its_way() {
                     since.get_or_insert(ms);

@@ -2,7 +2,7 @@
 
 /// What can be planted: each is one that was there once, or is as easily made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// Something is awaited between taking a frame and returning it.
     AwaitBehindTaking,
     /// No stream has a part of the queue of its own, nor may a frame pass the share.
@@ -37,11 +37,13 @@ pub(super) enum Fault {
     ReaderLooksBeforeItWaits,
     /// Whoever delivers looks, and says behind it that it has ended.
     DeliveryEndsBehindItsLook,
+    /// Who tells what was taken looks, and says behind it that nothing waits.
+    TellerLooksBeforeItRests,
 }
 
 #[cfg(not(any(test, moorline_loom)))]
 #[inline(always)]
-pub(super) fn planted(_fault: Fault) -> bool {
+pub(crate) fn planted(_fault: Fault) -> bool {
     false
 }
 
@@ -52,11 +54,11 @@ thread_local! {
 
 /// On this thread, until another call.
 #[cfg(any(test, moorline_loom))]
-pub(super) fn plant(fault: Option<Fault>) {
+pub(crate) fn plant(fault: Option<Fault>) {
     PLANTED.set(fault);
 }
 
 #[cfg(any(test, moorline_loom))]
-pub(super) fn planted(fault: Fault) -> bool {
+pub(crate) fn planted(fault: Fault) -> bool {
     PLANTED.get() == Some(fault)
 }

@@ -41,7 +41,7 @@ mod counts;
 mod dial;
 mod dial_port;
 mod dial_socket;
-mod fault;
+pub(crate) mod fault;
 mod ffi;
 mod guarded;
 mod handshake;

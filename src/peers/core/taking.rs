@@ -58,7 +58,7 @@ impl PeerCore {
         let filled = self.filled.load(Ordering::Acquire);
         let has_some = |flow: &FlowId| filled & (1 << flow.number()) != 0;
         let flow = lanes.iter().map(|lane| flow_of(*lane, false)).find(has_some)?;
-        if self.flow_in(flow).take(max, self.teller.waits(), took) {
+        if self.flow_in(flow).take(max, || self.teller.waits(), took) {
             self.tell_taken();
         }
         Some(flow)
