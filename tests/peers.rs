@@ -2,7 +2,6 @@
 
 mod common;
 
-use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use moorline::{
@@ -244,7 +243,8 @@ async fn a_close_waits_until_everything_was_taken() {
         let frame = number.to_be_bytes().to_vec();
         within("sending", pair.at_client.send(frame)).await.expect("accepted");
     }
-    let mut closing = pin!(pair.at_client.close(CloseCode::NORMAL));
+    let closer = pair.at_client.clone();
+    let mut closing = Box::pin(async move { closer.close(CloseCode::NORMAL).await });
     tokio::select! {
         biased;
         ended = &mut closing => panic!("nothing was taken: {ended:?}"),
