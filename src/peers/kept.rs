@@ -1,7 +1,7 @@
 //! Frames of a flow as they are kept until the peer's application took them: encoded once, sent over as
 //! many connections as it takes.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 use crate::session::flow_out::Entry;
 use crate::session::frame_head::{FrameHead, FrameLength, LENGTH_BYTES};
@@ -87,8 +87,8 @@ impl Kept {
         copied
     }
 
-    /// What goes out, with what is left of the time of each request.
-    pub(super) fn parts(&mut self, left: impl Fn(u64) -> Left) -> Parts {
+    /// What goes out behind the first `had` frames, with what is left of the time of each request.
+    pub(super) fn parts(&mut self, had: u64, left: impl Fn(u64) -> Left) -> Parts {
         self.batch.close();
         self.closed = true;
         let (mut parts, count) = self.batch.parts();
@@ -99,14 +99,14 @@ impl Kept {
             };
             patch(&mut parts, asked.place, said);
         }
-        Parts { parts, count }
+        behind(usize::try_from(had).unwrap_or(usize::MAX), Parts { parts, count })
     }
 
     /// The payloads of its messages and requests, in order, each with whether it is a request.
     pub(super) fn into_payloads(mut self) -> Vec<Bytes> {
         self.batch.close();
         let (parts, count) = self.batch.parts();
-        payloads(&parts, count)
+        Walk::new(parts.into_iter().take(count)).collect()
     }
 }
 
@@ -121,30 +121,52 @@ fn patch(parts: &mut [Bytes; PARTS_MAX], place: Place, left: u32) {
     }
 }
 
-fn payloads(parts: &[Bytes; PARTS_MAX], count: usize) -> Vec<Bytes> {
-    let mut found = Vec::new();
-    let mut parts = parts[..count].iter().cloned();
-    let mut rest = Bytes::new();
-    loop {
-        if rest.is_empty() {
-            match parts.next() {
-                Some(next) => rest = next,
-                None => return found,
-            }
+/// Goes along frames, by their payloads.
+struct Walk<P> {
+    parts: P,
+    /// Of the part at which it is.
+    rest: Bytes,
+}
+
+impl<P: Iterator<Item = Bytes>> Walk<P> {
+    fn new(parts: P) -> Self {
+        Self { parts, rest: Bytes::new() }
+    }
+}
+
+impl<P: Iterator<Item = Bytes>> Iterator for Walk<P> {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        if self.rest.is_empty() {
+            self.rest = self.parts.next()?;
         }
-        let Some(header) = rest.first_chunk::<LENGTH_BYTES>() else { return found };
-        let Ok(length) = FrameLength::decode(*header) else { return found };
-        let Ok(head) = length.head(&rest[LENGTH_BYTES..]) else { return found };
-        drop(rest.split_to(LENGTH_BYTES + head.bytes()));
+        let length = FrameLength::decode(*self.rest.first_chunk::<LENGTH_BYTES>()?).ok()?;
+        let head = length.head(&self.rest[LENGTH_BYTES..]).ok()?;
+        self.rest.advance(LENGTH_BYTES + head.bytes());
         let payload = length.length - head.bytes();
-        if rest.len() >= payload {
-            let frame = rest.split_to(payload);
-            found.push(frame);
+        if self.rest.len() >= payload {
+            Some(self.rest.split_to(payload))
         } else {
             // A large payload is a part of its own.
-            found.extend(parts.next());
+            self.parts.next()
         }
     }
+}
+
+/// What is behind the first frames.
+fn behind(frames: usize, Parts { parts, count }: Parts) -> Parts {
+    if frames == 0 {
+        return Parts { parts, count };
+    }
+    let mut walk = Walk::new(parts.into_iter().take(count));
+    walk.by_ref().take(frames).for_each(drop);
+    let (mut parts, mut count) = (<[Bytes; PARTS_MAX]>::default(), 0);
+    let rest = Some(walk.rest).filter(|rest| !rest.is_empty());
+    for (place, part) in parts.iter_mut().zip(rest.into_iter().chain(walk.parts)) {
+        (*place, count) = (part, count + 1);
+    }
+    Parts { parts, count }
 }
 
 #[cfg(test)]
@@ -191,9 +213,14 @@ mod tests {
         }
         let expected: Vec<_> = (1..).zip(lengths).map(|(n, length)| frame(n, length)).collect();
         for _ in 0..2 {
-            let parts = kept.parts(|_| Left::Nothing);
+            let parts = kept.parts(0, |_| Left::Nothing);
             let found: Vec<_> = decoded(&parts).into_iter().map(|(_, payload)| payload).collect();
             assert_eq!(found, expected);
+        }
+        for had in 0..6 {
+            let parts = kept.parts(had as u64, |_| Left::Nothing);
+            let found: Vec<_> = decoded(&parts).into_iter().map(|(_, payload)| payload).collect();
+            assert_eq!(found, expected[had..]);
         }
         assert_eq!((kept.frames(), kept.cost), (6, 6));
         assert_eq!(kept.into_payloads(), expected);
@@ -207,7 +234,7 @@ mod tests {
         kept.push(3, FrameHead::Request { left_ms: 600 }, frame(3, 12_000), 1);
         for left in [500, 17] {
             let parts =
-                kept.parts(|number| if number == 2 { Left::Ms(left) } else { Left::Nothing });
+                kept.parts(0, |number| if number == 2 { Left::Ms(left) } else { Left::Nothing });
             let heads: Vec<_> = decoded(&parts).into_iter().map(|(head, _)| head).collect();
             let request = |left_ms| FrameHead::Request { left_ms };
             assert_eq!(heads, [FrameHead::Message, request(left), request(0)]);

@@ -9,7 +9,7 @@
 //! credit.rs ....... room that is kept for the frames of one message
 //! admit.rs ........ what an application is asked before a peer begins a session
 //! sessions.rs ..... all sessions of a node: the table, links
-//! └── sessions/ ..... who begins one, dials (spacing.rs), the node's end
+//! └── sessions/ ..... who begins one, dials (spacing.rs), what is due, the node's end
 //! core.rs ......... one session: its flows, requests both ways, the link it has
 //! ├── out_flow.rs ... one flow out: the ledger, its room, its stream
 //! │   └── kept.rs ... frames that are encoded once and sent as often as it takes

@@ -5,6 +5,8 @@
 //! next. What a change brings with it is done outside the lock: nothing of a caller's runs under it.
 
 mod ending;
+#[cfg(test)]
+mod tests;
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -80,7 +82,7 @@ pub(super) enum NotAccepted {
 
 /// What is to be handed over next.
 pub(super) struct Submission {
-    /// Number of its first frame.
+    /// Number of the first frame that it carries.
     pub(super) first: u64,
     pub(super) stream: Option<Arc<OutStream<ConnectionCore>>>,
     pub(super) parts: Parts,
@@ -196,9 +198,11 @@ impl OutFlow {
         if state.submitting || !is_its || !state.may_submit(rtt_us) {
             return None;
         }
+        // A link that breaks again and again gets on by each frame that it carries.
+        let had = if state.stream.is_none() { state.ledger.had_of_next() } else { 0 };
         let (first, kept) = state.ledger.next_to_submit_mut()?;
         let (parts, bytes) =
-            (kept.parts(left), usize::try_from(kept.bytes()).unwrap_or(usize::MAX));
+            (kept.parts(had, left), usize::try_from(kept.bytes()).unwrap_or(usize::MAX));
         state.submitting = true;
         state.ledger.submitted();
         state.in_flight += 1;
@@ -208,7 +212,7 @@ impl OutFlow {
         let stream = state.stream.clone();
         drop(guard);
         wake(granted);
-        Some(Submission { first, stream, parts, bytes })
+        Some(Submission { first: first + had, stream, parts, bytes })
     }
 
     /// The submission was handed over on this stream; otherwise its connection is ending.

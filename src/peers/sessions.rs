@@ -11,6 +11,7 @@ mod admitting;
 mod dialling;
 mod looking;
 mod stopping;
+mod watching;
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
@@ -24,7 +25,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc};
 use tracing::{debug, warn};
 
-use self::looking::{Looks, watch_time};
+use self::looking::Looks;
 use super::admit::Admit;
 use super::core::PeerCore;
 use super::error::PeerEnded;
@@ -161,7 +162,7 @@ impl Sessions {
             tell,
             runtime: runtime.clone(),
         });
-        drop(runtime.spawn(watch_time(Arc::downgrade(&sessions))));
+        drop(runtime.spawn(Self::watch_time(Arc::downgrade(&sessions))));
         sessions
     }
 

@@ -148,6 +148,14 @@ impl<E: Entry> FlowOut<E> {
         Some((slot.first, &mut slot.entry))
     }
 
+    /// Of the entry that goes next, the frames that the peer has: where a stream begins with it, it begins
+    /// behind them. One is left in any case.
+    pub(crate) fn had_of_next(&self) -> u64 {
+        self.slots.get(self.next).map_or(0, |slot| {
+            (self.received + 1).saturating_sub(slot.first).min(slot.last - slot.first)
+        })
+    }
+
     fn is_wanted(&self, slot: &Slot<E>) -> bool {
         self.cut.is_none_or(|cut| slot.first <= cut)
     }
