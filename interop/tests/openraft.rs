@@ -68,12 +68,12 @@ async fn cluster() -> Result<BTreeMap<u64, Running>> {
     Ok(running)
 }
 
-async fn write(raft: &Raft<TypeConfig>, number: u64) -> Result<()> {
+/// Tells which entry of the log it is.
+async fn write(raft: &Raft<TypeConfig>, number: u64) -> Result<u64> {
     let client = format!("client-{}", number % 50);
     let status = format!("{number} {}", "x".repeat(4_000));
     let request = ClientRequest { client, serial: number, status };
-    within(LIMIT, "a write", raft.client_write(request)).await?;
-    Ok(())
+    Ok(within(LIMIT, "a write", raft.client_write(request)).await?.log_id.index)
 }
 
 /// Waits until a member knows this.
@@ -122,12 +122,12 @@ async fn a_raft_replicates_over_sessions_sends_snapshots_on_bulk_and_outlives_it
     let next = members.values().next().context("one is left")?.raft.clone();
     let other = move |it: &Metrics| it.current_leader.is_some_and(|it| it != elected);
     let next = knows(&next, "another leader", other).await?.current_leader.context("no leader")?;
+    let mut last = 0;
     for number in 200..250 {
-        write(&members[&next].raft, number).await?;
+        last = write(&members[&next].raft, number).await?;
     }
-    let applied = members[&next].raft.metrics().borrow().last_applied.context("none")?.index;
     for member in members.values() {
-        let has_all = |it: &Metrics| it.last_applied.is_some_and(|it| it.index >= applied);
+        let has_all = |it: &Metrics| it.last_applied.is_some_and(|it| it.index >= last);
         knows(&member.raft, "all that was written", has_all).await?;
     }
     let mut states = Vec::new();

@@ -1,5 +1,7 @@
 //! A connection that carries a session: its session streams, and whose frames its other streams bring.
 
+mod inside;
+
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
@@ -7,6 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tracing::warn;
 
+use self::inside::InsideFrames;
 use super::cut::{self, Announced, Came, Cutter};
 use crate::config::Limits;
 use crate::error::{CloseCode, CloseReason};
@@ -18,7 +21,6 @@ use crate::session::frame_head::{FLOW_STREAM_HEAD_BYTES, StreamHead};
 use crate::session::message::{Decoder, Message};
 use crate::session::rate::Rate;
 use crate::transport::core::ConnectionCore;
-use crate::transport::link::patience::Patience;
 use crate::transport::session_streams::{
     Carrier, Inlet, InletEnd, OutStream, Outlet, Parts, Paused,
 };
@@ -460,43 +462,6 @@ impl Drop for LinkInlet {
         if let Some(link) = self.link.upgrade() {
             self.count(&link, 0);
         }
-    }
-}
-
-/// How many streams are inside a frame, and what came meanwhile on all of them.
-struct InsideFrames {
-    streams: AtomicUsize,
-    /// Bytes since the last look.
-    bytes: AtomicUsize,
-    patience: Mutex<Patience>,
-}
-
-impl InsideFrames {
-    fn new(limits: &Limits) -> Self {
-        let patience = Patience::new(limits.frame_time_max, limits.frame_rate_min);
-        let none = || AtomicUsize::new(0);
-        Self { streams: none(), bytes: none(), patience: Mutex::new(patience) }
-    }
-
-    /// A stream brought so many bytes, and `was` and `is` inside a frame.
-    fn moved(&self, bytes: usize, was: bool, is: bool) {
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        match (was, is) {
-            (false, true) => drop(self.streams.fetch_add(1, Ordering::Relaxed)),
-            (true, false) => drop(self.streams.fetch_sub(1, Ordering::Relaxed)),
-            _ => {}
-        }
-    }
-
-    /// Whether one stays unfinished for too long: to be asked now and then.
-    fn is_overdue(&self, now: Instant) -> bool {
-        let mut patience = lock(&self.patience);
-        patience.moved(now, self.bytes.swap(0, Ordering::Relaxed));
-        if self.streams.load(Ordering::Relaxed) == 0 {
-            patience.rest();
-            return false;
-        }
-        patience.wait(now) <= now
     }
 }
 
