@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::teller::Teller;
 use crate::config::FLOW_GRANT_MIN;
 use crate::session::effect::{Counters, EndReason, LinkId};
 use crate::session::flow::{FlowId, FlowState, PerFlow};
@@ -44,7 +45,7 @@ pub(super) struct Data {
     begun: PerFlow<bool>,
     /// The number that the stream of each flow brings next.
     next: PerFlow<u64>,
-    pub(super) taken_on_its_way: bool,
+    pub(super) teller: Teller,
     pub(super) closing: bool,
     pub(super) peer_finals: Option<PerFlow<u64>>,
     pub(super) ended: Option<EndReason>,
@@ -64,7 +65,7 @@ impl Data {
             attached: None,
             begun: PerFlow::of(|_| false),
             next: PerFlow::of(|_| 0),
-            taken_on_its_way: false,
+            teller: Teller::default(),
             closing: false,
             peer_finals: None,
             ended: None,
@@ -93,6 +94,7 @@ impl Data {
                 .unwrap_or(false);
         if appended || self.out[flow].push(Batch(frames.to_vec())).is_ok() {
             self.sent[flow].extend(frames.iter().map(|(frame, _)| *frame));
+            self.teller.spoke();
         }
     }
 
@@ -132,6 +134,9 @@ impl Data {
         self.inn[flow].take(number, 1, bytes);
         self.taken[flow].push(frame);
         self.taken[flow].extend(second.map(|(_, frame, _)| frame));
+        if self.inn[flow].is_due(self.teller.waits()) {
+            self.teller.call();
+        }
         true
     }
 
@@ -146,33 +151,21 @@ impl Data {
         flows: PerFlow<FlowState>,
     ) -> Result<(), FlowViolation> {
         self.attached = Some((link, generation));
-        self.taken_on_its_way = false;
         for (flow, state) in flows.iter() {
             self.begun[flow] = false;
             self.inn[flow].attached();
             self.out[flow].resume(*state, |_, _| {})?;
         }
+        self.teller.attached();
         Ok(())
     }
 
     pub(super) fn detach(&mut self) {
         self.attached = None;
+        self.teller.detached();
         for flow in FlowId::all() {
             self.out[flow].link_lost();
         }
-    }
-
-    pub(super) fn due(&mut self) -> Option<Taken> {
-        self.attached?;
-        let on_its_way = self.taken_on_its_way;
-        let flows = PerFlow::of(|flow| {
-            let flow = &mut self.inn[flow];
-            flow.is_due(on_its_way).then(|| flow.tell(on_its_way))
-        });
-        flows.0.iter().any(Option::is_some).then(|| {
-            self.taken_on_its_way = true;
-            Taken { flows }
-        })
     }
 
     pub(super) fn heard_taken(&mut self, taken: &Taken) -> Result<(), FlowViolation> {

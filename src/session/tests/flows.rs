@@ -297,6 +297,63 @@ proptest! {
     }
 }
 
+/// One that these steps were done to, whether the peer may do them or not.
+fn after(granted: u64, steps: &[(u8, u64)]) -> FlowIn {
+    let mut flow = FlowIn::new(granted);
+    let mut queue = Vec::new();
+    // Where it goes on, some frames before that, or one behind it, which may not be.
+    let begin = |flow: &mut FlowIn, amount: u64| {
+        let _ = flow.begin_stream((flow.state().received + 2).saturating_sub(amount % 4).max(1));
+    };
+    for (what, amount) in steps {
+        match what {
+            0 => begin(&mut flow, *amount),
+            1..5 => {
+                if let Ok(Arrival::Accept(number)) = flow.arrived(*amount) {
+                    queue.push((number, *amount));
+                }
+            }
+            5 if !queue.is_empty() => {
+                let (number, bytes) = queue.remove(*amount as usize % queue.len());
+                flow.take(number, 1, bytes);
+            }
+            6 => {
+                flow.attached();
+                begin(&mut flow, *amount);
+            }
+            7 if *amount < 3 => flow.freeze(),
+            8 => flow.grant(granted + amount),
+            _ => drop(flow.tell(amount % 2 == 0)),
+        }
+    }
+    flow
+}
+
+proptest! {
+    /// Frames that are accepted together are those that would be one by one, and nothing else happens by
+    /// it; where they are not, nothing happens at all.
+    #[test]
+    fn frames_come_together_as_they_do_one_by_one(
+        granted in 20_u64..200,
+        steps in proptest::collection::vec((0_u8..10, 1_u64..30), 0..60),
+        frames in proptest::collection::vec(1_u64..30, 0..12),
+    ) {
+        let [before, mut together, mut alone] = [(); 3].map(|()| after(granted, &steps));
+        let told: Vec<_> = frames.iter().map(|bytes| alone.arrived(*bytes)).collect();
+        let first = together.all_arrived(frames.len() as u64, frames.iter().sum());
+        if let Some(first) = first {
+            let accepted: Vec<_> = (first..).take(frames.len()).map(|it| Ok(Arrival::Accept(it))).collect();
+            prop_assert_eq!(told, accepted);
+            prop_assert_eq!(format!("{together:?}"), format!("{alone:?}"));
+        } else {
+            let accepts = |told: &Result<_, _>| matches!(told, Ok(Arrival::Accept(_)));
+            let fits = alone.untaken_bytes() <= alone.state().credit;
+            prop_assert!(frames.is_empty() || !fits || !told.iter().all(accepts), "{:?}", alone);
+            prop_assert_eq!(format!("{together:?}"), format!("{before:?}"));
+        }
+    }
+}
+
 #[test]
 fn a_second_brings_so_many_messages_and_bytes() {
     let start = std::time::Instant::now();

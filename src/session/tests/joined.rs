@@ -39,7 +39,8 @@ fn play(world: &mut World, (what, choice): Step) {
             world.take_one(choice);
         }
         70..75 => {
-            world.tell_one(choice);
+            let acts = [World::tell_one, World::word_came_one, World::look_one];
+            acts[usize::from(choice % 3)](world, choice / 3);
         }
         75..80 => {
             world.dial_one(choice);
@@ -79,6 +80,8 @@ fn act(world: &mut World, turn: u16) -> bool {
         World::submit_one,
         World::take_one,
         World::tell_one,
+        World::word_came_one,
+        World::look_one,
     ];
     (0..acts.len()).any(|index| acts[(index + usize::from(turn)) % acts.len()](world, turn))
 }
@@ -130,6 +133,7 @@ fn check(nodes: usize, openers: u16, steps: &[Step], fault: Planted) -> Result<(
         }
         play(&mut world, *step);
         world.check_taken()?;
+        world.check_told()?;
     }
     run_to_the_end(&mut world)?;
     world.check_quiet()

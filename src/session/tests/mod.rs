@@ -6,4 +6,5 @@ mod joined;
 mod messages;
 mod requests;
 mod tables;
+mod teller;
 mod world;

@@ -17,7 +17,7 @@ use crate::identity::CertHash;
 use crate::session::effect::{At, Effect, LinkId, Origin};
 use crate::session::flow::{FlowId, PerFlow};
 use crate::session::flow_fault::Planted;
-use crate::session::message::{Incarnation, SessionId};
+use crate::session::message::{Incarnation, Message, SessionId};
 use crate::session::table::Table;
 
 pub(super) const PROTOCOL: &str = "test/1";
@@ -50,6 +50,8 @@ struct End {
     flows: PerFlow<VecDeque<Packet>>,
     /// The generation that the flow's stream began with.
     generation: PerFlow<u64>,
+    /// Words of this end that the other one has, of which this one does not know yet.
+    words_there: u32,
 }
 
 #[derive(Debug)]
@@ -259,6 +261,7 @@ impl World {
         link.dead = true;
         for end in &mut link.ends {
             end.session.clear();
+            end.words_there = 0;
             end.flows = PerFlow::of(|_| VecDeque::new());
             // A link whose acceptor never heard of it was never there for it.
             if end.believes == Believes::Coming {
@@ -326,6 +329,7 @@ impl World {
             session: VecDeque::new(),
             flows: PerFlow::of(|_| VecDeque::new()),
             generation: PerFlow::of(|_| 0),
+            words_there: 0,
         };
         let ends = [end(node, Believes::Up), end(peer, Believes::Coming)];
         self.links.insert(id, Link { ends, dead: false });
@@ -383,6 +387,10 @@ impl World {
             return self.failed(format!("{bytes:?} is no message"));
         }
         for message in messages {
+            if matches!(message, Message::Taken(_)) {
+                let ends = &mut self.links.get_mut(&link).expect("it brought that").ends;
+                ends.iter_mut().find(|end| end.node != node).expect("two ends").words_there += 1;
+            }
             self.with(node, |table, at| table.message(at, link, message));
         }
     }

@@ -8,7 +8,7 @@ use crate::session::effect::{Admission, At, LinkId};
 use crate::session::flow::FlowId;
 use crate::session::message::{Message, SessionId};
 use crate::session::table::Table;
-use crate::session::tests::data::GRANT;
+use crate::session::tests::data::{Data, GRANT};
 
 impl World {
     /// Sessions that are not over, with their nodes.
@@ -46,13 +46,13 @@ impl World {
         let frames: Vec<(u64, u64)> =
             (0..count).map(|index| (self.frames + index + 1, bytes)).collect();
         self.frames += count;
-        let data = self.nodes[node].data.get_mut(&session).expect("one of the living");
+        let data = self.data(node, session);
         data.send(flow(choice), &frames, choice % 5 < 2);
     }
 
     pub(in crate::session::tests) fn submit_one(&mut self, choice: u16) -> bool {
         for (node, session) in rotated(&self.living(), choice) {
-            let data = self.nodes[node].data.get_mut(&session).expect("one of the living");
+            let data = self.data(node, session);
             for flow in [flow(choice), flow(choice ^ 8)] {
                 let Some((begins, first, batch)) = data.submit(flow) else { continue };
                 let (link, generation) = data.attached.expect("it submits");
@@ -94,22 +94,58 @@ impl World {
         }
     }
 
-    /// A word of what was taken goes, or arrived.
+    /// Somebody who is to tell what was taken does.
     pub(in crate::session::tests) fn tell_one(&mut self, choice: u16) -> bool {
-        for (node, session) in rotated(&self.living(), choice) {
-            let data = self.nodes[node].data.get_mut(&session).expect("one of the living");
-            if let Some(taken) = data.due() {
-                let (link, _) = data.attached.expect("it is due");
-                let mut bytes = Vec::new();
-                Message::Taken(taken).encode(&mut bytes);
-                self.put(node, link, None, Packet::Message(bytes));
-                return true;
-            }
-            if std::mem::take(&mut data.taken_on_its_way) {
-                return true;
-            }
+        let is_called = |data: &Data| data.teller.is_called();
+        let Some((node, session)) = pick(&self.living_that(is_called), choice) else {
+            return false;
+        };
+        let now = self.now;
+        let data = self.data(node, session);
+        if let (Some(taken), Some((link, _))) = (data.tell(now), data.attached) {
+            let mut bytes = Vec::new();
+            Message::Taken(taken).encode(&mut bytes);
+            self.put(node, link, None, Packet::Message(bytes));
         }
-        false
+        true
+    }
+
+    /// A side is told that the other one has its word.
+    pub(in crate::session::tests) fn word_came_one(&mut self, choice: u16) -> bool {
+        let mut all = Vec::new();
+        for (id, link) in &self.links {
+            let ends = link.ends.iter().enumerate();
+            let told = ends.filter(|(_, end)| end.words_there > 0);
+            all.extend(told.map(|(index, _)| (*id, index)));
+        }
+        let Some((id, index)) = pick(&all, choice) else { return false };
+        let end = &mut self.links.get_mut(&id).expect("it was just there").ends[index];
+        end.words_there -= 1;
+        let mut sessions = self.nodes[end.node].data.values_mut();
+        let on_it = sessions.find(|data| data.attached.is_some_and(|(link, _)| link == id));
+        on_it.into_iter().for_each(Data::word_came);
+        true
+    }
+
+    /// It is looked at what gathers, once time has come to that.
+    pub(in crate::session::tests) fn look_one(&mut self, choice: u16) -> bool {
+        let gathers = |data: &Data| data.teller.look_at().is_some();
+        let Some((node, session)) = pick(&self.living_that(gathers), choice) else { return false };
+        let teller = &mut self.data(node, session).teller;
+        let look_at = teller.look_at().expect("it gathers");
+        teller.looked();
+        self.now = self.now.max(look_at);
+        true
+    }
+
+    fn living_that(&self, is_meant: impl Fn(&Data) -> bool) -> Vec<(usize, SessionId)> {
+        let mut living = self.living();
+        living.retain(|(node, session)| is_meant(&self.nodes[*node].data[session]));
+        living
+    }
+
+    fn data(&mut self, node: usize, session: SessionId) -> &mut Data {
+        self.nodes[node].data.get_mut(&session).expect("one of the living")
     }
 
     pub(in crate::session::tests) fn admit_one(&mut self, choice: u16) -> bool {
@@ -123,7 +159,7 @@ impl World {
 
     pub(in crate::session::tests) fn close_one(&mut self, choice: u16) {
         let Some((node, session)) = pick(&self.living(), choice) else { return };
-        self.nodes[node].data.get_mut(&session).expect("one of the living").closing = true;
+        self.data(node, session).closing = true;
         self.with(node, |table, at| table.close(at, session, CloseCode::NORMAL));
     }
 

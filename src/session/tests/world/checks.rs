@@ -40,6 +40,14 @@ impl World {
         self.trouble.clone().map_or(Ok(()), Err)
     }
 
+    /// Nobody who took something relies on a word that nobody will say.
+    pub(in crate::session::tests) fn check_told(&self) -> Result<(), String> {
+        let forgotten = self.all().find(|(.., data)| data.is_forgotten());
+        forgotten.map_or(Ok(()), |(node, session, _)| {
+            Err(format!("node {node} {session:?} tells nothing of what was taken"))
+        })
+    }
+
     /// A side that lost its link has another one, whatever its peer believes: who dials comes through.
     pub(in crate::session::tests) fn check_corpses(&self) -> Result<(), String> {
         for (node, session) in self.living() {
