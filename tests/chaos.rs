@@ -5,7 +5,7 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{LIMIT, connected, within, within_limit};
+use common::{LIMIT, connected, patient, within, within_limit};
 use moorline::testing::{
     Cluster, Conditions, GilbertElliott, Ledger, Loss, Script, Share, Towards,
 };
@@ -13,15 +13,6 @@ use moorline::{CloseReason, Congestion, ConnectionHandle, Lane, NodeConfig, Redi
 
 /// For transfers over a network that loses much: their time is that of many retransmissions.
 const LONG: Duration = Duration::from_secs(60);
-
-/// Nobody is taken for gone while a test lasts.
-fn patient(_: usize, config: &mut NodeConfig) {
-    config.limits.disconnect_time_max = LONG;
-    config.limits.idle_time_max = LONG;
-    config.limits.stream_op_timeout = LONG;
-    config.limits.frame_time_max = LONG;
-    config.limits.lane_stall_time_max = LONG;
-}
 
 /// Whoever is gone is known to be soon.
 fn quick(_: usize, config: &mut NodeConfig) {

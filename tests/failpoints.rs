@@ -231,17 +231,22 @@ async fn a_listener_that_fails_and_does_not_start_again_at_first_is_started_once
     three.end().await;
 }
 
-#[tokio::test]
-async fn a_listener_that_panics_behind_its_end_has_given_its_port_back() {
+/// A listener fails where it ends: its port is free all the same, and what it accepted goes on.
+async fn a_listener_fails_at_its_end(point: Failpoint) {
     let three = Three::new().await;
     let address = within("listening", three.server.listen(loopback())).await.expect("it listens");
-    let planted = three.plant(Failure::Panic(Failpoint::ListenerPostStop), At::Server);
+    let planted = three.plant(Failure::Panic(point), At::Server);
     three.server.stop_listening(address);
     within("the failure", planted.strikes(1)).await;
     let again = within("listening again", three.server.listen(address)).await;
     assert_eq!(again.expect("the port is free"), address);
     exchange(&three.at_client, &three.at_server).await;
     three.end().await;
+}
+
+#[tokio::test]
+async fn a_listener_that_panics_behind_its_end_has_given_its_port_back() {
+    a_listener_fails_at_its_end(Failpoint::ListenerPostStop).await;
 }
 
 #[tokio::test]
@@ -440,20 +445,19 @@ fn is_closing(point: Failpoint) -> bool {
     )
 }
 
+/// A frame each way, on the lane of data.
+async fn send_both_ways(one: ConnectionHandle, two: ConnectionHandle) {
+    drop((one.send("to the server").await, two.send("to the client").await));
+}
+
 #[tokio::test]
 async fn a_panic_where_bytes_come_ends_that_connection_alone() {
-    let provoke = async |one: ConnectionHandle, two: ConnectionHandle| {
-        drop((one.send("to the server").await, two.send("to the client").await));
-    };
-    a_callback_panics(Failpoint::StreamCallbackReceive, &At::BOTH, provoke).await;
+    a_callback_panics(Failpoint::StreamCallbackReceive, &At::BOTH, send_both_ways).await;
 }
 
 #[tokio::test]
 async fn a_panic_where_something_was_acknowledged_ends_that_connection_alone() {
-    let provoke = async |one: ConnectionHandle, two: ConnectionHandle| {
-        drop((one.send("to the server").await, two.send("to the client").await));
-    };
-    a_callback_panics(Failpoint::StreamCallbackSent, &At::BOTH, provoke).await;
+    a_callback_panics(Failpoint::StreamCallbackSent, &At::BOTH, send_both_ways).await;
 }
 
 #[tokio::test]
@@ -492,16 +496,7 @@ async fn a_panic_before_a_connection_stands_is_a_dial_that_failed() {
 
 #[tokio::test]
 async fn a_panic_where_a_listener_has_stopped_leaves_nobody_waiting_for_its_port() {
-    let three = Three::new().await;
-    let address = within("listening", three.server.listen(loopback())).await.expect("it listens");
-    let planted = three.plant(Failure::Panic(Failpoint::ListenerCallbackComplete), At::Server);
-    three.server.stop_listening(address);
-    within("the failure", planted.strikes(1)).await;
-    let again = within("listening again", three.server.listen(address)).await;
-    assert_eq!(again.expect("the port is free"), address);
-    exchange(&three.at_client, &three.at_server).await;
-    three.end().await;
-
+    a_listener_fails_at_its_end(Failpoint::ListenerCallbackComplete).await;
     // Somebody holds the listener and waits for its end.
     let (transport, credential) = (MsQuicTransport::new(), stranger());
     let failure = Failure::Panic(Failpoint::ListenerCallbackComplete);

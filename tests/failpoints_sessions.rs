@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::messages::call;
-use common::{event, friends, loopback, node_with, quick, until, within};
+use common::sessions::Pair;
+use common::{event, quick, until, within};
 use moorline::testing::Ledger;
 use moorline::testing::failpoint::{Failpoint, Failure, Planted};
 use moorline::{
-    CloseCode, Incoming, Lane, Node, NodeEvent, Peer, PeerEnded, PeerMessage, SupervisorMessage,
-    Target,
+    CloseCode, Incoming, Lane, Node, NodeEvent, PeerEnded, PeerMessage, SupervisorMessage,
 };
 use tokio::task::JoinSet;
 
@@ -24,34 +24,6 @@ const WHILE: Duration = Duration::from_secs(5);
 
 /// Between two frames of one sender.
 const PACE: Duration = Duration::from_millis(1);
-
-/// Two nodes and one session, as both have it.
-struct Pair {
-    server: Node,
-    client: Node,
-    at_server: Peer,
-    at_client: Peer,
-}
-
-impl Pair {
-    async fn new() -> Self {
-        let (a, b) = friends();
-        let (server, client) = (node_with(a, quick).await, node_with(b, quick).await);
-        let mut peers = server.accept(PROTOCOL);
-        let address = within("listening", server.listen(loopback())).await.expect("a listener");
-        let target = Target::from(address).expect(server.identity());
-        let at_client = within("a session", client.peer(target, PROTOCOL)).await.expect("a peer");
-        let at_server = within("its other end", peers.next()).await.expect("a peer");
-        Self { server, client, at_server, at_client }
-    }
-
-    async fn end(self) {
-        let Self { server, client, at_server, at_client } = self;
-        within("the close", at_client.close(CloseCode::NORMAL)).await;
-        drop((at_server, at_client));
-        common::end([client, server]).await;
-    }
-}
 
 /// Sends on all lanes, both ways, until that is over, and takes what comes.
 fn load(pair: &Pair, ledger: &Ledger, over: &Arc<AtomicBool>) -> JoinSet<()> {
@@ -94,7 +66,7 @@ async fn a_session_outlives_whatever_fails_of_its_connections() {
         Failpoint::ConnectionCallbackComplete,
         Failpoint::StreamCallbackComplete,
     ];
-    let pair = Pair::new().await;
+    let pair = Pair::with(PROTOCOL, quick).await;
     let (ledger, over) = (Ledger::new(), Arc::new(AtomicBool::new(false)));
     let mut tasks = load(&pair, &ledger, &over);
     for (round, node) in [&pair.server, &pair.client].into_iter().cycle().take(4).enumerate() {
@@ -136,12 +108,14 @@ async fn a_session_outlives_whatever_fails_of_its_connections() {
     let report = ledger.report();
     assert!(report.is_clean(), "{report}");
     assert!(ledger.received() > 1_000, "{report}");
+    let closed = within("the close", pair.at_client.close(CloseCode::NORMAL)).await;
+    assert_eq!(closed, PeerEnded::Closed);
     pair.end().await;
 }
 
 #[tokio::test]
 async fn the_actor_of_a_session_is_no_part_of_it() {
-    let pair = Pair::new().await;
+    let pair = Pair::with(PROTOCOL, quick).await;
     let mut events = pair.client.subscribe();
     let ask = |reply| SupervisorMessage::PeerActor { peer: pair.at_client.clone(), reply };
 

@@ -8,42 +8,14 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{friends, loopback, node, within};
+use common::sessions::Pair;
+use common::within;
 use futures_util::{SinkExt, StreamExt};
-use moorline::{
-    CloseCode, Incoming, Lane, Node, Peer, PeerEnded, PeerSendError, RequestError, Target,
-};
+use moorline::{CloseCode, Incoming, Lane, Peer, PeerEnded, PeerSendError, RequestError};
 use tower::{Service, ServiceBuilder, ServiceExt};
 
 const PROTOCOL: &str = "orders/1";
 const TIME: Duration = Duration::from_secs(15);
-
-struct Pair {
-    nodes: [Node; 2],
-    at_client: Peer,
-    at_server: Peer,
-}
-
-impl Pair {
-    async fn new() -> Self {
-        let (a, b) = friends();
-        let (server, client) = (node(a).await, node(b).await);
-        let mut begun = server.accept(PROTOCOL);
-        let address = within("listening", server.listen(loopback())).await.expect("a listener");
-        let target = Target::from(address).expect(server.identity());
-        let at_client = within("a peer", client.peer(target, PROTOCOL)).await.expect("a peer");
-        let at_server = within("its other end", begun.next()).await.expect("it came");
-        Self { nodes: [client, server], at_client, at_server }
-    }
-
-    async fn end(self) {
-        let Self { nodes, at_client, at_server } = self;
-        drop((at_client, at_server));
-        for node in nodes {
-            within("the end of a node", node.close(TIME)).await.expect("an orderly end");
-        }
-    }
-}
 
 /// Answers what it is asked with the same, and holds back what says so.
 fn echo(peer: Peer) -> tokio::task::JoinHandle<()> {
@@ -60,7 +32,7 @@ fn echo(peer: Peer) -> tokio::task::JoinHandle<()> {
 
 #[tokio::test]
 async fn requests_go_through_towers_buffer_limit_and_timeout() {
-    let pair = Pair::new().await;
+    let pair = Pair::new(PROTOCOL).await;
     let server = echo(pair.at_server.clone());
     let limit = Duration::from_millis(300);
     let service = ServiceBuilder::new()
@@ -91,7 +63,7 @@ async fn requests_go_through_towers_buffer_limit_and_timeout() {
 
 #[tokio::test]
 async fn a_service_is_ready_while_there_is_a_place_in_flight_and_no_longer() {
-    let pair = Pair::new().await;
+    let pair = Pair::new(PROTOCOL).await;
     let server = echo(pair.at_server.clone());
     let mut service = pair.at_client.service(Lane::Data, TIME);
     // As many as may be in flight, each given out as ready.
@@ -132,7 +104,7 @@ async fn a_service_is_ready_while_there_is_a_place_in_flight_and_no_longer() {
 
 #[tokio::test]
 async fn frames_go_through_a_sink_and_a_stream_which_ends_with_the_reason_once() {
-    let pair = Pair::new().await;
+    let pair = Pair::new(PROTOCOL).await;
     let (mut sink, mut stream) = (pair.at_client.sink(), pair.at_server.stream());
     let sending = tokio::spawn(async move {
         for number in 0..2_000_u32 {
@@ -159,7 +131,7 @@ async fn frames_go_through_a_sink_and_a_stream_which_ends_with_the_reason_once()
 
 #[tokio::test]
 async fn many_frames_leave_their_queue_as_they_are_accepted_and_come_many_at_a_time() {
-    let pair = Pair::new().await;
+    let pair = Pair::new(PROTOCOL).await;
     let mut frames: VecDeque<Bytes> =
         (0..500_u32).map(|number| Bytes::copy_from_slice(&number.to_be_bytes())).collect();
     within("sending", pair.at_client.send_many(&mut frames)).await.expect("accepted");

@@ -4,6 +4,7 @@ mod common;
 
 use std::time::Duration;
 
+use common::sessions::Pair;
 use common::{friends, loopback, node, node_with, quick, within};
 use moorline::testing::ChaosProxy;
 use moorline::{
@@ -57,36 +58,6 @@ fn is_down(change: &PeerChange) -> bool {
     matches!(change, PeerChange::Down { .. })
 }
 
-struct Pair {
-    client: Node,
-    server: Node,
-    at_client: Peer,
-    at_server: Peer,
-    begun: Peers,
-    relay: ChaosProxy,
-}
-
-impl Pair {
-    async fn new() -> Self {
-        let (a, b) = friends();
-        let (server, client) = (node(a).await, node(b).await);
-        let mut begun = server.accept(PROTOCOL);
-        let address = within("listening", server.listen(loopback())).await.expect("a listener");
-        let relay = ChaosProxy::start(address, 1).expect("a proxy");
-        let target = Target::from(relay.address()).expect(server.identity());
-        let at_client = within("a peer", client.peer(target, PROTOCOL)).await.expect("a peer");
-        let at_server = within("its other end", begun.next()).await.expect("it came");
-        Self { client, server, at_client, at_server, begun, relay }
-    }
-
-    async fn end(self) {
-        let Self { client, server, at_client, at_server, begun, .. } = self;
-        drop((at_client, at_server, begun));
-        within("the client's end", client.close(TIME)).await.expect("an orderly end");
-        within("the server's end", server.close(TIME)).await.expect("an orderly end");
-    }
-}
-
 /// The next event about a peer.
 async fn of_peer(events: &mut Events) -> NodeEvent {
     within("an event of a peer", async {
@@ -116,11 +87,11 @@ async fn no_return(events: &mut Events) -> NodeEvent {
 
 #[tokio::test]
 async fn a_watch_says_at_once_whether_the_peer_is_up_or_down_and_then_what_changes() {
-    let pair = Pair::new().await;
+    let pair = Pair::new(PROTOCOL).await;
     let (first, mut news) = watcher().await;
     assert!(pair.at_client.watch(first.get_derived()));
     assert_eq!(next(&mut news).await, PeerChange::Up);
-    pair.relay.cut();
+    pair.link.cut();
     let PeerChange::Down { reason, side } = next(&mut news).await else { panic!("a loss") };
     assert!(reason.is_some(), "the connection had a reason to end");
     assert_eq!(side, None, "nobody ended it: it timed out");
@@ -128,7 +99,7 @@ async fn a_watch_says_at_once_whether_the_peer_is_up_or_down_and_then_what_chang
     assert!(pair.at_client.watch(second.get_derived()));
     let said = next(&mut later).await;
     assert_eq!(said, PeerChange::Down { reason, side }, "it is down, and says so at once");
-    pair.relay.mend();
+    pair.link.mend();
     assert_eq!(next(&mut news).await, PeerChange::Up);
     assert_eq!(next(&mut later).await, PeerChange::Up);
     pair.at_client.unwatch(second.get_id());
@@ -141,7 +112,7 @@ async fn a_watch_says_at_once_whether_the_peer_is_up_or_down_and_then_what_chang
 
 #[tokio::test]
 async fn who_is_slow_is_told_the_last_loss_and_return_and_never_two_of_a_kind() {
-    let pair = Pair::new().await;
+    let pair = Pair::new(PROTOCOL).await;
     let (slow, mut news) = watcher().await;
     assert!(pair.at_client.watch(slow.get_derived()));
     let held = within("news", news.recv()).await.expect("the first word");
@@ -149,9 +120,9 @@ async fn who_is_slow_is_told_the_last_loss_and_return_and_never_two_of_a_kind() 
     // While it holds that word its peer goes and comes back twice.
     let mut events = pair.client.subscribe();
     for _ in 0..2 {
-        pair.relay.cut();
+        pair.link.cut();
         assert!(matches!(no_return(&mut events).await, NodeEvent::PeerDown { .. }));
-        pair.relay.mend();
+        pair.link.mend();
         assert!(matches!(of_peer(&mut events).await, NodeEvent::PeerUp { .. }));
     }
     assert!(news.is_empty(), "one word is on its way at a time");
@@ -167,7 +138,7 @@ async fn who_is_slow_is_told_the_last_loss_and_return_and_never_two_of_a_kind() 
 
 #[tokio::test]
 async fn a_loss_says_which_side_ended_the_connection() {
-    let pair = Pair::new().await;
+    let pair = Pair::new(PROTOCOL).await;
     let mut at_client = pair.client.subscribe();
     let mut at_server = pair.server.subscribe();
     // The server's application lets go of it, once it has its connection.
@@ -231,7 +202,7 @@ async fn a_peer_that_starts_anew_is_told_before_the_end_of_its_session() {
 
 #[tokio::test]
 async fn a_watch_ends_with_its_actor_and_another_one_of_it_takes_its_place() {
-    let pair = Pair::new().await;
+    let pair = Pair::new(PROTOCOL).await;
     let (first, mut news) = watcher().await;
     assert!(pair.at_client.watch(first.get_derived()));
     assert_eq!(next(&mut news).await, PeerChange::Up);

@@ -5,49 +5,18 @@ mod common;
 use std::time::{Duration, Instant};
 
 use moorline::{
-    CloseCode, Delivery, Incoming, Lane, Node, NodeEvent, Peer, PeerEnded, PeerError,
-    PeerSendError, Peers, RequestError, Target,
+    CloseCode, Delivery, Incoming, Lane, NodeEvent, Peer, PeerEnded, PeerError, PeerSendError,
+    RequestError, Target,
 };
 
-use moorline::testing::{ChaosProxy, Conditions, RateLimit};
+use moorline::testing::{Conditions, RateLimit};
 
+use common::sessions::Pair;
 use common::{friends, loopback, node, within};
 use tokio::task::JoinSet;
 
 const PROTOCOL: &str = "orders/1";
 const TIME: Duration = Duration::from_secs(15);
-
-struct Pair {
-    client: Node,
-    server: Node,
-    target: Target,
-    at_client: Peer,
-    at_server: Peer,
-    begun: Peers,
-    relay: ChaosProxy,
-}
-
-impl Pair {
-    async fn new() -> Self {
-        let (a, b) = friends();
-        let (server, client) = (node(a).await, node(b).await);
-        let mut begun = server.accept(PROTOCOL);
-        let address = within("listening", server.listen(loopback())).await.expect("a listener");
-        let relay = ChaosProxy::start(address, 1).expect("a proxy");
-        let target = Target::from(relay.address()).expect(server.identity());
-        let opened = within("a peer", client.peer(target.clone(), PROTOCOL)).await;
-        let at_client = opened.expect("a peer");
-        let at_server = within("its other end", begun.next()).await.expect("it came");
-        Self { client, server, target, at_client, at_server, begun, relay }
-    }
-
-    async fn end(self) {
-        let Self { client, server, at_client, at_server, begun, .. } = self;
-        drop((at_client, at_server, begun));
-        within("the client's end", client.close(TIME)).await.expect("an orderly end");
-        within("the server's end", server.close(TIME)).await.expect("an orderly end");
-    }
-}
 
 async fn message(peer: &Peer) -> Vec<u8> {
     match within("a frame", peer.recv()).await {
@@ -58,7 +27,7 @@ async fn message(peer: &Peer) -> Vec<u8> {
 
 #[tokio::test]
 async fn frames_are_delivered_once_the_peers_application_has_taken_them() {
-    let pair = Pair::new().await;
+    let pair = Pair::new(PROTOCOL).await;
     assert_eq!(pair.at_client.identity(), pair.server.identity());
     assert_eq!(pair.at_server.protocol(), PROTOCOL);
     let receipt = within("sending", pair.at_client.send_tracked(Lane::Data, "one")).await;
@@ -83,7 +52,7 @@ async fn frames_are_delivered_once_the_peers_application_has_taken_them() {
 
 #[tokio::test]
 async fn who_reads_one_lane_is_woken_by_what_comes_there_whoever_else_reads() {
-    let pair = Pair::new().await;
+    let pair = Pair::new(PROTOCOL).await;
     for lane in Lane::ALL {
         // Whoever began to wait first may be woken first: the reader of this lane comes last.
         let mut others = JoinSet::new();
@@ -105,7 +74,7 @@ async fn who_reads_one_lane_is_woken_by_what_comes_there_whoever_else_reads() {
 
 #[tokio::test]
 async fn requests_have_answers_and_each_has_one_end() {
-    let pair = Pair::new().await;
+    let pair = Pair::new(PROTOCOL).await;
     let server = pair.at_server.clone();
     let handler = tokio::spawn(async move {
         while let Ok(incoming) = server.recv().await {
@@ -135,12 +104,12 @@ async fn requests_have_answers_and_each_has_one_end() {
 
 #[tokio::test]
 async fn what_is_accepted_while_nothing_comes_through_comes_when_the_network_is_back() {
-    let pair = Pair::new().await;
+    let pair = Pair::new(PROTOCOL).await;
     let mut events = pair.client.subscribe();
     pair.at_client.send("before").await.expect("accepted");
     assert_eq!(message(&pair.at_server).await, b"before");
     // Nothing comes through for now.
-    pair.relay.cut();
+    pair.link.cut();
     let down = async {
         loop {
             if let Some(NodeEvent::PeerDown { peer, .. }) = events.next().await {
@@ -154,7 +123,7 @@ async fn what_is_accepted_while_nothing_comes_through_comes_when_the_network_is_
         within("sending", pair.at_client.send(frame)).await.expect("accepted");
     }
     assert!(!pair.at_client.is_connected());
-    pair.relay.mend();
+    pair.link.mend();
     for number in 0..100_u64 {
         assert_eq!(message(&pair.at_server).await, number.to_be_bytes());
     }
@@ -164,12 +133,12 @@ async fn what_is_accepted_while_nothing_comes_through_comes_when_the_network_is_
 #[tokio::test]
 async fn a_long_path_is_filled_where_the_application_takes_what_comes() {
     const FRAMES: u64 = 6_000;
-    let pair = Pair::new().await;
+    let pair = Pair::new(PROTOCOL).await;
     let mut long = Conditions::default();
     long.delay = Duration::from_millis(25);
     // Frames come one by one and are taken so: what counts is what was taken, not what waits.
     long.limit = Some(RateLimit { bytes_a_second: 2 << 20, queue_bytes: 1 << 20 });
-    pair.relay.set_both(long);
+    pair.link.set_both(long);
     let began = Instant::now();
     let sending = async {
         for number in 0..FRAMES {
@@ -226,7 +195,7 @@ async fn both_sides_that_ask_for_each_other_share_one_session() {
 
 #[tokio::test]
 async fn who_asks_twice_has_one_session_until_the_last_handle_goes() {
-    let pair = Pair::new().await;
+    let pair = Pair::new(PROTOCOL).await;
     let again = within("a peer", pair.client.peer(pair.target.clone(), PROTOCOL)).await;
     let again = again.expect("the same");
     drop(pair.at_client.clone());
@@ -238,7 +207,7 @@ async fn who_asks_twice_has_one_session_until_the_last_handle_goes() {
 
 #[tokio::test]
 async fn a_close_waits_until_everything_was_taken() {
-    let pair = Pair::new().await;
+    let pair = Pair::new(PROTOCOL).await;
     for number in 0..1_000_u64 {
         let frame = number.to_be_bytes().to_vec();
         within("sending", pair.at_client.send(frame)).await.expect("accepted");
@@ -274,7 +243,7 @@ async fn a_close_waits_until_everything_was_taken() {
 
 #[tokio::test]
 async fn a_close_behind_everything_that_was_taken_does_not_wait() {
-    let pair = Pair::new().await;
+    let pair = Pair::new(PROTOCOL).await;
     within("sending", pair.at_client.send("one")).await.expect("accepted");
     assert_eq!(message(&pair.at_server).await, b"one");
     let closed = within("the close", pair.at_client.close(CloseCode::NORMAL)).await;
@@ -286,7 +255,7 @@ async fn a_close_behind_everything_that_was_taken_does_not_wait() {
 
 #[tokio::test]
 async fn a_protocol_that_nobody_accepts_and_a_target_without_identity_are_told() {
-    let pair = Pair::new().await;
+    let pair = Pair::new(PROTOCOL).await;
     let unknown = within("an error", pair.client.peer(pair.target.clone(), "other/1")).await;
     let error = unknown.expect_err("nobody speaks it");
     let PeerError::Ended(PeerEnded::Refused { code, .. }) = error else { panic!("{error:?}") };
@@ -299,7 +268,7 @@ async fn a_protocol_that_nobody_accepts_and_a_target_without_identity_are_told()
 #[tokio::test]
 async fn a_protocol_is_accepted_until_the_last_that_accepts_it_is_dropped() {
     const OTHER: &str = "other/1";
-    let pair = Pair::new().await;
+    let pair = Pair::new(PROTOCOL).await;
     let first = pair.server.accept(OTHER);
     let mut second = pair.server.accept(OTHER);
     drop(first);
@@ -320,7 +289,7 @@ async fn a_protocol_is_accepted_until_the_last_that_accepts_it_is_dropped() {
 
 #[tokio::test]
 async fn a_time_may_be_without_an_end() {
-    let pair = Pair::new().await;
+    let pair = Pair::new(PROTOCOL).await;
     let asking = pair.at_client.request("anything", Duration::MAX);
     let (answer, ()) = tokio::join!(within("an answer", asking), async {
         let Ok(Incoming::Request(request)) = within("a request", pair.at_server.recv()).await

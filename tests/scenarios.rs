@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use common::load::Load;
 use common::sessions::{Lines, brisk, peer, seed};
-use common::{LIMIT, stranger, until, within, within_limit};
+use common::{LIMIT, NEVER, patient, stranger, until, within, within_limit};
 use moorline::testing::{Cluster, Conditions, Ledger, RateLimit, Stamp};
 use moorline::{
     CloseCode, ConnectionMessage, Incoming, Lane, Node, NodeConfig, NodeError, NodeEvent, Peer,
@@ -17,17 +17,6 @@ use moorline::{
 use tokio::task::JoinSet;
 
 const PROTOCOL: &str = "scenario/1";
-
-/// Longer than any scenario.
-const NEVER: Duration = Duration::from_secs(100);
-
-/// Nobody is taken for gone by a deadline.
-fn patient(_: usize, config: &mut NodeConfig) {
-    config.limits.idle_time_max = NEVER;
-    config.limits.disconnect_time_max = NEVER;
-    config.backoff.initial = Duration::from_millis(20);
-    config.backoff.cap = Duration::from_millis(100);
-}
 
 /// Members, of which 0 has a session with 1.
 struct Scene {
@@ -62,11 +51,15 @@ impl Scene {
         self.begun = self.cluster.node(1).accept(PROTOCOL);
     }
 
-    /// Another session of 0 with 1, where the one before is over.
-    async fn another_session(&mut self) {
+    /// Another session of 0 with 1, where the one before is over, is as good as that; then everything ends.
+    async fn ends_with_another_session(mut self) {
         let target = self.cluster.target(0, 1);
         self.at_0 = peer(self.cluster.node(0), target, PROTOCOL).await;
         self.at_1 = within("its other end", self.begun.next()).await.expect("it came");
+        let mut load = Load::start(self.ends(), self.seed);
+        load.brings(500).await;
+        load.ends_whole().await;
+        self.end().await;
     }
 
     async fn end(self) {
@@ -140,11 +133,7 @@ async fn a_peer_that_restarts_before_any_deadline_is_told_apart_from_the_one_bef
     let [at_0, at_1] = load.cut_off().await;
     assert_eq!((at_0, at_1), (PeerEnded::PeerRestarted, PeerEnded::GivenUp));
     assert!(began.elapsed() < NEVER / 10, "after {:?}", began.elapsed());
-    scene.another_session().await;
-    let mut load = Load::start(scene.ends(), scene.seed);
-    load.brings(500).await;
-    load.ends_whole().await;
-    scene.end().await;
+    scene.ends_with_another_session().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -250,11 +239,7 @@ async fn a_supervisor_that_is_killed_amid_traffic_ends_its_node_and_tells_everyb
         "{at_0:?}"
     );
     scene.restart().await;
-    scene.another_session().await;
-    let mut load = Load::start(scene.ends(), scene.seed);
-    load.brings(500).await;
-    load.ends_whole().await;
-    scene.end().await;
+    scene.ends_with_another_session().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

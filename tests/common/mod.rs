@@ -39,6 +39,20 @@ pub(crate) async fn within_limit<R>(
     }
 }
 
+/// Longer than any test.
+pub(crate) const NEVER: Duration = Duration::from_secs(100);
+
+/// Nobody is taken for gone by a deadline, and whoever is gone is dialled again soon.
+pub(crate) fn patient(_: usize, config: &mut NodeConfig) {
+    config.limits.idle_time_max = NEVER;
+    config.limits.disconnect_time_max = NEVER;
+    config.limits.stream_op_timeout = NEVER;
+    config.limits.frame_time_max = NEVER;
+    config.limits.lane_stall_time_max = NEVER;
+    config.backoff.initial = Duration::from_millis(20);
+    config.backoff.cap = Duration::from_millis(100);
+}
+
 /// Any free port on loopback.
 pub(crate) fn loopback() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))

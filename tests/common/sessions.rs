@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use moorline::{CertHash, Node, NodeConfig, NodeEvent, Peer, PeerError, Target};
+use moorline::testing::ChaosProxy;
+use moorline::{CertHash, Node, NodeConfig, NodeEvent, Peer, PeerError, Peers, Target};
 use tokio::sync::watch;
 
-use super::{LIMIT, within_limit};
+use super::{LIMIT, friends, loopback, node_with, within, within_limit};
 
 /// Whoever is gone is known to be within a tenth of a second, and dialled again at once. On a busy machine
 /// some are taken for gone who are not, which must do no harm either.
@@ -40,6 +41,49 @@ pub(crate) async fn peer(node: &Node, target: Target, protocol: &str) -> Peer {
         }
     };
     within_limit(LIMIT, "a peer", asking).await
+}
+
+/// Two nodes and one session between them over a link, seen from both ends.
+pub(crate) struct Pair {
+    /// Listens.
+    pub(crate) server: Node,
+    /// Asked for the session.
+    pub(crate) client: Node,
+    /// The server, over the link.
+    pub(crate) target: Target,
+    pub(crate) link: ChaosProxy,
+    pub(crate) at_server: Peer,
+    pub(crate) at_client: Peer,
+    /// What comes to the server after that.
+    pub(crate) begun: Peers,
+}
+
+impl Pair {
+    /// With the default configuration.
+    pub(crate) async fn new(protocol: &str) -> Self {
+        Self::with(protocol, |_| ()).await
+    }
+
+    /// With a configuration for both.
+    pub(crate) async fn with(protocol: &str, change: impl Fn(&mut NodeConfig)) -> Self {
+        let (a, b) = friends();
+        let (server, client) = (node_with(a, &change).await, node_with(b, &change).await);
+        let mut begun = server.accept(protocol);
+        let address = within("listening", server.listen(loopback())).await.expect("a listener");
+        let link = ChaosProxy::start(address, 1).expect("a proxy");
+        let target = Target::from(link.address()).expect(server.identity());
+        let opened = within("a peer", client.peer(target.clone(), protocol)).await;
+        let at_client = opened.expect("a peer");
+        let at_server = within("its other end", begun.next()).await.expect("it came");
+        Self { server, client, target, link, at_server, at_client, begun }
+    }
+
+    /// Ends both nodes.
+    pub(crate) async fn end(self) {
+        let Self { server, client, at_server, at_client, begun, .. } = self;
+        drop((at_server, at_client, begun));
+        super::end([client, server]).await;
+    }
 }
 
 /// Whether a session has a connection, and how often it lost one.
