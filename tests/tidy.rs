@@ -69,6 +69,24 @@ fn certificates_are_parsed_in_identity_alone() {
     expect_none(&words_named(|file| !file.is_module("src/identity"), &["x509_parser"]));
 }
 
+/// A clock that is set must not reach a deadline, a wait or a session: those go by one that only runs on.
+#[test]
+fn the_wall_clock_judges_and_makes_certificates_and_nothing_else() {
+    let judges = "src/transport/core/callbacks.rs";
+    let others = |file: &Source| !file.is_module("src/identity") && file.name != judges;
+    expect_none(&words_named(others, &["SystemTime", "UNIX_EPOCH"]));
+    let mut read = Vec::new();
+    for file in sources("src") {
+        for (_, line) in numbered(&file.shipped) {
+            if line.contains("SystemTime::now") {
+                read.push((file.name.clone(), line.contains(".judge(")));
+            }
+        }
+    }
+    let makes = ("src/identity/credential.rs".to_owned(), false);
+    assert_eq!(read, [makes, (judges.to_owned(), true)]);
+}
+
 #[test]
 fn unsafe_is_in_the_ffi_module_alone() {
     expect_none(&words_named(|file| !file.is_module("src/transport/ffi"), &["unsafe"]));
