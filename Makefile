@@ -15,8 +15,8 @@ TARGET_DIR := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 MOORLINE := $(TARGET_DIR)/release/moorline
 COMPARE := $(TARGET_DIR)/release/compare
 
-.PHONY: help deps release install demo test loom bench bench-node bench-micro simulate sessions soak asan miri \
-	fuzz clean
+.PHONY: help deps release install demo test loom seeds bench bench-node bench-micro simulate sessions soak asan \
+	miri fuzz clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -51,7 +51,7 @@ test: deps ## formatting, lints, documentation and every test
 	@$(CARGO) test --doc --workspace --locked
 	@echo "==> tests"
 	@$(CARGO) test --workspace --locked --no-fail-fast --lib --bins --tests --examples -- --test-threads=2
-	@$(MAKE) --no-print-directory loom
+	@$(MAKE) --no-print-directory loom seeds
 	@echo "==> beside ractor_cluster"
 	@$(CARGO) test --locked --features cluster,async-trait --test cluster
 	@$(CARGO) check --locked --lib --features ractor/cluster 2>&1 | grep -m 1 "error" \
@@ -63,6 +63,14 @@ test: deps ## formatting, lints, documentation and every test
 loom: ## play the orders of flags and wake-ups: watches, room of a lane, readers
 	@echo "==> orders of steps, by loom"
 	@CARGO_TARGET_DIR="$(TARGET_DIR)/loom" $(CARGO) test --manifest-path loom/Cargo.toml --locked
+
+# A workspace of its own as well. Without the fuzzer, so that its C++ is not built.
+seeds: ## check what is fuzzed, and play the inputs that are kept
+	@echo "==> what is fuzzed"
+	@CARGO_TARGET_DIR="$(TARGET_DIR)/fuzz" $(CARGO) test --manifest-path fuzz/Cargo.toml --locked \
+		--no-default-features
+	@CARGO_TARGET_DIR="$(TARGET_DIR)/fuzz" $(CARGO) check --manifest-path fuzz/Cargo.toml --locked \
+		--no-default-features --features targets --bins
 
 bench: deps ## compare with quinn, msquic-async, TCP: 12 minutes; BENCH_ARGS="--quick": 2
 	@echo "==> compare, release build (the first one takes a few minutes)"

@@ -51,3 +51,14 @@ fn orders_are_played_by_a_package_of_their_own() {
         loom: test --manifest-path loom/Cargo.toml --locked\n";
     assert_eq!(said(&output), expected);
 }
+
+#[test]
+fn what_is_fuzzed_is_checked_and_its_inputs_are_played_without_the_fuzzer() {
+    let output = make("seeds", "echo \"${CARGO_TARGET_DIR##*/}: $@\"");
+    assert!(output.status.success(), "{output:?}");
+    let expected = "==> what is fuzzed\n\
+        fuzz: test --manifest-path fuzz/Cargo.toml --locked --no-default-features\n\
+        fuzz: check --manifest-path fuzz/Cargo.toml --locked --no-default-features \
+        --features targets --bins\n";
+    assert_eq!(said(&output), expected);
+}
