@@ -28,6 +28,9 @@ const SOON: Duration = Duration::from_secs(5);
 /// Whoever says nothing for so long is gone.
 const GONE: Duration = Duration::from_secs(3);
 
+/// Between two dials for a session.
+const SPACING: Duration = Duration::from_millis(300);
+
 /// Times in a certificate are to the second.
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -118,6 +121,8 @@ async fn a_session_outlives_the_certificate_that_it_began_with_but_is_not_dialle
         config.limits.disconnect_time_max = GONE;
         config.limits.keep_alive_interval = GONE / 10;
         config.limits.sessions.session_time_max = GONE;
+        (config.backoff.initial, config.backoff.cap) = (SPACING, SPACING);
+        config.backoff.jitter = 0.0;
     })
     .await;
     let link = ChaosProxy::start(scene.address, 1).expect("a proxy");
@@ -135,14 +140,20 @@ async fn a_session_outlives_the_certificate_that_it_began_with_but_is_not_dialle
     link.cut();
     lines.loses(0).await;
     link.mend();
+    // A session is dialled for by one dial after the other, and those that fail at once are no reason to hurry.
     for _ in 0..2 {
-        // A session is dialled for by a dial after the other.
         let (refusal, _) = event(&mut events, "a failed dial", &mut Vec::new(), refused).await;
         assert!(matches!(refusal, Refusal::Expired { .. }), "{refusal:?}");
     }
     assert_eq!(at_client.ended(), None, "it has its time for another connection");
     drop(at_client);
     assert_eq!(load.cut_off().await, [PeerEnded::TimedOut, PeerEnded::TimedOut]);
-    drop(begun);
+    let mut dials = 2;
+    while let Ok(event) = tokio::time::timeout(Duration::ZERO, events.next()).await {
+        dials += u128::from(event.is_some_and(|event| refused(&event).is_some()));
+    }
+    let dials_max = GONE.as_millis() / SPACING.as_millis() + 2;
+    assert!(dials <= dials_max, "{dials} dials in {GONE:?}");
+    drop((begun, events));
     scene.end().await;
 }
