@@ -7,9 +7,7 @@ use std::time::Duration;
 use common::sessions::Pair;
 use common::{friends, loopback, node, node_with, quick, within};
 use moorline::testing::ChaosProxy;
-use moorline::{
-    CloseCode, Events, Node, NodeEvent, Peer, PeerChange, PeerEnded, PeerNews, Peers, Side, Target,
-};
+use moorline::{CloseCode, Events, NodeEvent, PeerChange, PeerEnded, PeerNews, Side, Target};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::mpsc;
 
