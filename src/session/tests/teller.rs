@@ -80,10 +80,11 @@ impl Data {
         let presses = self.inn.iter().any(|(_, flow)| flow.presses());
         let say = teller.telling.look(now, frames, teller.spoke);
         let (waits, on_its_way) = (say != Say::Now, teller.telling.is_on_its_way());
+        let often = teller.telling.is_often(now);
         let tells = !waits || presses;
         if tells {
             let spoke = std::mem::take(&mut teller.spoke);
-            teller.telling.told(frames, spoke);
+            teller.telling.told(now, frames, spoke);
         } else if say == Say::Later {
             teller.look_at.get_or_insert(now + LOOK);
         }
@@ -93,7 +94,7 @@ impl Data {
             if !tells || !flow.is_due(waits) {
                 return None;
             }
-            if flow.is_used_up(on_its_way) {
+            if flow.is_used_up(on_its_way) || often && flow.presses() {
                 flow.grant((2 * flow.state().credit).min(GRANT_MAX));
             }
             Some(flow.tell(on_its_way))
