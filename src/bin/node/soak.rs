@@ -282,6 +282,13 @@ impl Footprint {
     }
 }
 
+impl fmt::Display for Footprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { rss_mib, descriptors, threads } = self;
+        write!(f, "{rss_mib:.0} MiB, {descriptors} descriptors, {threads} threads")
+    }
+}
+
 /// What came of it.
 #[derive(Debug, Serialize)]
 struct Verdict {
@@ -318,6 +325,9 @@ impl fmt::Display for Verdict {
             streams / 2
         )?;
         writeln!(f, "{requests} requests, {answers} answers")?;
+        if let Some(first) = &self.first {
+            writeln!(f, "it took {first} when it had settled, and {} at the end", self.last)?;
+        }
         match &self.broken {
             None => write!(f, "0 lost, 0 twice, 0 out of order"),
             Some(what) => write!(f, "BROKEN: {what}"),
