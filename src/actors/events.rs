@@ -53,7 +53,8 @@ pub enum NodeEvent {
         target: Target,
         /// Why it failed.
         error: ConnectError,
-        /// When it is dialled again, if it is.
+        /// When it is dialled again, if it is by the connector: a session is by its own spacing, as long as
+        /// somebody holds it and `session_time_max` is not over, and has none here.
         retry_in: Option<Duration>,
     },
     /// A target is not kept any more: its peer closed with a code that is
