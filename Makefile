@@ -72,9 +72,9 @@ seeds: ## check what is fuzzed, and play the inputs that are kept
 	@CARGO_TARGET_DIR="$(TARGET_DIR)/fuzz" $(CARGO) check --manifest-path fuzz/Cargo.toml --locked \
 		--no-default-features --features targets --bins
 
-bench: deps ## compare with quinn, msquic-async, TCP: 12 minutes; BENCH_ARGS="--quick": 2
+bench: deps ## compare with quinn, s2n-quic, msquic-async, TCP: 15 minutes; BENCH_ARGS="--quick": 2
 	@echo "==> compare, release build (the first one takes a few minutes)"
-	@$(CARGO) build --release --locked --workspace --bins --features moorline/testing,moorline-bench/tonic
+	@$(CARGO) build --release --locked --workspace --bins --features moorline/testing,moorline-bench/s2n,moorline-bench/tonic
 	@echo "==> bench"
 	@$(COMPARE) --moorline $(MOORLINE) $(BENCH_ARGS)
 

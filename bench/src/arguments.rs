@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-/// Compare moorline with quinn, msquic-async and TCP + rustls on this machine
+/// Compare moorline with quinn, s2n-quic, msquic-async and TCP + rustls on this machine
 #[derive(Debug, Parser)]
 #[command(name = "compare", args_conflicts_with_subcommands = true)]
 pub(crate) struct Arguments {
@@ -125,6 +125,8 @@ pub(crate) enum Role {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum PeerName {
     Quinn,
+    /// Where this program was built with the feature s2n
+    S2nQuic,
     MsquicAsync,
     Tcp,
     /// Requests alone, where this program was built with the feature tonic
@@ -132,24 +134,27 @@ pub(crate) enum PeerName {
 }
 
 impl PeerName {
-    pub(crate) const ALL: [Self; 4] = [Self::Quinn, Self::MsquicAsync, Self::Tcp, Self::Tonic];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Quinn, Self::S2nQuic, Self::MsquicAsync, Self::Tcp, Self::Tonic];
 
     /// Whether it can be measured on this work.
     pub(crate) fn takes_part(self, workload: Workload) -> bool {
         match self {
             Self::Quinn | Self::MsquicAsync | Self::Tcp => true,
+            Self::S2nQuic => cfg!(feature = "s2n"),
             Self::Tonic => cfg!(feature = "tonic") && workload == Workload::Requests,
         }
     }
 
     /// Whether it goes over a path of datagrams.
     pub(crate) fn sends_datagrams(self) -> bool {
-        matches!(self, Self::Quinn | Self::MsquicAsync)
+        matches!(self, Self::Quinn | Self::S2nQuic | Self::MsquicAsync)
     }
 
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Quinn => "quinn",
+            Self::S2nQuic => "s2n-quic",
             Self::MsquicAsync => "msquic-async",
             Self::Tcp => "TCP + rustls",
             Self::Tonic => "tonic",

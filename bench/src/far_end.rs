@@ -19,6 +19,8 @@ use crate::arguments::{FarEndArgs, Network, PeerName, Role, name};
 use crate::certificates::Certificates;
 use crate::path;
 use crate::peer::{Peer, arrivals};
+#[cfg(feature = "s2n")]
+use crate::peers::S2nQuic;
 use crate::peers::{MsQuicAsync, Quinn, TcpRustls};
 use crate::traffic::{Frames, flood, leaked, send_back};
 use crate::wait::{STEP_TIME_MAX, within};
@@ -88,6 +90,10 @@ pub(crate) async fn serve(args: FarEndArgs) -> Result<()> {
     end_with_parent()?;
     let served = match args.peer {
         PeerName::Quinn => serve_as::<Quinn>(args).await,
+        #[cfg(feature = "s2n")]
+        PeerName::S2nQuic => serve_as::<S2nQuic>(args).await,
+        #[cfg(not(feature = "s2n"))]
+        PeerName::S2nQuic => Err(anyhow::anyhow!("built without s2n-quic")),
         PeerName::MsquicAsync => serve_as::<MsQuicAsync>(args).await,
         PeerName::Tcp => serve_as::<TcpRustls>(args).await,
         PeerName::Tonic => serve_as_tonic(args).await,

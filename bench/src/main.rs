@@ -1,4 +1,4 @@
-//! `compare`: moorline beside quinn, msquic-async and TCP with rustls, on the same work.
+//! `compare`: moorline beside quinn, s2n-quic, msquic-async and TCP with rustls, on the same work.
 //!
 //! Every end is mutually authenticated over TLS 1.3, and every frame is a big-endian `u32` length
 //! with its payload. Each figure is measured by a process of its own, so that memory and CPU time
@@ -14,7 +14,7 @@
 //! ├── far_end.rs ....... the far end as another process
 //! ├── path.rs .......... a long and lossy way to the far end
 //! ├── peer.rs .......... what a peer offers
-//! ├── peers/ ........... quinn, msquic-async, TCP with rustls
+//! ├── peers/ ........... quinn, s2n-quic, msquic-async, TCP with rustls
 //! ├── frames.rs ........ frames over a byte stream
 //! ├── certificates.rs .. an authority, and a certificate for each end
 //! └── process.rs ....... CPU time and memory, as Linux tells them

@@ -22,11 +22,11 @@ const FINE_SCALE_MAX: f64 = 100.0;
 /// Follows the reader's choice of light or dark, and brings its own background.
 const STYLE: &str = "\
 .page{fill:#ffffff}.text{fill:#1f2328}.faint{fill:#59636e}.grid{stroke:#d1d9e0}\
-.one{stroke:#1f2328}.quinn{fill:#2f6fd0}.msquic{fill:#c2570c}.tcp{fill:#2b8a3e}\
+.one{stroke:#1f2328}.quinn{fill:#2f6fd0}.s2n{fill:#8250df}.msquic{fill:#c2570c}.tcp{fill:#2b8a3e}\
 text{font:12px system-ui,sans-serif}.head{font-size:16px;font-weight:600}.group{font-weight:600}\
 .batched{fill-opacity:.6}\
 @media(prefers-color-scheme:dark){.page{fill:#0d1117}.text{fill:#e6edf3}.faint{fill:#9198a1}\
-.grid{stroke:#3d444d}.one{stroke:#e6edf3}.quinn{fill:#6ea8fe}.msquic{fill:#f0883e}\
+.grid{stroke:#3d444d}.one{stroke:#e6edf3}.quinn{fill:#6ea8fe}.s2n{fill:#b392f0}.msquic{fill:#f0883e}\
 .tcp{fill:#56d364}}";
 
 /// Draws moorline's ratio to each of the others.
@@ -90,6 +90,7 @@ fn draw_group(svg: &mut Svg, scale: &Scale, summary: &Summary, top: f64) {
 fn class(title: &str) -> String {
     let peer = match title.split([',', '-', ' ']).next() {
         Some("quinn") => "quinn",
+        Some("s2n") => "s2n",
         Some("msquic") => "msquic",
         _ => "tcp",
     };
@@ -203,6 +204,7 @@ mod tests {
             moorline: row("moorline", "msg/s", &[4e6]),
             others: vec![
                 row("quinn", "msg/s", &[8e5]),
+                row("s2n-quic", "msg/s", &[4e5]),
                 row("msquic-async, batched", "msg/s", &[2e4]),
                 row("TCP <& rustls>", "msg/s", &[]),
             ],

@@ -16,6 +16,8 @@ use crate::certificates::Certificates;
 use crate::far_end::{FarEnd, end_with_parent, wait_for_parent};
 use crate::figure::Figure;
 use crate::peer::Peer;
+#[cfg(feature = "s2n")]
+use crate::peers::S2nQuic;
 use crate::peers::{MsQuicAsync, Quinn, TcpRustls};
 use crate::traffic::{Frames, leaked};
 use crate::wait::within;
@@ -33,6 +35,10 @@ pub(crate) async fn figure(args: FigureArgs) -> Result<()> {
     end_with_parent()?;
     let figure = match args.peer {
         PeerName::Quinn => measure::<Quinn>(&args).await,
+        #[cfg(feature = "s2n")]
+        PeerName::S2nQuic => measure::<S2nQuic>(&args).await,
+        #[cfg(not(feature = "s2n"))]
+        PeerName::S2nQuic => Err(anyhow::anyhow!("built without s2n-quic")),
         PeerName::MsquicAsync => measure::<MsQuicAsync>(&args).await,
         PeerName::Tcp => measure::<TcpRustls>(&args).await,
         PeerName::Tonic => requests::by_tonic(&args).await,

@@ -43,6 +43,12 @@ fn quinn_gives_every_figure() -> Result<()> {
     every_figure_is_above_zero("quinn")
 }
 
+#[cfg(feature = "s2n")]
+#[test]
+fn s2n_quic_gives_every_figure() -> Result<()> {
+    every_figure_is_above_zero("s2n-quic")
+}
+
 #[test]
 fn msquic_async_gives_every_figure() -> Result<()> {
     every_figure_is_above_zero("msquic-async")
