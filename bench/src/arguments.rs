@@ -26,10 +26,8 @@ pub(crate) struct CompareArgs {
     /// Whom to compare moorline with; separated by commas [default: all of them]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "LIST")]
     pub(crate) peers: Vec<PeerName>,
-    /// What is between the two processes; any but loopback leaves workloads of one process out, and TCP:
-    /// the path is one of datagrams
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) network: Network,
+    #[command(flatten)]
+    pub(crate) path: PathArgs,
     /// Count for one second, and hold 200 idle pairs: to see that it works, not to quote
     #[arg(long)]
     pub(crate) quick: bool,
@@ -45,6 +43,33 @@ pub(crate) struct CompareArgs {
     /// Draw the ratios into this SVG file
     #[arg(long, value_name = "FILE")]
     pub(crate) plot: Option<PathBuf>,
+}
+
+/// The path between both ends.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct PathArgs {
+    /// What is between the two processes; any but loopback leaves workloads of one process out
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) network: Network,
+    /// Congestion control of TCP, such as cubic or bbr [default: the kernel's]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) congestion: Option<String>,
+}
+
+impl PathArgs {
+    /// Whether `peer` takes a tunnel: a proxy of datagrams is no way for what the kernel speaks itself.
+    pub(crate) fn is_tunnel_of(&self, peer: PeerName) -> bool {
+        self.network != Network::Loopback && peer == PeerName::Tcp
+    }
+
+    /// The words that say the same.
+    pub(crate) fn words(&self) -> Vec<String> {
+        let mut words = vec!["--network".to_owned(), name(self.network)];
+        if let Some(congestion) = &self.congestion {
+            words.extend(["--congestion".to_owned(), congestion.clone()]);
+        }
+        words
+    }
 }
 
 /// What is between the two processes of a figure.
@@ -81,8 +106,8 @@ pub(crate) struct FigureArgs {
     pub(crate) batched: bool,
     #[arg(long)]
     pub(crate) two_processes: bool,
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) network: Network,
+    #[command(flatten)]
+    pub(crate) path: PathArgs,
     /// Not counted
     #[arg(long, value_parser = seconds, default_value = "1")]
     pub(crate) warm_up: Duration,
@@ -110,6 +135,8 @@ pub(crate) struct FarEndArgs {
     /// Where the certificates of both ends are
     #[arg(long)]
     pub(crate) certificates: PathBuf,
+    #[command(flatten)]
+    pub(crate) path: PathArgs,
 }
 
 /// What a far end does with a connection.
@@ -146,9 +173,9 @@ impl PeerName {
         }
     }
 
-    /// Whether it goes over a path of datagrams.
-    pub(crate) fn sends_datagrams(self) -> bool {
-        matches!(self, Self::Quinn | Self::S2nQuic | Self::MsquicAsync)
+    /// Whether it is measured over a network that is far.
+    pub(crate) fn goes_far(self) -> bool {
+        self != Self::Tonic
     }
 
     pub(crate) fn title(self) -> &'static str {

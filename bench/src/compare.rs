@@ -16,6 +16,7 @@ use crate::far_end::FAILED;
 use crate::figure::Figure;
 use crate::plot;
 use crate::summary::{Row, Summary};
+use crate::tunnel::in_own_namespace;
 use crate::wait::{STEP_TIME_MAX, within};
 
 const ROUNDS: u32 = 3;
@@ -46,9 +47,9 @@ pub(crate) async fn compare(args: CompareArgs) -> Result<()> {
     let mut drawing = args.plot.as_deref().map(create).transpose()?;
     let (mut workloads, mut peers) =
         (or_all(&args.workloads, &Comparison::ALL), or_all(&args.peers, &PeerName::ALL));
-    if args.network != Network::Loopback {
+    if args.path.network != Network::Loopback {
         workloads.retain(|workload| workload.has_two_processes());
-        peers.retain(|peer| peer.sends_datagrams());
+        peers.retain(|peer| peer.goes_far());
         ensure!(!workloads.is_empty(), "--network goes with workloads in two processes");
     }
     let rounds = args.rounds.unwrap_or(if args.quick { 1 } else { ROUNDS });
@@ -61,7 +62,7 @@ pub(crate) async fn compare(args: CompareArgs) -> Result<()> {
     }
     if let Some(file) = &mut drawing {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let between = match args.network {
+        let between = match args.path.network {
             Network::Loopback => "Both ends on loopback".to_owned(),
             network => format!("Network: {}", name(network)),
         };
@@ -148,7 +149,13 @@ impl Plan<'_> {
             Program::Moorline => (self.args.moorline.clone(), self.node_arguments()),
             Program::Peer { peer, batched } => (own_path()?, self.peer_arguments(peer, batched)),
         };
-        let mut process = Command::new(&path)
+        let mut command = match program {
+            Program::Peer { peer, .. } if self.args.path.is_tunnel_of(peer) => {
+                in_own_namespace(&path)
+            }
+            _ => Command::new(&path),
+        };
+        let mut process = command
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -182,7 +189,7 @@ impl Plan<'_> {
         arguments.extend(["--seconds".to_owned(), self.counted().as_secs_f64().to_string()]);
         if self.comparison.has_two_processes() {
             arguments.push("--two-processes".to_owned());
-            arguments.extend(["--network".to_owned(), name(self.args.network)]);
+            arguments.extend(["--network".to_owned(), name(self.args.path.network)]);
         }
         if self.args.quick && self.comparison == Comparison::Memory {
             arguments.extend(["--connections".to_owned(), QUICK_CONNECTIONS.to_string()]);
@@ -194,9 +201,9 @@ impl Plan<'_> {
         let (peer, workload) = (name(peer), name(self.comparison.workload()));
         let mut arguments = to_strings(&["figure", "--peer", &peer, "--workload", &workload]);
         arguments.extend(["--seconds".to_owned(), self.counted().as_secs_f64().to_string()]);
+        arguments.extend(self.args.path.words());
         if self.comparison.has_two_processes() {
             arguments.push("--two-processes".to_owned());
-            arguments.extend(["--network".to_owned(), name(self.args.network)]);
         }
         if batched {
             arguments.push("--batched".to_owned());
@@ -204,7 +211,7 @@ impl Plan<'_> {
         if self.args.quick {
             arguments.extend(["--connections".to_owned(), QUICK_CONNECTIONS.to_string()]);
         }
-        let round_trips = match self.args.network {
+        let round_trips = match self.args.path.network {
             Network::Loopback => self.args.quick.then_some(QUICK_ROUND_TRIPS),
             Network::Wan | Network::Mobile => Some(FAR_ROUND_TRIPS),
         };

@@ -15,7 +15,7 @@ use moorline::testing::ChaosProxy;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-use crate::arguments::{FarEndArgs, Network, PeerName, Role, name};
+use crate::arguments::{FarEndArgs, PathArgs, PeerName, Role, name};
 use crate::certificates::Certificates;
 use crate::path;
 use crate::peer::{Peer, arrivals};
@@ -23,6 +23,7 @@ use crate::peer::{Peer, arrivals};
 use crate::peers::S2nQuic;
 use crate::peers::{MsQuicAsync, Quinn, TcpRustls};
 use crate::traffic::{Frames, flood, leaked, send_back};
+use crate::tunnel::{Side, in_own_namespace};
 use crate::wait::{STEP_TIME_MAX, within};
 
 /// In front of the reason, where a child says why there is nothing else to say.
@@ -36,7 +37,7 @@ pub(crate) struct FarEnd {
     process: Child,
     address: SocketAddr,
     /// Held while it is used.
-    _path: Option<ChaosProxy>,
+    _proxy: Option<ChaosProxy>,
 }
 
 impl FarEnd {
@@ -45,15 +46,18 @@ impl FarEnd {
         peer: PeerName,
         role: Role,
         frames: Frames,
-        certificates: &Path,
-        network: Network,
+        folder: &Path,
+        path: &PathArgs,
     ) -> Result<Self> {
         let program = std::env::current_exe().context("cannot find this program")?;
-        let mut command = Command::new(program);
+        let tunnel = path::tunnel(path, peer, Side::Near, folder)?;
+        let mut command =
+            if tunnel.is_some() { in_own_namespace(&program) } else { Command::new(program) };
         command
             .args(["far-end", "--peer", &name(peer), "--role", &name(role)])
             .args(["--size", &frames.size.to_string(), "--certificates"])
-            .arg(certificates)
+            .arg(folder)
+            .args(path.words())
             .args(frames.batched.then_some("--batched"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -65,9 +69,13 @@ impl FarEnd {
         within(STEP_TIME_MAX, "the far end to listen", stdout.read_line(&mut line)).await??;
         let address = line.trim().parse();
         let address = address.with_context(|| format!("no address of a far end: {line:?}"))?;
-        let path = path::start(network, address)?;
-        let address = path.as_ref().map_or(address, ChaosProxy::address);
-        Ok(Self { process, address, _path: path })
+        let Some(tunnel) = tunnel else {
+            let proxy = path::proxy(path.network, address)?;
+            let address = proxy.as_ref().map_or(address, ChaosProxy::address);
+            return Ok(Self { process, address, _proxy: proxy });
+        };
+        tunnel.start(folder)?;
+        Ok(Self { process, address, _proxy: None })
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -102,7 +110,12 @@ pub(crate) async fn serve(args: FarEndArgs) -> Result<()> {
 }
 
 async fn serve_as<P: Peer>(args: FarEndArgs) -> Result<()> {
-    let peer = leaked(P::start(&Certificates::in_folder(&args.certificates)).await?);
+    let folder = &args.certificates;
+    if let Some(tunnel) = path::tunnel(&args.path, args.peer, Side::Far, folder)? {
+        tunnel.start(folder)?;
+    }
+    let place = path::place(&args.path, args.peer, Side::Far);
+    let peer = leaked(P::start(&Certificates::in_folder(folder), &place).await?);
     let mut arrivals = arrivals(peer);
     writeln!(std::io::stdout(), "{}", peer.address()?)?;
     let frames = Frames { size: args.size, batched: args.batched };

@@ -13,6 +13,7 @@
 //! ├── workloads/ ....... one-way streams, round trips, whole connections
 //! ├── far_end.rs ....... the far end as another process
 //! ├── path.rs .......... a long and lossy way to the far end
+//! ├── tunnel.rs ........ the same for what the kernel speaks, between two network namespaces
 //! ├── peer.rs .......... what a peer offers
 //! ├── peers/ ........... quinn, s2n-quic, msquic-async, TCP with rustls
 //! ├── frames.rs ........ frames over a byte stream
@@ -33,6 +34,7 @@ mod plot;
 mod process;
 mod summary;
 mod traffic;
+mod tunnel;
 mod wait;
 mod workloads;
 

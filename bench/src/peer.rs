@@ -10,9 +10,24 @@ use crate::certificates::Certificates;
 use crate::frames::{ByteReader, ByteWriter, FrameReader, FrameWriter};
 use crate::wait::{STEP_TIME_MAX, within};
 
-/// Any free port of the loopback interface.
-pub(crate) const ANY_PORT: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+/// Where a peer is.
+#[derive(Debug)]
+pub(crate) struct Place {
+    /// Of the interface that it listens on.
+    pub(crate) address: Ipv4Addr,
+    /// Congestion control, of peers that leave it to the kernel; its own default where there is none.
+    pub(crate) congestion: Option<String>,
+}
+
+impl Place {
+    /// Where both ends are one process, or a proxy is between them.
+    pub(crate) const LOOPBACK: Self = Self { address: Ipv4Addr::LOCALHOST, congestion: None };
+
+    /// Any free port there.
+    pub(crate) fn any_port(&self) -> SocketAddr {
+        (self.address, 0).into()
+    }
+}
 
 /// Links that have arrived and were not asked for yet.
 const ARRIVALS_MAX: usize = 64;
@@ -34,7 +49,10 @@ pub(crate) trait Peer: Sized + Send + Sync + 'static {
     fn files_per_connection() -> usize;
 
     /// Listens on a port of its own.
-    fn start(certificates: &Certificates) -> impl Future<Output = Result<Self>> + Send;
+    fn start(
+        certificates: &Certificates,
+        place: &Place,
+    ) -> impl Future<Output = Result<Self>> + Send;
 
     fn address(&self) -> Result<SocketAddr>;
 

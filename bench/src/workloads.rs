@@ -15,11 +15,13 @@ use crate::arguments::{FigureArgs, PeerName, Role, Workload, name};
 use crate::certificates::Certificates;
 use crate::far_end::{FarEnd, end_with_parent, wait_for_parent};
 use crate::figure::Figure;
+use crate::path;
 use crate::peer::Peer;
 #[cfg(feature = "s2n")]
 use crate::peers::S2nQuic;
 use crate::peers::{MsQuicAsync, Quinn, TcpRustls};
 use crate::traffic::{Frames, leaked};
+use crate::tunnel::Side;
 use crate::wait::within;
 
 const SMALL_BYTES: usize = 128;
@@ -53,7 +55,6 @@ pub(crate) async fn figure(args: FigureArgs) -> Result<()> {
 async fn measure<P: Peer>(args: &FigureArgs) -> Result<Figure> {
     let folder = TempDir::new()?;
     let certificates = Certificates::write(folder.path())?;
-    let peer = leaked(P::start(&certificates).await?);
     let size = match args.workload {
         Workload::Throughput => LARGE_BYTES,
         Workload::Fanin => FANIN_BYTES,
@@ -72,10 +73,13 @@ async fn measure<P: Peer>(args: &FigureArgs) -> Result<Figure> {
     };
     let far_end = match far_end {
         Some(role) => {
-            Some(FarEnd::start(args.peer, role, frames, folder.path(), args.network).await?)
+            Some(FarEnd::start(args.peer, role, frames, folder.path(), &args.path).await?)
         }
         None => None,
     };
+    // Behind the far end, whose start makes this end of a tunnel.
+    let place = path::place(&args.path, args.peer, Side::Near);
+    let peer = leaked(P::start(&certificates, &place).await?);
     // Read by all who need them: however this process ends, no key stays behind.
     drop(folder);
     let limit = 6 * args.warm_up + args.seconds + OVERHEAD_TIME_MAX;

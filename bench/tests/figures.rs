@@ -158,6 +158,29 @@ fn a_comparison_prints_a_table_and_writes_its_figures_and_a_drawing() -> Result<
     Ok(())
 }
 
+/// It takes network namespaces, which not every machine lets a program make.
+#[test]
+fn what_tcp_sends_takes_as_long_as_the_network_that_was_asked_for() -> Result<()> {
+    let probe = ["--map-root-user", "--net", "--", "test", "-w", "/dev/net/tun"];
+    if !Command::new("unshare").args(probe).status().is_ok_and(|probed| probed.success()) {
+        eprintln!("not shown here: no network namespace, or no /dev/net/tun");
+        return Ok(());
+    }
+    let folder = TempDir::new()?;
+    let json = folder.path().join("figures.json");
+    let done = Command::new(COMPARE)
+        .args(["--moorline", STUB, "--workloads", "requests-two", "--peers", "tcp", "--quick"])
+        .args(["--network", "wan", "--congestion", "reno", "--json"])
+        .arg(&json)
+        .output()?;
+    ensure!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let lines = fs::read_to_string(json)?;
+    let line: Value = serde_json::from_str(lines.lines().last().context("there is no figure")?)?;
+    let p50: f64 = line["params"]["p50"].as_str().context("it has no median")?.parse()?;
+    ensure!(line["peer"] == "tcp" && p50 >= 40_000.0, "{line}");
+    Ok(())
+}
+
 #[test]
 fn a_node_that_is_not_there_is_named_and_nothing_is_measured() -> Result<()> {
     let done = Command::new(COMPARE).args(["--moorline", "/nonexistent/moorline"]).output()?;

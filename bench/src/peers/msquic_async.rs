@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::certificates::{ALPN, Certificates, End};
 use crate::frames::{ByteReader, ByteWriter, FrameCutter};
-use crate::peer::{ANY_PORT, Link, Peer};
+use crate::peer::{Link, Peer, Place};
 
 /// Bytes that MsQuic holds for one stream at most: enough to fill its window on loopback.
 const IN_FLIGHT_BYTES_MAX: u32 = 4 << 20;
@@ -46,7 +46,7 @@ impl Peer for MsQuicAsync {
         2 * thread::available_parallelism().map_or(1, usize::from)
     }
 
-    async fn start(certificates: &Certificates) -> Result<Self> {
+    async fn start(certificates: &Certificates, place: &Place) -> Result<Self> {
         let registration = Registration::new(&RegistrationConfig::new())?;
         let server = open(&registration)?;
         server.load_credential(
@@ -62,7 +62,7 @@ impl Peer for MsQuicAsync {
                 .set_ca_certificate_file(text(certificates.authority_file())?),
         )?;
         let listener = Listener::new(&registration, server)?;
-        listener.start(&[BufferRef::from(ALPN)], Some(ANY_PORT))?;
+        listener.start(&[BufferRef::from(ALPN)], Some(place.any_port()))?;
         Ok(Self { listener, client, registration })
     }
 

@@ -12,7 +12,7 @@ use quinn::{ClientConfig, Connection, Endpoint, Incoming, RecvStream, SendStream
 
 use crate::certificates::{Certificates, SERVER_NAME};
 use crate::frames::{ByteReader, ByteWriter, FrameCutter};
-use crate::peer::{ANY_PORT, Link, Peer};
+use crate::peer::{Link, Peer, Place};
 
 /// Chunks that are taken from the connection under one lock: a chunk is what one packet carried.
 const CHUNKS: usize = 64;
@@ -33,11 +33,12 @@ impl Peer for Quinn {
         0
     }
 
-    async fn start(certificates: &Certificates) -> Result<Self> {
+    async fn start(certificates: &Certificates, place: &Place) -> Result<Self> {
         let server = QuicServerConfig::try_from(certificates.rustls_server()?)?;
-        let server = Endpoint::server(ServerConfig::with_crypto(Arc::new(server)), ANY_PORT)?;
+        let server =
+            Endpoint::server(ServerConfig::with_crypto(Arc::new(server)), place.any_port())?;
         let tls = QuicClientConfig::try_from(certificates.rustls_client()?)?;
-        let mut client = Endpoint::client(ANY_PORT)?;
+        let mut client = Endpoint::client(place.any_port())?;
         client.set_default_client_config(ClientConfig::new(Arc::new(tls)));
         Ok(Self { server, client })
     }

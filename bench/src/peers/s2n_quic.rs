@@ -16,7 +16,7 @@ use tokio::sync::Mutex;
 
 use crate::certificates::{ALPN, Certificates, End, SERVER_NAME};
 use crate::frames::{ByteReader, ByteWriter, FrameCutter};
-use crate::peer::{ANY_PORT, Link, Peer};
+use crate::peer::{Link, Peer, Place};
 
 /// Receive windows of a stream and of its connection, wide enough never to be what limits.
 const STREAM_WINDOW_BYTES: u64 = 16 << 20;
@@ -46,7 +46,7 @@ impl Peer for S2nQuic {
         0
     }
 
-    async fn start(certificates: &Certificates) -> Result<Self> {
+    async fn start(certificates: &Certificates, place: &Place) -> Result<Self> {
         let authority = certificates.authority_file();
         let server = ServerTls::builder()
             .with_application_protocols([ALPN])?
@@ -69,8 +69,16 @@ impl Peer for S2nQuic {
             )?
             .build()?;
         let (server, client) = (
-            Server::builder().with_tls(server)?.with_io(ANY_PORT)?.with_limits(limits()?)?.start(),
-            Client::builder().with_tls(client)?.with_io(ANY_PORT)?.with_limits(limits()?)?.start(),
+            Server::builder()
+                .with_tls(server)?
+                .with_io(place.any_port())?
+                .with_limits(limits()?)?
+                .start(),
+            Client::builder()
+                .with_tls(client)?
+                .with_io(place.any_port())?
+                .with_limits(limits()?)?
+                .start(),
         );
         let server = server?;
         let address = server.local_addr()?;

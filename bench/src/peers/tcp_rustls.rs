@@ -1,18 +1,20 @@
 //! TCP with tokio-rustls: what QUIC is measured against.
 
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use bytes::{Buf, Bytes};
 use rustls::pki_types::ServerName;
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use crate::certificates::{Certificates, SERVER_NAME};
 use crate::frames::{ByteReader, ByteWriter, FrameCutter};
-use crate::peer::{ANY_PORT, Link, Peer};
+use crate::peer::{Link, Peer, Place};
 
 /// Taken from the allocator at once for what arrives.
 const READ_BYTES: usize = 64 << 10;
@@ -21,6 +23,7 @@ pub(crate) struct TcpRustls {
     listener: TcpListener,
     acceptor: TlsAcceptor,
     connector: TlsConnector,
+    congestion: Option<String>,
 }
 
 impl Peer for TcpRustls {
@@ -34,11 +37,15 @@ impl Peer for TcpRustls {
         2
     }
 
-    async fn start(certificates: &Certificates) -> Result<Self> {
+    async fn start(certificates: &Certificates, place: &Place) -> Result<Self> {
+        let listener = TcpListener::bind(place.any_port()).await?;
+        // Those that it accepts inherit it.
+        set_congestion(&listener, place.congestion.as_deref())?;
         Ok(Self {
-            listener: TcpListener::bind(ANY_PORT).await?,
+            listener,
             acceptor: TlsAcceptor::from(Arc::new(certificates.rustls_server()?)),
             connector: TlsConnector::from(Arc::new(certificates.rustls_client()?)),
+            congestion: place.congestion.clone(),
         })
     }
 
@@ -49,6 +56,7 @@ impl Peer for TcpRustls {
     async fn connect(&self, address: SocketAddr) -> Result<Link<Self>> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
+        set_congestion(&stream, self.congestion.as_deref())?;
         let name = ServerName::try_from(SERVER_NAME)?;
         Ok(link(self.connector.connect(name, stream).await?.into()))
     }
@@ -62,6 +70,12 @@ impl Peer for TcpRustls {
         stream.set_nodelay(true)?;
         Ok(link(acceptor.accept(stream).await?.into()))
     }
+}
+
+fn set_congestion(socket: &impl AsFd, name: Option<&str>) -> Result<()> {
+    let Some(name) = name else { return Ok(()) };
+    let set = SockRef::from(socket).set_tcp_congestion(name.as_bytes());
+    set.with_context(|| format!("the kernel has no congestion control {name:?} for this program"))
 }
 
 fn link(stream: TlsStream<TcpStream>) -> Link<TcpRustls> {

@@ -22,7 +22,7 @@ use tonic::{Request, Response, Status};
 use tower_service::Service;
 
 use crate::certificates::{Certificates, End, SERVER_NAME};
-use crate::peer::ANY_PORT;
+use crate::peer::Place;
 
 const PATH: &str = "/bench.Echo/Ask";
 
@@ -97,7 +97,7 @@ impl Service<http::Request<Body>> for Echo {
 
 /// Answers all who come, and tells where.
 pub(crate) async fn serve(certificates: &Certificates) -> Result<SocketAddr> {
-    let listener = TcpListener::bind(ANY_PORT).await?;
+    let listener = TcpListener::bind(Place::LOOPBACK.any_port()).await?;
     let address = listener.local_addr()?;
     let (identity, authority) = pem(certificates, End::Server)?;
     let tls = ServerTlsConfig::new().identity(identity).client_ca_root(authority);

@@ -57,7 +57,7 @@ pub(super) async fn by_tonic(args: &FigureArgs) -> Result<Figure> {
     let mut far_end = None;
     let address = if args.two_processes {
         let started =
-            FarEnd::start(PeerName::Tonic, Role::Echo, frames, folder.path(), args.network).await?;
+            FarEnd::start(PeerName::Tonic, Role::Echo, frames, folder.path(), &args.path).await?;
         far_end.insert(started).address()
     } else {
         serve(&certificates).await?
