@@ -118,7 +118,11 @@ impl Table {
             && let Some(of) = self.sessions.get_mut(&session)
         {
             if code == CloseCode::DUPLICATE {
-                of.known = of.known.max(refused.generation);
+                // Generations are those of two sides: of another one that is over it means nothing here.
+                let theirs = self.links.get(&id).and_then(|link| link.hello.as_ref()?.mine);
+                if of.theirs.is_some() && of.theirs == theirs {
+                    of.known = of.known.max(refused.generation);
+                }
             } else {
                 self.effects.push(Effect::Refused(session, refused));
             }

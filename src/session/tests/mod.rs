@@ -4,6 +4,7 @@ mod data;
 mod flows;
 mod joined;
 mod messages;
+mod refusals;
 mod requests;
 mod tables;
 mod teller;

@@ -18,9 +18,9 @@ use crate::session::flow::{FlowState, PerFlow};
 use crate::session::message::{Attach, EndedReason, Incarnation, Message, SessionId};
 use crate::session::table::Table;
 
-const PROTOCOL: &str = "test/1";
-const LOW: CertHash = CertHash::from_bytes([1; 32]);
-const HIGH: CertHash = CertHash::from_bytes([2; 32]);
+pub(super) const PROTOCOL: &str = "test/1";
+pub(super) const LOW: CertHash = CertHash::from_bytes([1; 32]);
+pub(super) const HIGH: CertHash = CertHash::from_bytes([2; 32]);
 
 /// Nothing was received, three frames were accepted.
 struct Counted;
@@ -35,11 +35,11 @@ impl Counters for Counted {
     }
 }
 
-fn at(now: Instant) -> At<'static> {
+pub(super) fn at(now: Instant) -> At<'static> {
     At { now, counters: &Counted }
 }
 
-fn node(me: CertHash, incarnation: u64) -> Table {
+pub(super) fn node(me: CertHash, incarnation: u64) -> Table {
     limited(me, incarnation, SessionLimits::default())
 }
 
