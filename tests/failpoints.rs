@@ -128,6 +128,18 @@ async fn exchange(one: &ConnectionHandle, other: &ConnectionHandle) {
     }
 }
 
+/// Whether a frame goes there and back.
+async fn exchanges(one: &ConnectionHandle, other: &ConnectionHandle) -> bool {
+    for (from, to) in [(one, other), (other, one)] {
+        if within("a send", from.send_acked("frame")).await.is_err()
+            || within("a frame", to.recv()).await.is_err()
+        {
+            return false;
+        }
+    }
+    true
+}
+
 /// The next connection of both ends, behind these epochs.
 async fn again(events: [&mut Events; 2], before: [u64; 2]) -> [ConnectionHandle; 2] {
     let mut handles = Vec::new();
@@ -306,19 +318,22 @@ async fn a_dial_fails(point: Failpoint, ends: &[At]) {
         let address = within("listening", three.server.listen(loopback())).await.expect("a port");
         let planted = three.plant(Failure::Panic(point), *at);
         let target = Target::from(address).redial(Redial::Always);
-        let mut handle = connect(&three.client, &target).await;
-        // A peer that closes at once may have been taken for one that accepted.
-        while handle.close_reason().is_some() {
-            handle = connect(&three.client, &target).await;
-        }
-        assert_eq!(planted.struck(), 1, "{point} {at:?}");
-        loop {
-            let there = connected(&mut at_server).await;
-            if there.close_reason().is_none() {
-                exchange(&handle, &there).await;
-                break;
+        drop(connect(&three.client, &target).await);
+        within("the failure", planted.strikes(1)).await;
+        // A peer that closes at once may have been taken for one that accepted, at either end.
+        let works = async {
+            let mut there = connected(&mut at_server).await;
+            loop {
+                let handle = connect(&three.client, &target).await;
+                if there.close_reason().is_some() {
+                    there = connected(&mut at_server).await;
+                } else if exchanges(&handle, &there).await {
+                    return handle;
+                }
             }
-        }
+        };
+        let handle = within("a connection that works", works).await;
+        assert_eq!(planted.struck(), 1, "{point} {at:?}");
         exchange(&three.at_client, &three.at_server).await;
         drop(handle);
         three.end().await;
