@@ -4,7 +4,7 @@ mod inside;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use tracing::warn;
@@ -149,10 +149,6 @@ impl Link {
 
     pub(super) fn core(&self) -> &Arc<ConnectionCore> {
         &self.core
-    }
-
-    pub(super) fn rtt(&self) -> Duration {
-        self.core.rtt()
     }
 
     /// The generation of the session's connection that it is; 0 for none.

@@ -26,20 +26,9 @@ use crate::session::frame_head::{FRAME_HEAD_BYTES_MAX, FrameHead};
 use crate::transport::Limit;
 use crate::transport::core::ConnectionCore;
 use crate::transport::link::fair::{Granted, Ticket, Turn};
+use crate::transport::link::flight::Path;
 use crate::transport::link::room::Room;
 use crate::transport::session_streams::{OutStream, Parts};
-
-/// Submissions in flight while there is enough on its way.
-const SUBMISSIONS: usize = 8;
-
-/// Submissions in flight at most.
-const SUBMISSIONS_MAX: usize = 64;
-
-/// Below this many unacknowledged bytes a frame never waits for an acknowledgement.
-const PROMPT_BYTES: usize = 3 * 1200;
-
-/// The fastest path that is kept busy: 1 GiB/s.
-const BYTES_PER_MICROSECOND: usize = 1074;
 
 /// Bytes that are counted for somebody who waits by message for what becomes of a frame: as for frames of
 /// connections.
@@ -64,7 +53,7 @@ struct State {
     in_flight: usize,
     in_flight_bytes: usize,
     /// Of the connection, as it was last known.
-    rtt_us: usize,
+    path: Path,
     /// Somebody is handing over.
     submitting: bool,
     /// Nothing is accepted any more.
@@ -101,7 +90,7 @@ impl OutFlow {
             stream: None,
             in_flight: 0,
             in_flight_bytes: 0,
-            rtt_us: 0,
+            path: Path::default(),
             submitting: false,
             shut: false,
             unsent: Vec::new(),
@@ -187,15 +176,15 @@ impl OutFlow {
     pub(super) fn next(
         &self,
         generation: u64,
-        rtt_us: usize,
+        path: Path,
         left: impl Fn(u64) -> Left,
     ) -> Option<Submission> {
         let mut released = Vec::new();
         let mut guard = lock(&self.state);
         let state = &mut *guard;
         let is_its = generation > 0 && state.generation == generation;
-        state.rtt_us = rtt_us;
-        if state.submitting || !is_its || !state.may_submit(rtt_us) {
+        state.path = path;
+        if state.submitting || !is_its || !state.may_submit() {
             return None;
         }
         // A link that breaks again and again gets on by each frame that it carries.
@@ -364,20 +353,17 @@ impl State {
     fn may_go(&self) -> bool {
         !self.submitting
             && self.generation > 0
-            && self.may_submit(self.rtt_us)
+            && self.may_submit()
             && self.ledger.next_to_submit().is_some()
     }
 
     /// As on a lane of a connection: what is not full gathers while enough is on its way.
-    fn may_submit(&self, rtt_us: usize) -> bool {
-        let full = || {
+    fn may_submit(&self) -> bool {
+        let is_full = || {
             let next = self.ledger.next_to_submit();
             self.ledger.is_followed() || next.is_some_and(|(_, kept)| kept.is_full())
         };
-        self.in_flight < SUBMISSIONS
-            || (self.in_flight < SUBMISSIONS_MAX
-                && (self.in_flight_bytes < PROMPT_BYTES
-                    || (self.in_flight_bytes < rtt_us * BYTES_PER_MICROSECOND && full())))
+        self.path.may_submit(self.in_flight, self.in_flight_bytes, is_full)
     }
 
     fn attach(&mut self, generation: u64) -> Granted<Waker> {

@@ -43,6 +43,7 @@ use super::ffi::ConnectionSlot;
 use super::guarded::Alarm;
 use super::lane::SendLane;
 use super::lanes::Lanes;
+use super::link::flight::Path;
 use super::link::inbound::Inbound;
 pub(crate) use super::link::inbound::{From, Lent};
 use super::link::lanes::{GivingWay, Lane};
@@ -311,6 +312,11 @@ impl ConnectionCore {
     }
 
     /// As last looked at.
+    pub(crate) fn path(&self) -> Path {
+        self.measured.path()
+    }
+
+    /// As last looked at.
     pub(crate) fn packets(&self) -> Packets {
         self.measured.packets()
     }
@@ -321,8 +327,8 @@ impl ConnectionCore {
             && let Some(statistics) = self.slot.statistics()
         {
             self.measured.keep(&statistics);
-            let (rtt, least) = (statistics.rtt_us, statistics.least_rtt_us);
-            self.lanes.iter().for_each(|lane| lane.set_round_trip(rtt, least));
+            let path = self.measured.path();
+            self.lanes.iter().for_each(|lane| lane.set_path(path));
         }
     }
 

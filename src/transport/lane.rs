@@ -17,6 +17,7 @@ use bytes::Bytes;
 
 use super::guarded::{Alarm, Guarded};
 use super::link::batch::{Batch, Payload, Sent};
+use super::link::flight::Path;
 use super::link::outcome::{OUTCOME_BYTES, OutcomeCounts, OutcomeSink, Rejected};
 use super::link::outgoing::{Admission, Ended, Freed, Outgoing, Step};
 use super::link::room::Cost;
@@ -246,9 +247,9 @@ impl<S: Clone> SendLane<S> {
         discarded.is_some()
     }
 
-    /// On a long path more batches are in flight. `least` is the round trip of an empty path.
-    pub(super) fn set_round_trip(&self, microseconds: u32, least: u32) {
-        self.state.lock().set_round_trip(microseconds, least);
+    /// On a long path more batches are in flight.
+    pub(super) fn set_path(&self, path: Path) {
+        self.state.lock().set_path(path);
     }
 
     // ---- its end
@@ -302,7 +303,7 @@ impl<S: Clone> SendLane<S> {
         LaneCounts { frames: state.counts(), bytes_sent: state.bytes_sent() }
     }
 
-    /// Whether anything is on its way, and how many submissions have met their end so far.
+    /// Whether anything is on its way or wants to be, and how many submissions have met their end so far.
     pub(super) fn progress(&self) -> Progress {
         self.state.lock().progress()
     }

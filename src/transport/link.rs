@@ -13,6 +13,7 @@
 //! batch.rs ........... frames that go out as one submission
 //! outcome.rs ......... how frames end
 //! closing.rs ......... how a connection ends in order
+//! flight.rs .......... how much is on its way at a time
 //! lanes.rs ........... what each lane is for, and which gives way
 //! patience.rs ........ how long a frame may stay unfinished
 //! stall.rs ........... whether the lanes move
@@ -28,6 +29,7 @@
 pub(crate) mod batch;
 pub(crate) mod closing;
 pub(crate) mod fair;
+pub(crate) mod flight;
 pub(in crate::transport) mod inbound;
 pub(in crate::transport) mod lanes;
 pub(crate) mod outcome;

@@ -28,10 +28,8 @@ impl PeerCore {
     pub(super) fn pump(&self, flow: FlowId) {
         let Some(link) = self.link() else { return };
         let (core, out) = (link.core(), self.flow_out(flow));
-        let rtt_us = usize::try_from(link.rtt().as_micros()).unwrap_or(usize::MAX);
-        let generation = link.generation();
-        while let Some(submission) = out.next(generation, rtt_us, |number| self.left(flow, number))
-        {
+        let (path, generation) = (core.path(), link.generation());
+        while let Some(submission) = out.next(generation, path, |number| self.left(flow, number)) {
             let Submission { first, stream, parts, bytes } = submission;
             let stream = stream.or_else(|| self.open(core, flow, generation, first));
             let sent = stream.filter(|stream| stream.send(parts, bytes as u64));

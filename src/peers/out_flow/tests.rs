@@ -10,12 +10,14 @@ use crate::peers::kept::Left;
 use crate::peers::room::PeerBounds;
 use crate::session::flow::FlowState;
 use crate::session::frame_head::{FrameHead, LENGTH_BYTES};
+use crate::transport::link::flight::Path;
 
 const FRAME_BYTES: usize = 100;
 
 /// Number of the first frame that goes next over the connection of this generation, and how many there are.
 fn next(flow: &OutFlow, generation: u64) -> Option<(u64, usize)> {
-    let Submission { first, parts, .. } = flow.next(generation, 100, |_| Left::Nothing)?;
+    let path = Path::of_round_trip(100, 100);
+    let Submission { first, parts, .. } = flow.next(generation, path, |_| Left::Nothing)?;
     flow.handed_over(generation, None);
     let bytes: usize = parts.parts[..parts.count].iter().map(Bytes::len).sum();
     assert_eq!(bytes % (LENGTH_BYTES + FRAME_BYTES), 0);

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::transport::ffi::RawStatistics;
+use crate::transport::link::flight::Path;
 
 /// How often the round trip is looked at, at most: a look costs a walk through the statistics.
 const SAMPLE_INTERVAL_MS: u64 = 100;
@@ -20,6 +21,8 @@ pub(crate) struct Packets {
 #[derive(Debug, Default)]
 pub(super) struct Measured {
     rtt_us: AtomicU32,
+    /// Of the empty path.
+    least_rtt_us: AtomicU32,
     packets_sent: AtomicU64,
     packets_lost: AtomicU64,
     /// Milliseconds after the connection was begun.
@@ -29,6 +32,11 @@ pub(super) struct Measured {
 impl Measured {
     pub(super) fn rtt(&self) -> Duration {
         Duration::from_micros(u64::from(self.rtt_us.load(Ordering::Relaxed)))
+    }
+
+    pub(super) fn path(&self) -> Path {
+        let read = |microseconds: &AtomicU32| microseconds.load(Ordering::Relaxed);
+        Path::of_round_trip(read(&self.rtt_us), read(&self.least_rtt_us))
     }
 
     pub(super) fn packets(&self) -> Packets {
@@ -48,6 +56,7 @@ impl Measured {
 
     pub(super) fn keep(&self, statistics: &RawStatistics) {
         self.rtt_us.store(statistics.rtt_us, Ordering::Relaxed);
+        self.least_rtt_us.store(statistics.least_rtt_us, Ordering::Relaxed);
         self.packets_sent.store(statistics.packets_sent, Ordering::Relaxed);
         self.packets_lost.store(statistics.packets_lost, Ordering::Relaxed);
     }

@@ -29,6 +29,7 @@ use bytes::Bytes;
 
 use super::batch::{Batch, PIECE_BYTES_MAX, Payload};
 use super::fair::FairRoom;
+use super::flight::Path;
 use super::outcome::{OutcomeCounts, OutcomeSink};
 use super::room::{Cost, Room};
 use super::share::Share;
@@ -38,10 +39,6 @@ use crate::frame::HEADER_BYTES;
 use crate::never::never;
 use effects::Submitting;
 pub(in crate::transport) use effects::{Admission, Ended, Freed, Group, Step};
-
-/// The fastest path that is kept busy: 1 GiB/s. With a round trip of 50 ms that are 50 MiB in flight,
-/// so that the limits of the lane decide.
-const BYTES_PER_MICROSECOND: usize = 1074;
 
 /// One lane. `S` is what frames go out on, `W` wakes somebody who waits for room.
 pub(in crate::transport) struct Outgoing<S, W> {
@@ -55,10 +52,7 @@ pub(in crate::transport) struct Outgoing<S, W> {
     in_flight_bytes: usize,
     /// Bytes that were accepted and not handed over.
     queued_bytes: usize,
-    /// Bytes in flight up to which a full batch never waits.
-    enough: usize,
-    /// The same without what queues on the path add.
-    enough_at_least: usize,
+    path: Path,
     /// The lane gives way to others: what is on its way delays them.
     narrow: bool,
     room: Room<W>,
@@ -99,8 +93,7 @@ impl<S, W> Outgoing<S, W> {
             in_flight: 0,
             in_flight_bytes: 0,
             queued_bytes: 0,
-            enough: 0,
-            enough_at_least: 0,
+            path: Path::default(),
             narrow: false,
             room: Room::new(share),
             large_turn: FairRoom::new(1),
@@ -158,10 +151,9 @@ impl<S, W> Outgoing<S, W> {
             && ended <= self.counts.accepted
     }
 
-    /// On a long path more batches are in flight. `least` is the round trip of an empty path.
-    pub(in crate::transport) fn set_round_trip(&mut self, microseconds: u32, least: u32) {
-        self.enough = microseconds as usize * BYTES_PER_MICROSECOND;
-        self.enough_at_least = least as usize * BYTES_PER_MICROSECOND;
+    /// On a long path more batches are in flight.
+    pub(in crate::transport) fn set_path(&mut self, path: Path) {
+        self.path = path;
     }
 
     /// The stream to send on, if there is one.
@@ -197,8 +189,8 @@ impl<S, W> Outgoing<S, W> {
         self.bytes_sent
     }
 
-    /// Whether anything is on its way, and how many submissions have met their end so far.
+    /// Whether anything is on its way or wants to be, and how many submissions have met their end so far.
     pub(in crate::transport) fn progress(&self) -> Progress {
-        Progress { busy: self.in_flight > 0, ended: self.ended }
+        Progress { busy: self.in_flight > 0 || !self.queue.is_empty(), ended: self.ended }
     }
 }

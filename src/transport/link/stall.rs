@@ -1,11 +1,11 @@
 //! Whether the lanes move.
 //!
 //! Invariant: a lane stands still only if no frame of it, nor of a lane that goes before it, met its end
-//! for the whole limit while it had some on their way.
+//! for the whole limit while it had some that were on their way, or that the library did not take.
 
 use std::time::{Duration, Instant};
 
-/// What a lane has on its way.
+/// What a lane has that was not sent to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::transport) struct Progress {
     /// Anything.

@@ -10,6 +10,7 @@ use crate::error::{CloseCode, CloseReason};
 use crate::frame::{FrameDecoder, HEADER_BYTES, Piece};
 use crate::transport::link::batch::{Batch, PIECE_BYTES_MAX, Payload, Sent};
 use crate::transport::link::fair::{Ticket, Turn};
+use crate::transport::link::flight::Path;
 use crate::transport::link::room::Cost;
 use crate::transport::link::share::Share;
 
@@ -211,7 +212,9 @@ impl World {
             Act::LoseStream => drop(self.lane.discard_stream(|_| true)),
             Act::KeepStream => drop(self.open()),
             Act::Narrow(narrow) => self.narrow = narrow,
-            Act::RoundTrip(microseconds) => self.lane.set_round_trip(microseconds, 0),
+            Act::RoundTrip(microseconds) => {
+                self.lane.set_path(Path::of_round_trip(microseconds, 0))
+            }
         }
         self.go_on();
     }

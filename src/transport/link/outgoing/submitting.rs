@@ -7,16 +7,6 @@ use crate::never::{never, take_off};
 use crate::transport::fault::{Fault, planted};
 use crate::transport::link::batch::{Batch, Sent};
 
-/// Submissions in flight while there is enough on its way.
-pub(super) const SUBMISSIONS: usize = 8;
-
-/// Submissions in flight at most: MsQuic walks a list of those it has not taken over yet.
-const SUBMISSIONS_MAX: usize = 64;
-
-/// Below this many unacknowledged bytes a frame never waits for an acknowledgement: fewer than
-/// three packets may be acknowledged late (RFC 9000, section 13.2.1).
-const PROMPT_BYTES: usize = 3 * 1200;
-
 /// What a narrow lane keeps in flight besides one batch: 0.2 ms at 1 GiB/s.
 const NARROW_BYTES: usize = 64 * 1024;
 
@@ -105,13 +95,10 @@ impl<S: Clone, W> Outgoing<S, W> {
 
     fn may_submit(&self) -> bool {
         if self.narrow {
-            return self.in_flight_bytes < NARROW_BYTES.max(self.enough_at_least);
+            return self.in_flight_bytes < NARROW_BYTES.max(self.path.least_bytes());
         }
-        let full = || self.queue.front().is_some_and(Batch::is_full);
-        self.in_flight < SUBMISSIONS
-            || (self.in_flight < SUBMISSIONS_MAX
-                && (self.in_flight_bytes < PROMPT_BYTES
-                    || (self.in_flight_bytes < self.enough && full())))
+        let is_full = || self.queue.front().is_some_and(Batch::is_full);
+        self.path.may_submit(self.in_flight, self.in_flight_bytes, is_full)
     }
 
     /// Takes the rest of a frame out of the queue whose beginning went out on a stream that is lost.

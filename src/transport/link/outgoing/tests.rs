@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::submitting::SUBMISSIONS;
 use super::*;
 use crate::error::{CloseCode, Outcome};
 use crate::marks::covers;
@@ -72,7 +71,7 @@ fn a_lone_frame_is_submitted_at_once() {
 #[test]
 fn frames_that_wait_become_one_submission() {
     let mut lane = lane(1 << 20);
-    for _ in 0..SUBMISSIONS {
+    for _ in 0..8 {
         push(&mut lane, 1200);
         assert!(submit(&mut lane).is_some());
     }
