@@ -1,5 +1,5 @@
-//! Faults that a test plants in this library: a panic, a stalled handler, a send that fails, an end that
-//! comes late, a session that breaks its promise.
+//! Faults that a test plants in this library: a panic, a stalled handler, a send that fails, no memory, an
+//! end that comes late, a session that breaks its promise.
 //!
 //! Without the feature `testing` none is ever planted, and what asks for one is nothing at all.
 
@@ -94,11 +94,13 @@ mod flows;
 mod planted;
 
 #[cfg(not(any(test, feature = "testing")))]
-pub(crate) use self::absent::{complete_is_late, flow_fault, in_actor, in_callback, send_fails};
+pub(crate) use self::absent::{
+    complete_is_late, flow_fault, in_actor, in_callback, no_memory, send_fails,
+};
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use self::flows::flow_fault;
 #[cfg(any(test, feature = "testing"))]
-pub(crate) use self::planted::{complete_is_late, in_actor, in_callback, send_fails};
+pub(crate) use self::planted::{complete_is_late, in_actor, in_callback, no_memory, send_fails};
 
 #[cfg(any(test, feature = "testing"))]
 pub use self::flows::PlantedFlowFault;

@@ -11,8 +11,9 @@ use common::{
 };
 use moorline::testing::failpoint::{Failpoint, Failure, Planted};
 use moorline::{
-    CertHash, CloseCode, CloseReason, ConnectionHandle, Events, Lane, ListenError, MsQuicTransport,
-    Node, NodeConfig, NodeError, NodeEvent, Redial, Target,
+    CertHash, CloseCode, CloseReason, ConnectError, ConnectionHandle, ErrorKind, Events, Lane,
+    ListenError, MsQuicTransport, Node, NodeConfig, NodeError, NodeEvent, Redial, SendError,
+    Target,
 };
 
 /// What a handler stalls for, and an end comes late.
@@ -607,4 +608,69 @@ async fn a_node_whose_connection_ends_late_ends_behind_it() {
     exchange(&meanwhile[0], &meanwhile[1]).await;
     drop(meanwhile);
     common::end([other, server]).await;
+}
+
+// ---- memory ------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn a_node_without_memory_says_so_and_works_again_with_it() {
+    let three = Three::new().await;
+    let new_target = || three.target.clone().redial(Redial::Never).alpn("another/1");
+
+    // A dial, and what listens: an error that may pass, and nothing is left of it.
+    let planted = three.plant(Failure::NoMemory, At::Client);
+    let dialled = within("a dial", three.client.connect(new_target())).await;
+    let error = dialled.map(drop).expect_err("without memory");
+    assert!(matches!(error, ConnectError::Library { .. }), "{error:?}");
+    assert_eq!((error.kind(), planted.struck()), (ErrorKind::Retry, 1));
+    let planted = three.plant(Failure::NoMemory, At::Client);
+    let error = within("listening", three.client.listen(loopback())).await;
+    let error = error.map(drop).expect_err("without memory");
+    assert!(matches!(error, ListenError::Library { .. }), "{error:?}");
+    assert_eq!((error.kind(), planted.struck()), (ErrorKind::Retry, 1));
+    within("listening", three.client.listen(loopback())).await.expect("there is memory again");
+
+    // A target that is kept is dialled until there is some.
+    let mut events = three.client.subscribe();
+    let failure = Failure::NoMemory.plan().at(three.client.identity());
+    three.client.disconnect(three.target.clone());
+    let (closing, reading) = (three.at_client.close(CloseCode::NORMAL), three.at_server.recv());
+    let (_, read) = tokio::join!(closing, reading);
+    read.expect_err("it is closed");
+    let planted = failure.times(3).plant();
+    let again = within("a connection", three.client.connect(three.target.clone()));
+    let again = again.await.expect("the third time there is");
+    assert_eq!(planted.struck(), 3);
+    drop(connected(&mut events).await);
+    drop(again);
+    three.end().await;
+}
+
+#[tokio::test]
+async fn a_frame_for_which_there_is_no_stream_has_its_outcome() {
+    let three = Three::with(|config| config.limits.lane_stall_time_max = WHILE).await;
+    let planted = Failure::NoMemory.plan().at(three.client.identity()).plant();
+    let sent = within("an outcome", three.at_client.send_acked("in vain")).await;
+    let error = sent.expect_err("it was not sent");
+    assert!(matches!(error, SendError::Closed { .. }), "{error:?}");
+    let (_, reason) = three.is_over().await;
+    assert_eq!(reason, CloseReason::Local { code: CloseCode::LANE_STALLED });
+    assert_eq!(assert_balanced(&three.at_client).completed, 0);
+    assert!(planted.struck() > 4, "it was tried again: {}", planted.struck());
+    drop(planted);
+    three.end().await;
+}
+
+#[tokio::test]
+async fn a_frame_for_which_there_is_a_stream_a_little_later_goes_out() {
+    let three = Three::with(|config| config.limits.lane_stall_time_max = 4 * WHILE).await;
+    // The first time, and again at once.
+    let failure = Failure::NoMemory.plan().at(three.client.identity()).times(2);
+    let (planted, read) = (failure.plant(), three.at_server.recv_on(Lane::Bulk));
+    let sent = three.at_client.send_acked_on(Lane::Bulk, "in the end");
+    let (sent, read) = within("a frame", async { tokio::join!(sent, read) }).await;
+    sent.expect("acknowledged");
+    assert_eq!(read.expect("a frame"), "in the end");
+    assert_eq!(planted.struck(), 2);
+    three.end().await;
 }

@@ -71,6 +71,12 @@ async fn a_session_outlives_whatever_fails_of_its_connections() {
     let mut tasks = load(&pair, &ledger, &over);
     for (round, node) in [&pair.server, &pair.client].into_iter().cycle().take(4).enumerate() {
         let other = if round % 2 == 0 { &pair.client } else { &pair.server };
+        // Streams begin with the next connection: without memory for them it ends as well.
+        let (no_memory, received) =
+            (once(Failure::NoMemory, 0, node), Failpoint::StreamCallbackReceive);
+        let ends = once(Failure::Panic(received), 5, other);
+        within("the end of a connection", ends.strikes(1)).await;
+        within("no memory", no_memory.strikes(1)).await;
         // These end the connection while frames are on it.
         for failure in [
             Failure::Panic(Failpoint::StreamCallbackReceive),

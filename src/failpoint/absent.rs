@@ -18,6 +18,11 @@ pub(crate) fn send_fails(_node: impl FnOnce() -> CertHash) -> bool {
 }
 
 #[inline(always)]
+pub(crate) fn no_memory(_node: impl FnOnce() -> CertHash) -> bool {
+    false
+}
+
+#[inline(always)]
 pub(crate) fn complete_is_late(_node: impl FnOnce() -> CertHash) -> Option<Duration> {
     None
 }

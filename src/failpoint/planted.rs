@@ -23,6 +23,9 @@ pub enum Failure {
     Stall(Failpoint, Duration),
     /// MsQuic takes nothing over that is to be sent on a stream (StreamSend).
     SendFails,
+    /// MsQuic has no memory left for another handle: what dials, listens or begins a stream is told so (ConnectionOpen,
+    /// ListenerOpen, StreamOpen).
+    NoMemory,
     /// The last event of a connection (SHUTDOWN_COMPLETE) comes so much later, that of others does not.
     LateComplete(Duration),
 }
@@ -173,7 +176,7 @@ pub(crate) async fn in_actor(point: Failpoint, node: impl FnOnce() -> CertHash) 
     match strike_at(point, node) {
         Some(Failure::Panic(_)) => panics(point),
         Some(Failure::Stall(_, time)) => tokio::time::sleep(time).await,
-        Some(Failure::SendFails | Failure::LateComplete(_)) | None => {}
+        Some(Failure::SendFails | Failure::NoMemory | Failure::LateComplete(_)) | None => {}
     }
 }
 
@@ -182,13 +185,18 @@ pub(crate) fn in_callback(point: Failpoint, node: impl FnOnce() -> CertHash) {
     match strike_at(point, node) {
         Some(Failure::Panic(_)) => panics(point),
         Some(Failure::Stall(_, time)) => std::thread::sleep(time),
-        Some(Failure::SendFails | Failure::LateComplete(_)) | None => {}
+        Some(Failure::SendFails | Failure::NoMemory | Failure::LateComplete(_)) | None => {}
     }
 }
 
 /// Whether a StreamSend is not to be tried.
 pub(crate) fn send_fails(node: impl FnOnce() -> CertHash) -> bool {
     strike(node, |failure| failure == Failure::SendFails).is_some()
+}
+
+/// Whether no handle is to be had.
+pub(crate) fn no_memory(node: impl FnOnce() -> CertHash) -> bool {
+    strike(node, |failure| failure == Failure::NoMemory).is_some()
 }
 
 /// How much later a SHUTDOWN_COMPLETE of a connection is to be told.

@@ -1,5 +1,6 @@
 //! Who owns the connection: what it is told, and the deadlines it watches.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::{ConnectionCore, Deadline, Hook, Notice};
@@ -11,7 +12,7 @@ impl ConnectionCore {
     }
 
     /// Sets who is told of notices, once. What happened before is told at once.
-    pub(crate) fn set_hook(&self, hook: Hook) {
+    pub(crate) fn set_hook(self: &Arc<Self>, hook: Hook) {
         if self.hook.set(hook).is_err() {
             return;
         }
@@ -29,7 +30,7 @@ impl ConnectionCore {
 
     /// Ends the connection if the deadline was missed; otherwise tells when to look again, if there is
     /// anything to look at.
-    pub(crate) fn look_at(&self, deadline: Deadline) -> Option<Instant> {
+    pub(crate) fn look_at(self: &Arc<Self>, deadline: Deadline) -> Option<Instant> {
         self.end_if_broken();
         match deadline {
             Deadline::Frames => self.check_frames(),

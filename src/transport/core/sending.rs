@@ -359,7 +359,8 @@ impl ConnectionCore {
         narrow: bool,
     ) {
         let queue = self.lanes.get(lane);
-        // One retry on another stream: if that fails as well, the connection is ending.
+        // One retry on another stream. If that fails as well the connection is ending, or the library has no
+        // memory for a stream: then who watches the lanes tries again, until they stand still for too long.
         let mut retry = true;
         loop {
             next = match next {
@@ -380,7 +381,7 @@ impl ConnectionCore {
                     Err(batch) => {
                         queue.came_back(batch);
                         if self.is_over() || !std::mem::take(&mut retry) {
-                            return;
+                            return self.lane_is_busy();
                         }
                         mark!("a submission is tried again on another stream");
                         queue.next(narrow)

@@ -1,5 +1,6 @@
 //! Looks whether the lanes move, while anything is on its way.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{ConnectionCore, Deadline, Notice};
@@ -16,7 +17,7 @@ impl ConnectionCore {
         self.lanes.iter().any(|lane| lane.progress().busy)
     }
 
-    /// A submission was handed over. The owner is told once per watch.
+    /// A submission was handed over, or not taken. The owner is told once per watch.
     pub(super) fn lane_is_busy(&self) {
         if self.has_owner() && self.lane_watch.begin() {
             self.notify(Notice::Began(Deadline::Lanes));
@@ -25,7 +26,7 @@ impl ConnectionCore {
 
     /// Ends the connection if a lane stands still for too long; otherwise tells when to look
     /// again, if anything is on its way.
-    pub(super) fn check_lanes(&self) -> Option<Instant> {
+    pub(super) fn check_lanes(self: &Arc<Self>) -> Option<Instant> {
         if !self.lane_watch.look(|| self.is_lane_busy()) {
             lock(&self.still).rest();
             return None;
@@ -35,6 +36,8 @@ impl ConnectionCore {
             self.cut(CloseCode::LANE_STALLED);
             return None;
         }
+        // What the library did not take is nobody's to hand over.
+        Lane::ALL.into_iter().for_each(|lane| self.pump(lane));
         Some(now + limit / LOOKS)
     }
 

@@ -13,7 +13,7 @@ use super::configuration::Configuration;
 use super::connection_settings::{set_settings, set_windows, share_sockets};
 use super::exit_guard;
 use super::quic_settings::QuicSettings;
-use super::raw::{RawHandle, STATUS_SUCCESS, Slot, bytes_of, call, check, status};
+use super::raw::{RawHandle, STATUS_SUCCESS, Slot, bytes_of, call, check, check_open, status};
 use super::registration::Registration;
 use super::stream::{PeerStream, StreamCallbacks, StreamSlot};
 use crate::error::LibraryError;
@@ -103,7 +103,7 @@ impl ConnectionSlot {
         let mut handle: HQUIC = std::ptr::null_mut();
         // SAFETY: `raw_context` is a strong count that now belongs to MsQuic's callbacks and is
         // released after ConnectionClose (ConnectionOpen).
-        let opened = check(unsafe {
+        let open = || unsafe {
             call!(ConnectionOpenInPartition)(
                 registration.handle.as_ptr(),
                 place.worker,
@@ -111,7 +111,8 @@ impl ConnectionSlot {
                 raw_context.cast_mut().cast::<c_void>(),
                 &raw mut handle,
             )
-        });
+        };
+        let opened = check_open(|| context.node(), open);
         match (opened, RawHandle::new(handle)) {
             (Ok(()), Some(handle)) => {
                 if let Some(local) = place.shared

@@ -10,7 +10,9 @@ use super::configuration::Configuration;
 use super::connection::{ConnectionCallbacks, ConnectionSlot};
 use super::exit_guard;
 use super::listeners::listeners;
-use super::raw::{RawHandle, STATUS_SUCCESS, Slot, call, check, socket_addr, status, with_buffers};
+use super::raw::{
+    RawHandle, STATUS_SUCCESS, Slot, call, check, check_open, socket_addr, status, with_buffers,
+};
 use super::registration::Registration;
 use crate::error::LibraryError;
 use crate::failpoint::{self, Failpoint};
@@ -54,14 +56,15 @@ impl ListenerSlot {
         let mut handle: HQUIC = std::ptr::null_mut();
         // SAFETY: `raw_context` is a strong count that now belongs to MsQuic's callbacks and is
         // released after ListenerClose (ListenerOpen).
-        let opened = check(unsafe {
+        let open = || unsafe {
             call!(ListenerOpen)(
                 registration.handle.as_ptr(),
                 Some(listener_callback::<L>),
                 raw_context.cast_mut().cast::<c_void>(),
                 &raw mut handle,
             )
-        });
+        };
+        let opened = check_open(|| context.node(), open);
         let (Ok(()), Some(handle)) = (opened, RawHandle::new(handle)) else {
             // SAFETY: the open failed, so no callback will ever come for this count.
             drop(unsafe { Arc::from_raw(raw_context) });

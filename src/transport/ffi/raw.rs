@@ -8,6 +8,8 @@ use std::sync::Mutex;
 use msquic::ffi::{HQUIC, QUIC_API_TABLE, QUIC_BUFFER, QUIC_HANDLE};
 
 use crate::error::LibraryError;
+use crate::failpoint;
+use crate::identity::CertHash;
 use crate::lock::lock;
 
 /// The function table; the first call opens the library.
@@ -41,6 +43,17 @@ pub(super) fn check(status: Status) -> Result<(), LibraryError> {
     if msquic::Status(status).is_ok() { Ok(()) } else { Err(LibraryError { status }) }
 }
 
+/// Opens a handle of this node's; without memory for it where that is planted.
+pub(super) fn check_open(
+    node: impl FnOnce() -> CertHash,
+    open: impl FnOnce() -> Status,
+) -> Result<(), LibraryError> {
+    match failpoint::no_memory(node) {
+        true => Err(LibraryError { status: status::OUT_OF_MEMORY }),
+        false => check(open()),
+    }
+}
+
 /// The names of statuses this crate tells apart.
 pub(in crate::transport) mod status {
     use msquic::StatusCode;
@@ -55,6 +68,7 @@ pub(in crate::transport) mod status {
         ABORTED = QUIC_STATUS_ABORTED;
         ADDRESS_IN_USE = QUIC_STATUS_ADDRESS_IN_USE;
         ALPN_IN_USE = QUIC_STATUS_ALPN_IN_USE;
+        OUT_OF_MEMORY = QUIC_STATUS_OUT_OF_MEMORY;
         INVALID_ADDRESS = QUIC_STATUS_INVALID_ADDRESS;
         INVALID_STATE = QUIC_STATUS_INVALID_STATE;
         CONNECTION_IDLE = QUIC_STATUS_CONNECTION_IDLE;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use msquic::ffi::{HQUIC, QUIC_BUFFER, QUIC_STATUS, QUIC_STREAM_EVENT};
 
-use super::raw::{RawHandle, STATUS_SUCCESS, Slot, call, check, status};
+use super::raw::{RawHandle, STATUS_SUCCESS, Slot, call, check, check_open, status};
 use crate::error::LibraryError;
 use crate::failpoint::{self, Failpoint};
 use crate::identity::CertHash;
@@ -122,7 +122,7 @@ impl StreamSlot {
             let mut handle: HQUIC = std::ptr::null_mut();
             // SAFETY: `raw_context` is a strong count that now belongs to MsQuic's callbacks and
             // is released after StreamClose (StreamOpen).
-            let opened = check(unsafe {
+            let open = || unsafe {
                 call!(StreamOpen)(
                     connection,
                     q::QUIC_STREAM_OPEN_FLAGS_QUIC_STREAM_OPEN_FLAG_UNIDIRECTIONAL,
@@ -130,7 +130,8 @@ impl StreamSlot {
                     raw_context.cast_mut().cast::<c_void>(),
                     &raw mut handle,
                 )
-            });
+            };
+            let opened = check_open(|| context.node(), open);
             let (Ok(()), Some(handle)) = (opened, RawHandle::new(handle)) else {
                 // SAFETY: the open failed, so no callback will ever come for this count.
                 drop(unsafe { Arc::from_raw(raw_context) });
