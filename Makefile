@@ -130,7 +130,7 @@ miri: ## run the pure parts in miri, for whoever has it
 fuzz: ## fuzz the decoders for FUZZ_SECONDS (600) each
 	@$(CARGO) fuzz --version >/dev/null 2>&1 || { \
 		echo "fuzz: cargo-fuzz is missing; run: cargo install --locked cargo-fuzz"; exit 1; }
-	@for target in frame_decoder session_messages session_intake; do \
+	@for target in frame_decoder session_messages session_intake certificates credentials; do \
 		echo "==> fuzzing $$target for $(FUZZ_SECONDS) s"; \
 		mkdir -p fuzz/corpus/$$target; \
 		RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target \

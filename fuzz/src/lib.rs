@@ -2,8 +2,11 @@
 //! on what those take from elsewhere.
 
 pub mod frame_decoder;
+mod identity;
 pub mod session_intake;
 pub mod session_messages;
+
+pub use identity::{certificates, credentials};
 
 #[allow(dead_code)]
 #[path = "../../src/peers/cut.rs"]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use moorline_fuzz::{frame_decoder, session_intake, session_messages};
+use moorline_fuzz::{certificates, credentials, frame_decoder, session_intake, session_messages};
 
 /// Tells `run` of each file in the target's folder of seeds.
 fn replay(target: &str, run: fn(&[u8])) {
@@ -31,4 +31,14 @@ fn flows_are_cut_as_a_loop_does() {
 #[test]
 fn messages_are_the_same_in_any_split() {
     replay("session_messages", session_messages::run);
+}
+
+#[test]
+fn certificates_are_read_or_refused_and_their_signatures_hold_if_they_are_true() {
+    replay("certificates", certificates::run);
+}
+
+#[test]
+fn a_key_is_taken_if_it_is_that_of_the_certificate() {
+    replay("credentials", credentials::run);
 }

@@ -1,0 +1,6 @@
+//! Any input: see `src/identity/credentials.rs`.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| moorline_fuzz::credentials::run(input));
