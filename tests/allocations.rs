@@ -43,9 +43,30 @@ async fn pass(pair: &Pair, payload: Bytes, count: usize) -> (f64, f64) {
     ((after.0 - before.0) as f64 / count, (after.1 - before.1) as f64 / count)
 }
 
+/// Of so many small frames one may cost an allocation, whole batches together.
+const SMALL_FRAMES: f64 = 5.0;
+
+/// What a small frame costs, where no pass before the last one is below the bound: how many go together is a matter
+/// of who runs when.
+async fn small_frame(mut pass: impl AsyncFnMut() -> f64) -> f64 {
+    const PASSES: usize = 5;
+    let mut least = f64::INFINITY;
+    for _ in 0..PASSES {
+        least = least.min(pass().await);
+        eprintln!("{least} allocations a small frame");
+        if least * SMALL_FRAMES <= 1.0 {
+            break;
+        }
+    }
+    least
+}
+
 #[test]
-fn a_frame_costs_less_than_one_allocation_or_one_copy() {
-    in_its_own_runtime("a_frame_costs_less_than_one_allocation_or_one_copy", counted());
+fn a_small_frame_costs_a_fifth_of_an_allocation_and_a_large_one_a_copy() {
+    in_its_own_runtime(
+        "a_small_frame_costs_a_fifth_of_an_allocation_and_a_large_one_a_copy",
+        counted(),
+    );
 }
 
 async fn counted() {
@@ -54,8 +75,8 @@ async fn counted() {
     pass(&pair, vec![1; 128].into(), 1000).await;
 
     // Both ends together, under load: batches on the one side, runs on the other.
-    let (blocks, _) = pass(&pair, vec![1; 128].into(), 50_000).await;
-    assert!(blocks <= 1.0, "{blocks} allocations a small frame");
+    let blocks = small_frame(async || pass(&pair, vec![1; 128].into(), 50_000).await.0).await;
+    assert!(blocks * SMALL_FRAMES <= 1.0, "{blocks} allocations a small frame");
 
     // The sender copies nothing: all that is allocated is the receiver's one copy. The first frame
     // of a size grows as it arrives.
@@ -102,9 +123,9 @@ async fn pass_of_a_session(from: &Peer, to: &Peer, payload: Bytes, count: usize)
 }
 
 #[test]
-fn a_small_message_of_a_session_costs_at_most_two_allocations() {
+fn a_small_message_of_a_session_costs_a_fifth_of_an_allocation() {
     in_its_own_runtime(
-        "a_small_message_of_a_session_costs_at_most_two_allocations",
+        "a_small_message_of_a_session_costs_a_fifth_of_an_allocation",
         counted_in_a_session(),
     );
 }
@@ -119,10 +140,10 @@ async fn counted_in_a_session() {
     let near = within("a peer", client.peer(target, "counted/1")).await.expect("a peer");
     let far = within("its other end", begun.next()).await.expect("it came");
     pass_of_a_session(&near, &far, vec![1; 128].into(), 1000).await;
-    let blocks = pass_of_a_session(&near, &far, vec![1; 128].into(), 50_000).await;
-    eprintln!("{blocks} allocations a message");
-    // Batches are smaller where the machine is busy.
-    assert!(blocks <= 2.0, "{blocks} allocations a message");
+    let payload = Bytes::from(vec![1; 128]);
+    let blocks =
+        small_frame(async || pass_of_a_session(&near, &far, payload.clone(), 50_000).await).await;
+    assert!(blocks * SMALL_FRAMES <= 1.0, "{blocks} allocations a message");
     drop((near, far, begun));
     within("the client's end", client.close(LIMIT)).await.expect("an orderly end");
     within("the server's end", server.close(LIMIT)).await.expect("an orderly end");
