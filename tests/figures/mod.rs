@@ -3,6 +3,7 @@
 mod sessions;
 
 use std::fs;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use moorline::{
@@ -11,7 +12,7 @@ use moorline::{
 };
 use serde_json::{Map, Value};
 
-use super::source::sources;
+use super::source::{Source, sources};
 use super::{documents, root};
 
 // ---- settings and their defaults ---------------------------------------------------------------
@@ -337,8 +338,10 @@ fn time(time: Duration) -> String {
 
 /// What the one constant of this name is set to, as its source says; files may move.
 fn source_of(name: &str) -> String {
+    // Read once: most sentences are about a constant.
+    static SOURCES: LazyLock<Vec<Source>> = LazyLock::new(|| sources("src"));
     let (head, mut found) = (format!("const {name}: "), Vec::new());
-    for file in sources("src") {
+    for file in SOURCES.iter() {
         for (at, _) in file.shipped.match_indices(&head) {
             let value = file.text[at..].split_once(" = ").and_then(|(_, it)| it.split_once(';'));
             found.extend(value.map(|(value, _)| value.to_owned()));
