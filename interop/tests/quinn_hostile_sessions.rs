@@ -12,7 +12,7 @@ use moorline_interop::quinn_peer::{QuinnLink, Settings, application_code, dialle
 use moorline_interop::session_message::{SessionMessage, kind};
 use moorline_interop::session_peer::{DATA, DATA_REPLIES, FrameKind, SESSION_ALPN, SessionPeer};
 use moorline_interop::{ANY_PORT, LIMIT, PeerCertificate, within};
-use quinn::Endpoint;
+use quinn::{ConnectionError, Endpoint};
 use tokio::sync::{oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
@@ -84,10 +84,10 @@ impl Dialled {
         Ok(QuinnLink::dial(&self.endpoint, self.address).await?.connection)
     }
 
-    /// The code that the node closes with.
-    async fn code(connection: &quinn::Connection) -> Option<u64> {
+    /// The code that the node closes with, or how else the connection ended.
+    async fn code(connection: &quinn::Connection) -> Result<u64, ConnectionError> {
         let closed = within(LIMIT, "quinn learns of the close", connection.closed()).await;
-        application_code(&closed)
+        application_code(&closed).ok_or(closed)
     }
 
     /// What was said is refused with this code, and final or not; the node closes with it as well.
@@ -102,7 +102,7 @@ impl Dialled {
         let refused = peer.hear(REFUSED).await?;
         assert_eq!((refused.number(0), refused.number(1)), (code.value(), is_final), "{refused:?}");
         // A peer that does not close is closed.
-        assert_eq!(Self::code(&peer.connection).await, Some(code.value()));
+        assert_eq!(Self::code(&peer.connection).await, Ok(code.value()));
         Ok(())
     }
 
@@ -278,7 +278,7 @@ async fn a_peer_that_breaks_a_rule_loses_its_session_and_the_next_one_is_as_good
         // Where the connection ends meanwhile, that is what is asked for.
         let committed = commit(breach, &mut peer, &at_node).await;
         let code = Dialled::code(&peer.connection).await;
-        assert_eq!(code, Some(CloseCode::PROTOCOL_ERROR.value()), "{breach:?}: {committed:?}");
+        assert_eq!(code, Ok(CloseCode::PROTOCOL_ERROR.value()), "{breach:?}: {committed:?}");
         let ended = loop {
             match within(LIMIT, "the session ends", at_node.recv()).await {
                 Ok(Incoming::Message(_) | Incoming::Request(_)) => {}
@@ -301,7 +301,7 @@ async fn a_hello_that_is_late_wrong_or_for_nobody_is_told_so_and_leaves_nothing_
 -> Result<()> {
     let it = Dialled::new().await?;
     let silent = it.connection().await?;
-    assert_eq!(Dialled::code(&silent).await, Some(CloseCode::HELLO_TIMEOUT.value()));
+    assert_eq!(Dialled::code(&silent).await, Ok(CloseCode::HELLO_TIMEOUT.value()));
     assert!(it.node.stats().limits.hello_time_max > 0);
     let too_long = [&[0, 0xff, 0xff][..], &[0; 100]].concat();
     let no_map = vec![0, 0, 3, 0x82, 0, 1];
@@ -310,13 +310,13 @@ async fn a_hello_that_is_late_wrong_or_for_nobody_is_told_so_and_leaves_nothing_
         let mut stream = connection.open_uni().await?;
         stream.write_all(&bytes).await?;
         let code = Dialled::code(&connection).await;
-        assert_eq!(code, Some(CloseCode::PROTOCOL_ERROR.value()), "{bytes:?}");
+        assert_eq!(code, Ok(CloseCode::PROTOCOL_ERROR.value()), "{bytes:?}");
     }
     for credit in [1, GRANT_MIN - 1] {
         let mut peer = SessionPeer::new(it.connection().await?).await?;
         peer.say(&hello(1, 0).with_flow(CONTROL, &[0, 0, credit])).await?;
         let code = Dialled::code(&peer.connection).await;
-        assert_eq!(code, Some(CloseCode::PROTOCOL_ERROR.value()), "a grant of {credit} bytes");
+        assert_eq!(code, Ok(CloseCode::PROTOCOL_ERROR.value()), "a grant of {credit} bytes");
     }
     // Without incarnation, without nonce, and with a connection of a session that was never heard of.
     for (key, number) in [(2, 0), (4, 0), (9, 1)] {
@@ -325,7 +325,7 @@ async fn a_hello_that_is_late_wrong_or_for_nobody_is_told_so_and_leaves_nothing_
         wrong.numbers.insert(key, number);
         peer.say(&wrong).await?;
         let code = Dialled::code(&peer.connection).await;
-        assert_eq!(code, Some(CloseCode::PROTOCOL_ERROR.value()), "field {key} is {number}");
+        assert_eq!(code, Ok(CloseCode::PROTOCOL_ERROR.value()), "field {key} is {number}");
     }
     let mut newer = hello(1, 0);
     newer.numbers.extend([(0, 2), (1, 3)]);
@@ -346,7 +346,7 @@ async fn of_two_processes_with_one_credential_the_later_one_stays_and_the_other_
     let (first, at_first) = it.session(1).await?;
     let (mut second, at_second) = it.session(2).await?;
     let code = Dialled::code(&first.connection).await;
-    assert_eq!(code, Some(CloseCode::STALE_INCARNATION.value()));
+    assert_eq!(code, Ok(CloseCode::STALE_INCARNATION.value()));
     let ended = within(LIMIT, "the first session ends", at_first.recv()).await;
     assert!(matches!(ended, Err(PeerEnded::PeerRestarted)), "{ended:?}");
     for _ in 0..3 {
@@ -420,7 +420,7 @@ async fn who_stops_inside_a_frame_is_told_so_and_leaves_its_room_to_the_next_one
     peer.begin_message(DATA, LARGE, PART).await?;
     // One that says nothing stops as well as one that is in the middle of a word.
     let code = Dialled::code(&peer.connection).await;
-    assert_eq!(code, Some(CloseCode::FRAME_TIMEOUT.value()));
+    assert_eq!(code, Ok(CloseCode::FRAME_TIMEOUT.value()));
     assert_eq!((at_node.ended(), it.node.stats().limits.frame_time_max), (None, 1));
 
     let (mut slow, at_node) = it.session(2).await?;
