@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use common::sessions::{Lines, brisk, seed};
 use common::{LIMIT, cancelled_after, until, within, within_limit};
 use moorline::testing::Cluster;
-use moorline::{CloseCode, ConnectError, Incoming, Node, Peer, PeerEnded, PeerError, Peers};
+use moorline::{
+    CloseCode, CloseReason, ConnectError, Incoming, Node, Peer, PeerEnded, PeerError, Peers,
+};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::task::JoinSet;
@@ -162,9 +164,11 @@ fn only_late(asked: [Result<Peer, PeerError>; 2]) {
     let (mut late, mut other) = (0, Vec::new());
     for error in asked.into_iter().filter_map(Result::err) {
         match error {
-            PeerError::Connect(ConnectError::Overdue { .. } | ConnectError::TimedOut { .. }) => {
-                late += 1
-            }
+            PeerError::Connect(
+                ConnectError::Overdue { .. }
+                | ConnectError::TimedOut { .. }
+                | ConnectError::Closed { reason: CloseReason::TimedOut, .. },
+            ) => late += 1,
             PeerError::Ended(PeerEnded::ByPeer { code: CloseCode::NORMAL }) => {}
             error => other.push(error),
         }
