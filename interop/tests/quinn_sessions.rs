@@ -1,12 +1,14 @@
 //! moorline and a peer of `moorline/1` that was written from the wire format alone: sessions that outlive
 //! their connections, whoever of both decides and whoever dials.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use moorline::{
     CloseCode, Incoming, Limits, NetCredential, Node, NodeConfig, NodeEvent, Peer, PeerEnded,
-    Peers, Target,
+    PeerError, Peers, Target,
 };
 use moorline_interop::moorline_end::end;
 use moorline_interop::quinn_peer::{QuinnLink, Settings, application_code, dialler, listener};
@@ -58,6 +60,11 @@ fn settings<'a>(certificate: &'a PeerCertificate, node: &Node) -> Settings<'a> {
 
 /// A Hello of the peer's.
 fn hello(attempt: u64, echo: u64, yours: u64, known: u64) -> SessionMessage {
+    hello_of(MINE, attempt, echo, yours, known)
+}
+
+/// One of the session that the peer calls so.
+fn hello_of(mine: u64, attempt: u64, echo: u64, yours: u64, known: u64) -> SessionMessage {
     let numbers = [
         (0, 1),
         (1, 1),
@@ -65,7 +72,7 @@ fn hello(attempt: u64, echo: u64, yours: u64, known: u64) -> SessionMessage {
         (3, attempt),
         (4, NONCE),
         (5, echo),
-        (6, MINE),
+        (6, mine),
         (7, yours),
         (8, known),
         (10, 1 << 20),
@@ -297,6 +304,59 @@ async fn moorline_dials_and_a_stream_that_leaves_frames_out_ends_the_session() -
     assert_eq!(application_code(&closed), Some(CloseCode::PROTOCOL_ERROR.value()));
     drop(at_node);
     end(node).await
+}
+
+/// A peer that tells so many sessions, one after the other, that what they met is over, and goes on with the next one if
+/// there is one; how many it met, and what came of the wish for one.
+async fn met_the_past(times: u64) -> Result<(u64, Result<(), PeerError>)> {
+    let (node, certificate) = node_and_certificate(true).await?;
+    let endpoint = listener(&settings(&certificate, &node))?;
+    let target = Target::from(endpoint.local_addr()?).expect(certificate.identity());
+    let met = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&met);
+    let at_peer = async {
+        let mut before = 0;
+        loop {
+            let connection = QuinnLink::accept(&endpoint).await?.connection;
+            let mut peer = SessionPeer::new(connection).await?;
+            let theirs = peer.hear(kind::HELLO).await?;
+            ensure!(theirs.number(6) != before && theirs.number(7) == 0, "{theirs:?}");
+            before = theirs.number(6);
+            let number = count.fetch_add(1, Ordering::Relaxed);
+            let mine = MINE + number;
+            peer.say(&hello_of(mine, 0, theirs.number(4), before, 0)).await?;
+            if number >= times {
+                attach(&mut peer, true, &theirs, 1).await?;
+                // Until the other half is done.
+                peer.connection.closed().await;
+                return anyhow::Ok(());
+            }
+            let given_up = [(0, mine), (1, before), (2, 4), (3, CloseCode::NORMAL.value())];
+            peer.say(&SessionMessage::new(kind::ENDED, &given_up)).await?;
+            peer.connection.closed().await;
+        }
+    };
+    let opening = within(LIMIT, "an answer", node.peer(target, PROTOCOL));
+    let opened = tokio::select! {
+        opened = opening => opened,
+        failed = at_peer => anyhow::bail!("the peer has ended: {failed:?}"),
+    };
+    let opened = opened.map(drop);
+    endpoint.close(0_u32.into(), b"");
+    end(node).await?;
+    Ok((met.load(Ordering::Relaxed), opened))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_met_one_that_is_over_is_begun_anew_a_few_times() -> Result<()> {
+    for (times, expected) in [(1, 2), (3, 4), (4, 4)] {
+        let (met, opened) = met_the_past(times).await?;
+        assert_eq!(met, expected, "{opened:?}");
+        let is_over = matches!(opened, Err(PeerError::Ended(PeerEnded::ByPeer { .. })));
+        assert_eq!(is_over, times == 4, "{opened:?}");
+        assert_eq!(opened.is_ok(), times < 4, "{opened:?}");
+    }
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -17,6 +17,8 @@ use crate::peers::error::{PeerEnded, PeerError};
 use crate::peers::handle::Peer;
 use crate::peers::sessions::{Dial, Sessions};
 use crate::peers::status::PeerChange;
+use crate::session::effect::EndReason;
+use crate::session::message::Refused;
 use crate::transport::session_streams::SESSION_ALPN;
 
 /// Peers that begin a session, as they come ([`Node::accept`](crate::Node::accept)).
@@ -50,6 +52,10 @@ impl Drop for Peers {
     }
 }
 
+/// How often a session is begun at most where each met one of the peer's that was over. A dial that the peer gave
+/// up meanwhile may still arrive, and be taken for the session's.
+const TRIES: u32 = 4;
+
 /// Opens a session, or shares the one there is; see `Node::peer`.
 pub(super) async fn open(
     supervisor: ActorRef<SupervisorMessage>,
@@ -63,17 +69,22 @@ pub(super) async fn open(
     let identity = target.expected.ok_or(PeerError::NobodyExpected)?;
     let sessions = shared.sessions();
     let dial = dial(supervisor, Arc::downgrade(shared), target);
-    let core = sessions.open(identity, protocol, dial)?;
-    // Gives it up where this is cancelled, or fails.
-    let peer = Peer::new(Arc::clone(&core), Arc::clone(&sessions));
-    core.first_up(|| sessions.has_link_in_sight(&core)).await.map_err(|why| match why {
-        NoLink::Dial(error) => PeerError::Connect(error),
-        NoLink::Refused(refused) => {
-            PeerError::Ended(PeerEnded::Refused { code: refused.code, text: refused.text })
+    let mut tries = TRIES;
+    loop {
+        let core = sessions.open(identity, protocol, Arc::clone(&dial))?;
+        // Gives it up where this is cancelled, or fails.
+        let peer = Peer::new(Arc::clone(&core), Arc::clone(&sessions));
+        let why = match core.first_up(|| sessions.has_link_in_sight(&core)).await {
+            Ok(()) => return Ok(peer),
+            Err(why) => why,
+        };
+        tries -= 1;
+        // Another one meets what the peer has now.
+        let met_the_past = matches!(why, NoLink::Ended(EndReason::Peer(..))) && !core.was_up();
+        if !met_the_past || tries == 0 {
+            return Err(why.into());
         }
-        NoLink::Ended(reason) => PeerError::Ended(reason.into()),
-    })?;
-    Ok(peer)
+    }
 }
 
 /// Takes peers that begin a session for this protocol from here on, if `admit` says so.
@@ -129,6 +140,18 @@ impl NodeShared {
         if let Some(sessions) = self.sessions.get() {
             sessions.go_away();
             sessions.end_all();
+        }
+    }
+}
+
+impl From<NoLink> for PeerError {
+    fn from(why: NoLink) -> Self {
+        match why {
+            NoLink::Dial(error) => Self::Connect(error),
+            NoLink::Refused(Refused { code, text, .. }) => {
+                Self::Ended(PeerEnded::Refused { code, text })
+            }
+            NoLink::Ended(reason) => Self::Ended(reason.into()),
         }
     }
 }

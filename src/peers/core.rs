@@ -264,6 +264,11 @@ impl PeerCore {
         self.failures.send_modify(|count| *count += 1);
     }
 
+    /// Whether it ever had a link.
+    pub(crate) fn was_up(&self) -> bool {
+        self.status.borrow().was_up()
+    }
+
     /// Waits until it is over.
     pub(super) async fn over(&self) {
         let mut up = self.up.subscribe();

@@ -67,6 +67,11 @@ pub(crate) struct Status {
 }
 
 impl Status {
+    /// Whether it ever had a connection.
+    pub(crate) fn was_up(&self) -> bool {
+        self.ups > 0
+    }
+
     /// What is to be told of it, in order.
     pub(crate) fn step(&mut self, step: Step) -> Vec<PeerChange> {
         let mut changes = Vec::new();
