@@ -116,13 +116,22 @@ impl SessionPeer {
     /// If it is another one, or the connection ends.
     pub async fn hear(&mut self, kind: u64) -> Result<SessionMessage> {
         loop {
-            let next = within(LIMIT, "moorline says something", self.messages.recv()).await;
-            let message = next.context("the connection has ended")?;
+            let message = self.hear_any().await?;
             if message.kind == kind {
                 return Ok(message);
             }
             ensure!(message.kind == kind::TAKEN, "{message:?} instead of kind {kind}");
         }
+    }
+
+    /// The next message, of whatever kind.
+    ///
+    /// # Errors
+    ///
+    /// If the connection ends.
+    pub async fn hear_any(&mut self) -> Result<SessionMessage> {
+        let next = within(LIMIT, "moorline says something", self.messages.recv()).await;
+        next.context("the connection has ended")
     }
 
     /// The next frame, of whichever flow.
