@@ -154,7 +154,7 @@ fn grant(credit: u64) -> SessionMessage {
 }
 
 /// What a peer does that it must not.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 enum Breach {
     AcknowledgesWhatWasNeverSent,
     TakesBackWhatItTook,
@@ -278,7 +278,10 @@ async fn a_peer_that_breaks_a_rule_loses_its_session_and_the_next_one_is_as_good
         // Where the connection ends meanwhile, that is what is asked for.
         let committed = commit(breach, &mut peer, &at_node).await;
         let code = Dialled::code(&peer.connection).await;
-        assert_eq!(code, Ok(CloseCode::PROTOCOL_ERROR.value()), "{breach:?}: {committed:?}");
+        // A flooder may lose the packet that says so among its own; what it still sends is answered by a reset.
+        let is_told = code == Ok(CloseCode::PROTOCOL_ERROR.value())
+            || breach == Breach::FloodsTheSessionStream && code == Err(ConnectionError::Reset);
+        assert!(is_told, "{breach:?}: {committed:?}, {code:?}");
         let ended = loop {
             match within(LIMIT, "the session ends", at_node.recv()).await {
                 Ok(Incoming::Message(_) | Incoming::Request(_)) => {}

@@ -391,3 +391,17 @@ async fn a_session_that_nobody_takes_from_holds_what_was_granted_and_others_go_o
     assert!(matches!(control, Some(Received::Message(_))), "{control:?}");
     sender.abort();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_is_not_at_rest_while_a_reply_is_about_to_be_accepted() {
+    let pair = Pair::new().await;
+    // Its request is in flight no more, and its frame not yet.
+    let answering = pair.at_near.answering();
+    let mut rest = std::pin::pin!(pair.at_near.rest());
+    let waits = std::future::poll_fn(|context| {
+        std::task::Poll::Ready(rest.as_mut().poll(context).is_pending())
+    });
+    assert!(waits.await, "it would stop without the reply");
+    drop(answering);
+    within("rest", rest).await;
+}
