@@ -133,10 +133,9 @@ fn whatever(der: &[u8]) {
             if let Ok(claimed) = certificate.claimed_signatures() {
                 let claimed: Vec<_> = claimed.collect();
                 assert!(claimed.len() <= SIGNATURES_EXAMINED_MAX);
-                assert!(
-                    claimed.iter().filter(|claimed| certificate.verify(claimed)).count()
-                        <= claimed.len()
-                );
+                for claimed in &claimed {
+                    std::hint::black_box(certificate.verify(claimed));
+                }
             }
         }
     }
