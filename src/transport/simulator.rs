@@ -38,8 +38,9 @@ use crate::identity::NetCredential;
 const CASES: u64 = 2_000;
 
 /// Cases that found something once: room of the node's that was kept for what every stream may hold, while
-/// just that was asked for; whole frames of three lanes beyond the share, which the node's room is for.
-const FOUND: [u64; 2] = [1_014_988, 1_049_946];
+/// just that was asked for; whole frames of three lanes beyond the share, which the node's room is for;
+/// a frame that arrives when readers were told of the end.
+const FOUND: [u64; 3] = [1_014_988, 1_049_946, 771_251];
 
 /// Without a frame that arrives for so long, nothing moves.
 const STILL_MAX: Duration = Duration::from_secs(300);

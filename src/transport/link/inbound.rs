@@ -9,7 +9,7 @@
 //! hold, and for frames that hungry readers wait for, one at a time, whose bytes were granted from the
 //! room that the node's connections have together; no stream is paused while a reader waits for it and
 //! could have its next frame; every frame is given to one reader, in the order of its stream; what a
-//! reader did not take comes first again.
+//! reader did not take comes first again; nothing is kept that arrives behind the end.
 
 mod frames;
 mod queue;
@@ -273,6 +273,9 @@ impl<S: Clone> Inbound<S> {
 
     /// How many of `total` bytes the stream may take over.
     pub(in crate::transport) fn budget(&self, id: StreamId, total: usize) -> usize {
+        if self.over.is_some() {
+            return total;
+        }
         let Some(queue) = self.queue(id) else {
             never!("a stream brings {} bytes behind its end", total);
             return total;
@@ -296,6 +299,11 @@ impl<S: Clone> Inbound<S> {
     ) -> Effects<S> {
         let mut effects = Effects::default();
         let Decoded { pieces, bytes, held, position, paused } = decoded;
+        if self.over.is_some() {
+            // Readers may have been told that nothing more comes.
+            pieces.clear();
+            return effects;
+        }
         let Some(queue) = lookup(&mut self.queues, id) else {
             never!("a stream brings {} frames behind its end", pieces.len());
             pieces.clear();
