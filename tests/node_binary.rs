@@ -364,6 +364,20 @@ fn a_child_gets_the_environment_that_the_command_was_given() {
 }
 
 /// A stack that does not exist: no thread of the program itself starts.
+/// Images of containers name the system's certificates in the environment. Whoever opened this file of
+/// them would wait for ever.
+#[test]
+fn system_certificates_are_not_read_also_where_the_environment_names_them() {
+    let scratch = Scratch::new();
+    scratch.keygen("a", &[]);
+    let file = scratch.path("certificates");
+    assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
+    let credential = scratch.credential("a");
+    let words = ["--json", "run", "--listen", "127.0.0.1:0"];
+    let words: Vec<_> = words.into_iter().chain(credential.iter().map(String::as_str)).collect();
+    Running::start_among(&words, "", &[("SSL_CERT_FILE", &file)]).event("listening");
+}
+
 #[test]
 fn a_command_without_threads_says_so_and_ends() {
     let scratch = Scratch::new();

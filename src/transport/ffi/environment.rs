@@ -1,5 +1,6 @@
 //! What can only be said to the C library through the environment.
 
+use std::ffi::OsString;
 use std::process::Command;
 use std::sync::OnceLock;
 
@@ -9,8 +10,8 @@ const VARIABLES: [&str; 2] = ["SSL_CERT_DIR", "SSL_CERT_FILE"];
 /// A place without any.
 const NOWHERE: &str = "/nonexistent";
 
-/// Those of [`VARIABLES`] that were not set before.
-static SKIPPED: OnceLock<Vec<&str>> = OnceLock::new();
+/// What they were before.
+static BEFORE: OnceLock<[Option<OsString>; 2]> = OnceLock::new();
 
 /// Tells OpenSSL inside MsQuic to look for no system certificates.
 ///
@@ -24,16 +25,16 @@ static SKIPPED: OnceLock<Vec<&str>> = OnceLock::new();
 /// [`unskip_system_certificates`]. It is for processes that have no other TLS.
 ///
 /// Call it first in `main`: it does nothing, and returns `false`, once the process has a second
-/// thread, because the environment must not change under one. A variable that is set already is
-/// left as it is.
+/// thread, because the environment must not change under one. Variables that were set, as images of
+/// containers do, are replaced: what they name would be read for nothing.
 #[must_use = "it has no effect after a second thread was started"]
 pub fn skip_system_certificates() -> bool {
     let threads = std::fs::read_dir("/proc/self/task").map(Iterator::count);
     if !matches!(threads, Ok(1)) {
         return false;
     }
-    let unset = || VARIABLES.into_iter().filter(|name| std::env::var_os(name).is_none()).collect();
-    for name in SKIPPED.get_or_init(unset) {
+    BEFORE.get_or_init(|| VARIABLES.map(std::env::var_os));
+    for name in VARIABLES {
         // SAFETY: the process has one thread, this one, so nobody reads the environment now.
         unsafe { std::env::set_var(name, NOWHERE) };
     }
@@ -43,11 +44,14 @@ pub fn skip_system_certificates() -> bool {
 /// Gives what `command` starts the environment that this process had before
 /// [`skip_system_certificates`]. What was said about those variables since is kept.
 pub fn unskip_system_certificates(command: &mut Command) -> &mut Command {
-    for name in SKIPPED.get().into_iter().flatten() {
+    for (name, before) in VARIABLES.into_iter().zip(BEFORE.get().into_iter().flatten()) {
         let ours = std::env::var_os(name).is_some_and(|value| value == NOWHERE);
-        let said = command.get_envs().any(|(said, _)| said == *name);
+        let said = command.get_envs().any(|(said, _)| said == name);
         if ours && !said {
-            command.env_remove(name);
+            match before {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
         }
     }
     command

@@ -1,6 +1,7 @@
 //! Branches that are easily missed, each by itself.
 
 use super::*;
+use crate::error::{CloseCode, CloseReason};
 use crate::marks::covers;
 
 /// Takes so many frames, one by one.
@@ -60,4 +61,33 @@ fn room_beside_the_share_goes_back_as_soon_as_it_is_free_although_more_is_asked_
     let effects = model.inbound.granted(asked);
     model.perform(effects);
     model.drain(From::Lane(Lane::Control));
+}
+
+#[test]
+fn what_arrives_behind_the_end_is_nobodys_and_what_came_before_is_read() {
+    let mut model = Model::new(1 << 10, 1 << 20, 1 << 20);
+    let at = model.open();
+    let paused = model.open();
+    model.queue(at, 100);
+    model.arrive(at, usize::MAX);
+    let reason = CloseReason::Local { code: CloseCode::NORMAL };
+    let effects = model.inbound.close(RecvError::Closed { reason });
+    model.perform(effects);
+    model.queue(at, 100);
+    model.arrive(at, usize::MAX);
+    // Far beyond the share: there is nothing to pause for.
+    model.queue(paused, 1 << 19);
+    model.arrive(paused, usize::MAX);
+    assert!(!model.streams[paused].paused);
+    assert!(model.take(From::All), "it came before the end");
+    assert_eq!(model.inbound.counts().waiting, 0);
+    for _ in 0..2 {
+        let found = model.inbound.take(From::All).found;
+        assert!(matches!(found, Some(Err(RecvError::Closed { .. }))), "{found:?}");
+    }
+    for stream in [at, paused].map(|at| model.streams[at].id) {
+        let effects = model.inbound.remove(stream);
+        model.perform(effects);
+    }
+    assert!(model.inbound.queues.is_empty());
 }
