@@ -52,39 +52,27 @@ impl<S: Clone> Intake<S> {
         if let Err(error) = self.check_subscriber() {
             return refuse(reader, error);
         }
-        if self.frames.lock().delivery.readers() >= READERS_MAX {
-            self.forget_gone_readers(outside);
-        }
-        {
-            let mut state = self.frames.lock();
-            if state.delivery.readers() >= READERS_MAX {
-                drop(state);
-                return refuse(reader, RecvError::TooManyReaders { limit: READERS_MAX });
-            }
-            match KINDS.iter().position(|kind| *kind == from) {
-                Some(kind) => state.delivery.readers[kind].push_back(reader),
-                None => never!("a reader by message waits for {:?}", from),
-            }
-        }
-        self.deliver(outside);
-    }
-
-    /// Readers that gave up do not take the places of those who wait.
-    fn forget_gone_readers(&self, outside: &impl Perform<S>) {
-        let Some(work) = Delivering::begin(self) else { return };
-        let mut readers = std::mem::take(&mut self.frames.lock().delivery.readers);
-        for kind in &mut readers {
-            kind.retain(|reader| !reader.is_gone());
-        }
-        {
+        let mut gone = Vec::new();
+        let refused = {
             let delivery = &mut self.frames.lock().delivery;
-            for (kind, later) in readers.iter_mut().zip(&mut delivery.readers) {
-                kind.append(later);
+            if delivery.readers() >= READERS_MAX {
+                gone = delivery.take_gone_readers();
             }
-            delivery.readers = readers;
+            if delivery.readers() >= READERS_MAX {
+                Some(reader)
+            } else {
+                match KINDS.iter().position(|kind| *kind == from) {
+                    Some(kind) => delivery.readers[kind].push_back(reader),
+                    None => never!("a reader by message waits for {:?}", from),
+                }
+                None
+            }
+        };
+        drop(gone);
+        match refused {
+            Some(reader) => refuse(reader, RecvError::TooManyReaders { limit: READERS_MAX }),
+            None => self.deliver(outside),
         }
-        drop(work);
-        self.deliver(outside);
     }
 
     /// Gives every frame to `subscriber` from here on. There is one reader: others are refused.

@@ -21,7 +21,7 @@ pub(super) const KINDS: [From; 4] =
 
 /// Who waits for one frame by message.
 pub(crate) trait Reader: Send {
-    /// Whether nobody waits any more.
+    /// Whether nobody waits any more. Asked under the lock: a look at what is its own, and nothing else.
     fn is_gone(&self) -> bool;
     /// Passes a result on; a frame that reaches nobody comes back.
     fn give(self: Box<Self>, result: Result<Received, RecvError>) -> Result<(), Received>;
@@ -61,6 +61,18 @@ impl Delivery {
 
     pub(super) fn readers(&self) -> usize {
         self.readers.iter().map(VecDeque::len).sum()
+    }
+
+    /// Readers that gave up do not take the places of those who wait. To be dropped outside the lock.
+    pub(super) fn take_gone_readers(&mut self) -> Vec<Box<dyn Reader>> {
+        let mut gone = Vec::new();
+        for readers in &mut self.readers {
+            let (given_up, waiting) =
+                std::mem::take(readers).into_iter().partition(|reader| reader.is_gone());
+            *readers = waiting;
+            gone.extend::<VecDeque<_>>(given_up);
+        }
+        gone
     }
 
     pub(super) fn end_subscription(&mut self, number: u64) -> Option<Subscription> {
