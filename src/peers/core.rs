@@ -23,7 +23,8 @@ pub(crate) use self::words::{NoLink, NotAsked};
 use super::by_message::{ByMessage, News};
 use super::cut::{Announced, Came};
 use super::error::PeerEnded;
-use super::in_flow::{Filled, InFlow, Special};
+use super::flows::Flows;
+use super::in_flow::{InFlow, Special};
 use super::link::{Frames, Link, Listens, Violated};
 use super::out_flow::{NotAccepted, OutFlow};
 use super::room::{PeerBounds, PlacesTaken};
@@ -33,7 +34,7 @@ use crate::error::ConnectError;
 use crate::identity::CertHash;
 use crate::lock::lock;
 use crate::session::effect::EndReason;
-use crate::session::flow::{FLOWS_MAX, FlowId, FlowState, PerFlow};
+use crate::session::flow::{FlowId, FlowState, PerFlow};
 use crate::session::flow_out::FlowViolation;
 use crate::session::frame_head::{FrameHead, ReplyStatus};
 use crate::session::handling::Handling;
@@ -53,22 +54,21 @@ pub(crate) struct PeerCore {
     bounds: PeerBounds,
     myself: Weak<Self>,
     node: Weak<dyn Listens>,
-    out: [OutFlow; FLOWS_MAX],
-    incoming: [InFlow; FLOWS_MAX],
+    flows: Flows,
     link: Mutex<Option<Arc<Link>>>,
     /// The largest payload that the peer takes; what is ours before that is known.
     peer_frame_bytes_max: AtomicU64,
     asking: Mutex<Asking>,
     handling: Mutex<Handled>,
     readable: Notify,
-    /// Which flows in have something.
-    filled: Filled,
     /// Handles that were given out, each for itself.
     holders: AtomicUsize,
     /// What the peer is told of what was taken, and when.
     teller: Teller,
-    /// Whether it has a link.
-    up: watch::Sender<bool>,
+    /// Whether it has a link, as those are told who wait for one.
+    is_up: AtomicBool,
+    /// It has a link, or has lost or not got one, or is over.
+    moved: Notify,
     ended: OnceLock<EndReason>,
     /// What the peer sends last, once it closes.
     finals: OnceLock<PerFlow<u64>>,
@@ -81,7 +81,7 @@ pub(crate) struct PeerCore {
     answering: AtomicUsize,
     /// Why there was no link the last time.
     failed: Mutex<Option<NoLink>>,
-    failures: watch::Sender<u64>,
+    failures: AtomicU64,
     /// What those are told who watch it.
     pub(crate) status: watch::Sender<Status>,
     pub(crate) by_message: ByMessage,
@@ -138,19 +138,12 @@ impl PeerCore {
         bounds: PeerBounds,
         node: Weak<dyn Listens>,
     ) -> Arc<Self> {
-        let out = std::array::from_fn(|_| {
-            let bytes_max = bounds.flow_bytes_max.max(OutFlow::cost(bounds.frame_bytes_max));
-            OutFlow::new(&bounds.keeping, bytes_max)
-        });
         let asking = Asking {
             requests: Requests::new(bounds.requests_max),
             begun: 0,
             places: PlacesTaken::none(&bounds.asking),
             waiting: HashMap::new(),
         };
-        let filled = Filled::default();
-        let flow_in = |flow: usize| InFlow::new(bounds.received(), &filled, 1 << flow);
-        let incoming = std::array::from_fn(flow_in);
         let requests = Handling::new(bounds.requests_max, bounds.early_cancels_max);
         let places = PlacesTaken::none(&bounds.handling);
         Arc::new_cyclic(|myself| Self {
@@ -159,9 +152,7 @@ impl PeerCore {
             protocol,
             myself: Weak::clone(myself),
             node,
-            out,
-            incoming,
-            filled,
+            flows: Flows::default(),
             link: Mutex::new(None),
             peer_frame_bytes_max: AtomicU64::new(bounds.frame_bytes_max as u64),
             asking: Mutex::new(asking),
@@ -169,7 +160,8 @@ impl PeerCore {
             readable: Notify::new(),
             holders: AtomicUsize::new(0),
             teller: Teller::default(),
-            up: watch::Sender::new(false),
+            is_up: AtomicBool::new(false),
+            moved: Notify::new(),
             ended: OnceLock::new(),
             finals: OnceLock::new(),
             shut_by: OnceLock::new(),
@@ -177,7 +169,7 @@ impl PeerCore {
             rested: Notify::new(),
             answering: AtomicUsize::new(0),
             failed: Mutex::default(),
-            failures: watch::Sender::new(0),
+            failures: AtomicU64::new(0),
             status: watch::Sender::default(),
             by_message: ByMessage::default(),
             places: Notify::new(),
@@ -188,23 +180,28 @@ impl PeerCore {
     // ---- facts
 
     fn flow_out(&self, flow: FlowId) -> &OutFlow {
-        &self.out[usize::from(flow.number())]
+        self.flows.out(flow, &self.bounds)
     }
 
     fn flow_in(&self, flow: FlowId) -> &InFlow {
-        &self.incoming[usize::from(flow.number())]
+        self.flows.incoming(flow, &self.bounds)
     }
 
     pub(super) fn out(&self, lane: Lane, replies: bool) -> &OutFlow {
         self.flow_out(flow_of(lane, replies))
     }
 
+    /// If anything was ever sent on it.
+    pub(super) fn used_out(&self, lane: Lane, replies: bool) -> Option<&OutFlow> {
+        self.flows.used_out(flow_of(lane, replies))
+    }
+
     pub(super) fn inbound(&self) -> PerFlow<FlowState> {
-        PerFlow::of(|flow| self.flow_in(flow).state())
+        self.flows.states()
     }
 
     pub(super) fn accepted(&self) -> PerFlow<u64> {
-        PerFlow::of(|flow| self.flow_out(flow).last_accepted())
+        PerFlow::of(|flow| self.flows.used_out(flow).map_or(0, OutFlow::last_accepted))
     }
 
     /// A limit held something of it back.
@@ -224,17 +221,29 @@ impl PeerCore {
 
     /// Waits until it has a link, or is over.
     pub(crate) async fn up(&self) -> Result<(), EndReason> {
-        let mut up = self.up.subscribe();
+        self.wait_for(Self::is_up_or_over).await
+    }
+
+    fn is_up_or_over(&self) -> Option<Result<(), EndReason>> {
+        let over = self.ended.get().map(|reason| Err(reason.clone()));
+        over.or_else(|| self.is_up.load(Ordering::Acquire).then_some(Ok(())))
+    }
+
+    async fn wait_for<R>(&self, look: impl Fn(&Self) -> Option<R>) -> R {
         loop {
-            if let Some(reason) = self.ended.get() {
-                return Err(reason.clone());
+            let moved = self.moved.notified();
+            tokio::pin!(moved);
+            moved.as_mut().enable();
+            if let Some(found) = look(self) {
+                return found;
             }
-            if *up.borrow_and_update() {
-                return Ok(());
-            }
-            // The sender lives as long as this.
-            let _ = up.changed().await;
+            moved.await;
         }
+    }
+
+    fn set_up(&self, is_up: bool) {
+        self.is_up.store(is_up, Ordering::Release);
+        self.moved.notify_waiters();
     }
 
     /// Somebody has a handle of its own.
@@ -261,7 +270,8 @@ impl PeerCore {
 
     fn no_link(&self, why: NoLink) {
         *lock(&self.failed) = Some(why);
-        self.failures.send_modify(|count| *count += 1);
+        self.failures.fetch_add(1, Ordering::AcqRel);
+        self.moved.notify_waiters();
     }
 
     /// Whether it ever had a link.
@@ -271,23 +281,19 @@ impl PeerCore {
 
     /// Waits until it is over.
     pub(super) async fn over(&self) {
-        let mut up = self.up.subscribe();
-        while self.ended.get().is_none() {
-            // The sender lives as long as this.
-            let _ = up.changed().await;
-        }
+        self.wait_for(|core| core.ended.get().map(drop)).await;
     }
 
     /// Waits until it has a link, and tells what is in the way instead: what fails from here on, if no link
     /// is `in_sight` beside.
     pub(crate) async fn first_up(&self, in_sight: impl Fn() -> bool) -> Result<(), NoLink> {
-        let mut failures = self.failures.subscribe();
         loop {
-            let seen = *failures.borrow_and_update();
-            tokio::select! {
-                biased;
-                up = self.up() => return up.map_err(NoLink::Ended),
-                _ = failures.wait_for(|count| *count > seen) => {}
+            let seen = self.failures.load(Ordering::Acquire);
+            let has_failed =
+                |core: &Self| (core.failures.load(Ordering::Acquire) > seen).then_some(None);
+            let up = |core: &Self| core.is_up_or_over().map(Some).or_else(|| has_failed(core));
+            if let Some(up) = self.wait_for(up).await {
+                return up.map_err(NoLink::Ended);
             }
             // One that the peer dialled serves as well.
             if !in_sight() {
@@ -341,27 +347,24 @@ impl PeerCore {
         self.peer_frame_bytes_max.store(limits.frame_bytes_max, Ordering::Relaxed);
         lock(&self.asking).requests.peer_takes(limits.requests_max);
         self.places.notify_one();
-        self.incoming.iter().for_each(|flow| flow.attached(generation));
+        self.flows.attach_in(generation);
         *lock(&self.link) = Some(Arc::clone(&link));
-        let mut violated = false;
-        for flow in FlowId::all() {
-            if let Err(how) = self.flow_out(flow).attach(generation, flows[flow]) {
-                warn!(%how, ?flow, "the peer resumes where it cannot be");
-                violated = true;
-            }
+        let attached = self.flows.attach_out(generation, flows, &self.bounds);
+        if let Err((flow, how)) = &attached {
+            warn!(%how, ?flow, "the peer resumes where it cannot be");
         }
         let session: Arc<dyn Frames> = Arc::<Self>::clone(self);
         link.attach(session, generation);
-        if let (true, Some(node)) = (violated, self.node.upgrade()) {
+        if let (Err(_), Some(node)) = (attached, self.node.upgrade()) {
             node.violated(link.id);
             return Vec::new();
         }
-        FlowId::all().for_each(|flow| self.pump(flow));
+        self.flows.all_out().for_each(|(flow, _)| self.pump(flow));
         self.teller.attached();
         self.tell_taken();
         // Whoever waits for the link and then watches is told that it is there.
         let changes = self.step(Step::Up);
-        self.up.send_replace(true);
+        self.set_up(true);
         changes
     }
 
@@ -372,9 +375,8 @@ impl PeerCore {
             link.leave();
         }
         self.teller.detached();
-        self.out.iter().for_each(OutFlow::detach);
-        self.incoming.iter().for_each(|flow| flow.attached(0));
-        self.up.send_replace(false);
+        self.flows.detach();
+        self.set_up(false);
         self.step(Step::Down(left.and_then(|link| link.over())))
     }
 
@@ -387,7 +389,7 @@ impl PeerCore {
     pub(super) fn taken_by_peer(&self, taken: &Taken) -> Result<(), Violated> {
         for (flow, state) in taken.flows.iter() {
             if let Some(state) = state {
-                self.flow_out(flow).taken(*state).map_err(Violated::by)?;
+                self.flows.taken(flow, *state, &self.bounds).map_err(Violated::by)?;
                 self.pump(flow);
             }
         }
@@ -399,7 +401,7 @@ impl PeerCore {
     pub(super) fn shut(&self, by: PeerEnded) {
         // The first reason stays.
         let _ = self.shut_by.set(by);
-        self.out.iter().for_each(OutFlow::shut);
+        self.flows.shut();
     }
 }
 

@@ -11,6 +11,7 @@
 //! sessions.rs ..... all sessions of a node: the table, links
 //! └── sessions/ ..... who begins one, dials (spacing.rs), what is due, the node's end
 //! core.rs ......... one session: its flows, requests both ways, the link it has
+//! ├── flows.rs ...... the flows of a session, each made when it is used
 //! ├── out_flow.rs ... one flow out: the ledger, its room, its stream
 //! │   └── kept.rs ... frames that are encoded once and sent as often as it takes
 //! ├── in_flow.rs .... one flow in: what waits for the application
@@ -23,7 +24,7 @@
 //! delivery.rs, error.rs ... what became of frames, and what can go wrong
 //! ```
 //!
-//! Locks, from the outer to the inner: the table, a flow, requests. The table is never asked under a
+//! Locks, from the outer to the inner: the table, the making of a flow, a flow, requests. The table is never asked under a
 //! flow's lock; what follows from a change is done outside all of them.
 
 pub(crate) mod adapters;
@@ -34,6 +35,7 @@ pub(crate) mod credit;
 mod cut;
 pub(crate) mod delivery;
 pub(crate) mod error;
+mod flows;
 pub(crate) mod handle;
 mod in_flow;
 mod kept;

@@ -20,10 +20,7 @@ impl PeerCore {
     /// The peer stops, and takes no message and no request over behind these numbers. Replies go on.
     pub(in crate::peers) fn cut(&self, last: &PerFlow<u64>) {
         let _ = self.shut_by.set(PeerEnded::ByPeer { code: CloseCode::GOING_AWAY });
-        for flow in FlowId::all().filter(|flow| !flow.is_replies()) {
-            // A peer that took more over than it says now is a matter for its next message.
-            let _ = self.flow_out(flow).cut(last[flow]);
-        }
+        self.flows.cut(last);
         let behind =
             |id: &RequestId| FlowId::new(id.0, false).is_some_and(|flow| id.1 > last[flow]);
         let told: Vec<_> = {
@@ -55,7 +52,8 @@ impl PeerCore {
     /// Whether the peer closes and the application took everything.
     pub(in crate::peers) fn is_drained(&self) -> bool {
         let taken = |finals: &PerFlow<u64>| {
-            finals.iter().all(|(flow, last)| self.flow_in(flow).state().taken >= *last)
+            let states = self.flows.states();
+            finals.iter().all(|(flow, last)| states[flow].taken >= *last)
         };
         self.finals.get().is_some_and(taken)
     }
@@ -68,14 +66,15 @@ impl PeerCore {
     ) -> Vec<PeerChange> {
         let mut changes = self.detach();
         let _ = self.shut_by.set(reason.clone().into());
-        for flow in FlowId::all() {
-            self.flow_out(flow).end(flows.map(|flows| flows[flow]));
-        }
+        self.flows.end(flows);
         // Nothing is issued behind the end of the flows.
         let ids: Vec<RequestId> = lock(&self.asking).waiting.keys().copied().collect();
         let fates: HashMap<RequestId, Fate> = ids
             .into_iter()
-            .filter_map(|id| Some((id, self.flow_out(FlowId::new(id.0, false)?).fate_now(id.1)?)))
+            .filter_map(|id| {
+                let out = self.flows.used_out(FlowId::new(id.0, false)?)?;
+                Some((id, out.fate_now(id.1)?))
+            })
             .collect();
         let told: Vec<_> = {
             let mut asking = lock(&self.asking);
@@ -97,7 +96,7 @@ impl PeerCore {
         cancels.iter().for_each(|cancel| cancel.tell());
         changes.extend(self.step(Step::Ended(reason.clone())));
         let _ = self.ended.set(reason);
-        self.up.send_replace(false);
+        self.set_up(false);
         self.readable.notify_waiters();
         self.places.notify_one();
         self.invite(News::Came);
@@ -115,8 +114,7 @@ impl PeerCore {
 
     /// This node stops: no message and no request is taken over from here on. Replies are.
     pub(in crate::peers) fn freeze(&self) {
-        let messages = FlowId::all().filter(|flow| !flow.is_replies());
-        messages.for_each(|flow| self.flow_in(flow).freeze());
+        self.flows.freeze();
     }
 
     /// Waits until nothing is in flight: what was accepted was taken by the peer's application, what came
@@ -151,8 +149,8 @@ impl PeerCore {
         if self.answering.load(Ordering::Acquire) > 0 {
             return false;
         }
-        let out = FlowId::all().all(|flow| {
-            let outcomes = self.flow_out(flow).outcomes();
+        let out = self.flows.all_out().all(|(_, out)| {
+            let outcomes = out.outcomes();
             outcomes.accepted == outcomes.delivered + outcomes.not_sent + outcomes.maybe_sent
         });
         let asking = lock(&self.asking);

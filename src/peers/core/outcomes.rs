@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::runtime::Handle;
 
-use super::PeerCore;
+use super::{PeerCore, flow_of};
 use crate::peers::by_message::TellFate;
 use crate::peers::error::PeerSendError;
 use crate::peers::out_flow::OUTCOME_BYTES;
@@ -27,7 +27,7 @@ impl PeerCore {
 
     /// What became of a frame, if that is known.
     pub(in crate::peers) fn fate_now(&self, lane: Lane, number: u64) -> Option<Fate> {
-        self.out(lane, false).fate_now(number)
+        self.flows.used_out(flow_of(lane, false))?.fate_now(number)
     }
 
     /// The error of a frame that was not accepted since the session is over, or closes.

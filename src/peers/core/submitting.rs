@@ -27,7 +27,8 @@ impl PeerCore {
     /// Hands over what the flow has ready, if nobody else is at it.
     pub(super) fn pump(&self, flow: FlowId) {
         let Some(link) = self.link() else { return };
-        let (core, out) = (link.core(), self.flow_out(flow));
+        let Some(out) = self.flows.used_out(flow) else { return };
+        let core = link.core();
         let (path, generation) = (core.path(), link.generation());
         while let Some(submission) = out.next(generation, path, |number| self.left(flow, number)) {
             let Submission { first, stream, parts, bytes } = submission;
@@ -80,7 +81,9 @@ impl Outlet for FlowOutlet {
     fn sent(&self, token: u64, _acknowledged: bool) {
         let Some(peer) = self.peer.upgrade().filter(|_| token != HEAD) else { return };
         let bytes = usize::try_from(token).unwrap_or(usize::MAX);
-        peer.flow_out(self.flow).acknowledged(self.generation, bytes);
+        if let Some(out) = peer.flows.used_out(self.flow) {
+            out.acknowledged(self.generation, bytes);
+        }
         peer.pump(self.flow);
     }
 

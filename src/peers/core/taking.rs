@@ -55,7 +55,7 @@ impl PeerCore {
 
     /// Takes up to `max` frames of the first of these lanes that seems to have some.
     fn take_from(&self, lanes: &[Lane], max: usize, took: impl FnMut(Frame)) -> Option<FlowId> {
-        let filled = self.filled.load(Ordering::Acquire);
+        let filled = self.flows.filled().load(Ordering::Acquire);
         let has_some = |flow: &FlowId| filled & (1 << flow.number()) != 0;
         let flow = lanes.iter().map(|lane| flow_of(*lane, false)).find(has_some)?;
         if self.flow_in(flow).take(max, || self.teller.waits(), took) {
@@ -103,7 +103,7 @@ impl PeerCore {
 
     fn has_something_of(&self, lanes: &[Lane]) -> bool {
         let of = |bits: u8, lane: &Lane| bits | 1 << flow_of(*lane, false).number();
-        self.filled.load(Ordering::Acquire) & lanes.iter().fold(0, of) != 0
+        self.flows.filled().load(Ordering::Acquire) & lanes.iter().fold(0, of) != 0
     }
 
     /// Invites the actor that is subscribed, if there is one and something for it.

@@ -3,7 +3,6 @@
 use std::sync::{Arc, Weak};
 
 use super::PeerCore;
-use crate::peers::in_flow::InFlow;
 use crate::peers::link::{Frames, Link};
 use crate::peers::teller::{Hears, Word};
 use crate::session::flow::PerFlow;
@@ -19,7 +18,7 @@ struct Told<'a> {
 impl Hears for Told<'_> {
     fn gathered(&self) -> (u64, bool) {
         let (mut frames, mut presses) = (0, false);
-        for flow in &self.core.incoming {
+        for (_, flow) in self.core.flows.all_in() {
             let (gathered, is_much) = flow.gathered();
             frames += gathered;
             presses |= is_much;
@@ -28,7 +27,7 @@ impl Hears for Told<'_> {
     }
 
     fn tell(&self, word: Word) -> bool {
-        let flows = PerFlow::of(|flow| self.core.flow_in(flow).tell(word));
+        let flows = PerFlow::of(|flow| self.core.flows.used_in(flow)?.tell(word));
         self.link.put(&Message::Taken(Taken { flows }))
     }
 
@@ -53,7 +52,7 @@ impl PeerCore {
     pub(super) fn word_came(&self, over: &Link) {
         if self.link().is_some_and(|link| std::ptr::eq(Arc::as_ptr(&link), over)) {
             self.teller.came();
-            self.incoming.iter().for_each(InFlow::word_came);
+            self.flows.all_in().for_each(|(_, flow)| flow.word_came());
             self.tell_taken();
         }
     }

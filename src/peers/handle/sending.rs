@@ -304,7 +304,8 @@ impl Peer {
     #[must_use]
     pub fn take_unsent(&self) -> Vec<(Lane, Bytes)> {
         let of = |lane| {
-            let unsent = self.core().out(lane, false).take_unsent();
+            let used = self.core().used_out(lane, false);
+            let unsent = used.map_or_else(Vec::new, OutFlow::take_unsent);
             unsent.into_iter().map(move |frame| (lane, frame))
         };
         Lane::ALL.into_iter().flat_map(of).collect()
@@ -314,7 +315,9 @@ impl Peer {
     pub(crate) fn put_back_unsent(&self, unsent: Vec<(Lane, Bytes)>) {
         for lane in Lane::ALL {
             let of = unsent.iter().filter(|(of, _)| *of == lane).map(|(_, frame)| frame.clone());
-            self.core().out(lane, false).put_back_unsent(of.collect());
+            if let Some(out) = self.core().used_out(lane, false) {
+                out.put_back_unsent(of.collect());
+            }
         }
     }
 
@@ -323,7 +326,7 @@ impl Peer {
     pub fn deliveries(&self) -> [DeliveryCounts; 3] {
         Lane::ALL.map(|lane| {
             let Outcomes { accepted, delivered, not_sent, maybe_sent } =
-                self.core().out(lane, false).outcomes();
+                self.core().used_out(lane, false).map(OutFlow::outcomes).unwrap_or_default();
             DeliveryCounts { accepted, delivered, not_sent, maybe_sent }
         })
     }
