@@ -29,10 +29,10 @@ pub(super) struct Flows {
 /// What happened to all flows so far.
 #[derive(Default)]
 struct Course {
-    /// Of the connection that they go over; 0 for none.
+    /// Of the connection that flows in go over; 0 for none.
     generation: u64,
-    /// What the peer said last of each on that connection.
-    said: Option<Box<PerFlow<FlowState>>>,
+    /// Of the one that flows out go over, and what the peer said there last of each.
+    said: Option<Box<(u64, PerFlow<FlowState>)>>,
     cut: Option<Box<PerFlow<u64>>>,
     is_shut: bool,
     is_frozen: bool,
@@ -74,11 +74,23 @@ impl Flows {
         self.incoming[flow].get().map(Box::as_ref)
     }
 
+    /// All that were used; who uses one that is not among them sees what was done before this.
     pub(super) fn all_out(&self) -> impl Iterator<Item = (FlowId, &OutFlow)> {
+        drop(lock(&self.course));
+        self.made_out()
+    }
+
+    /// As [`all_out`](Self::all_out), of flows in.
+    pub(super) fn all_in(&self) -> impl Iterator<Item = (FlowId, &InFlow)> {
+        drop(lock(&self.course));
+        self.made_in()
+    }
+
+    fn made_out(&self) -> impl Iterator<Item = (FlowId, &OutFlow)> {
         FlowId::all().filter_map(|flow| Some((flow, self.used_out(flow)?)))
     }
 
-    pub(super) fn all_in(&self) -> impl Iterator<Item = (FlowId, &InFlow)> {
+    fn made_in(&self) -> impl Iterator<Item = (FlowId, &InFlow)> {
         FlowId::all().filter_map(|flow| Some((flow, self.used_in(flow)?)))
     }
 
@@ -108,7 +120,7 @@ impl Flows {
         for (flow, _) in said.iter().filter(|(_, said)| !is_fresh(**said)) {
             self.out(flow, bounds);
         }
-        let used = self.used_out_now(|course| course.said = Some(Box::new(*said)));
+        let used = self.used_out_now(|course| course.said = Some(Box::new((generation, *said))));
         let mut attached = Ok(());
         for (flow, out) in used {
             let result = out.attach(generation, said[flow]).map_err(|how| (flow, how));
@@ -135,7 +147,7 @@ impl Flows {
             let mut course = lock(&self.course);
             if self.used_out(flow).is_none() {
                 if let Some(before) = &mut course.said {
-                    before[flow] = said;
+                    before.1[flow] = said;
                 }
                 return Ok(());
             }
@@ -176,14 +188,14 @@ impl Flows {
     fn used_out_now(&self, what: impl FnOnce(&mut Course)) -> Vec<(FlowId, &OutFlow)> {
         let mut course = lock(&self.course);
         what(&mut course);
-        self.all_out().collect()
+        self.made_out().collect()
     }
 
     /// As [`used_out_now`](Self::used_out_now), of flows in.
     fn used_in_now(&self, what: impl FnOnce(&mut Course)) -> Vec<(FlowId, &InFlow)> {
         let mut course = lock(&self.course);
         what(&mut course);
-        self.all_in().collect()
+        self.made_in().collect()
     }
 
     #[cold]
@@ -197,8 +209,8 @@ impl Flows {
             let bytes_max = bounds.flow_bytes_max.max(OutFlow::cost(bounds.frame_bytes_max));
             let out = OutFlow::new(&bounds.keeping, bytes_max);
             // Nobody waits for anything of it yet. What the peer said was looked at before.
-            if let Some(said) = &course.said {
-                let _ = out.attach(course.generation, said[flow]);
+            if let Some((generation, said)) = course.said.as_deref() {
+                let _ = out.attach(*generation, said[flow]);
             }
             if let Some(last) = course.cut.as_ref().filter(|_| !flow.is_replies()) {
                 let _ = out.cut(last[flow]);

@@ -59,7 +59,7 @@ const ATTACHED: Happens = |flows, bounds| {
 
 #[test]
 fn a_flow_that_is_made_late_has_gone_through_what_the_others_went_through() {
-    let all: [(&str, &[Happens]); 7] = [
+    let all: [(&str, &[Happens]); 8] = [
         ("nothing", &[]),
         ("attached", &[ATTACHED]),
         (
@@ -71,6 +71,8 @@ fn a_flow_that_is_made_late_has_gone_through_what_the_others_went_through() {
             }],
         ),
         ("detached", &[ATTACHED, |flows, _| flows.detach()]),
+        // Until flows out are attached as well they go over the one before.
+        ("attached by half", &[ATTACHED, |flows, _| flows.attach_in(GENERATION + 1)]),
         ("shut", &[ATTACHED, |flows, _| flows.shut()]),
         (
             "cut and frozen",
