@@ -42,6 +42,8 @@ pub(super) fn config(credential: NetCredential, peer: CertHash) -> NodeConfig {
     config.limits.connections_max = CONNECTIONS_MAX;
     config.limits.connections_per_peer_max = CONNECTIONS_MAX;
     config.limits.sessions.sessions_max = CONNECTIONS_MAX;
+    // However slow the machine is: it is no peer that stays away.
+    config.limits.sessions.session_time_max = Duration::from_secs(3_600);
     // All of them come from one address.
     config.limits.handshakes_per_address_max = config.limits.handshakes_pending_max;
     config.limits.connections_per_minute_max = CONNECTIONS_MAX;

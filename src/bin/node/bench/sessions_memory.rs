@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use moorline::{NetCredential, Node, NodeEvent, Peer, Target};
+use moorline::{ErrorKind, NetCredential, Node, NodeEvent, Peer, PeerError, Target};
 use tokio::task::JoinSet;
 
 use super::Report;
@@ -18,6 +18,9 @@ use crate::app::wait::within;
 
 /// Made before anything is counted, so that what is allocated once is not.
 const NOT_COUNTED: usize = 5;
+
+/// Before a dial is made again.
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// What a handshake leaves behind is freed by then.
 const REST: Duration = Duration::from_secs(2);
@@ -127,7 +130,7 @@ async fn open_all(node: &Node, target: &Target, protocols: &[String]) -> Result<
         let mut opening = JoinSet::new();
         for protocol in part {
             let (node, target, protocol) = (node.clone(), target.clone(), protocol.clone());
-            opening.spawn(async move { node.peer(target, &protocol).await });
+            opening.spawn(async move { open(&node, target, &protocol).await });
         }
         let opened = within(STEP_TIME_MAX, "sessions", opening.join_all()).await?;
         for peer in opened {
@@ -135,6 +138,16 @@ async fn open_all(node: &Node, target: &Target, protocols: &[String]) -> Result<
         }
     }
     Ok(peers)
+}
+
+/// Asks again where so many dials at once are too much for a slow machine.
+async fn open(node: &Node, target: Target, protocol: &str) -> Result<Peer, PeerError> {
+    loop {
+        match node.peer(target.clone(), protocol).await {
+            Err(error) if error.kind() == ErrorKind::Retry => tokio::time::sleep(AGAIN).await,
+            opened => return opened,
+        }
+    }
 }
 
 async fn all_are_lost(peers: &[Peer], server: &Node) -> Result<()> {
