@@ -31,7 +31,7 @@ pub(super) struct Flows {
 struct Course {
     /// Of the connection that flows in go over; 0 for none.
     generation: u64,
-    /// Of the one that flows out go over, and what the peer said there last of each.
+    /// Of the one that flows out go over, and what the peer said there first of each.
     said: Option<Box<(u64, PerFlow<FlowState>)>>,
     cut: Option<Box<PerFlow<u64>>>,
     is_shut: bool,
@@ -143,15 +143,7 @@ impl Flows {
         said: FlowState,
         bounds: &PeerBounds,
     ) -> Result<(), FlowViolation> {
-        if self.used_out(flow).is_none() && is_fresh(said) {
-            let mut course = lock(&self.course);
-            if self.used_out(flow).is_none() {
-                if let Some(before) = &mut course.said {
-                    before.1[flow] = said;
-                }
-                return Ok(());
-            }
-        }
+        // Of a flow that was never used only a peer speaks that breaks a rule.
         self.out(flow, bounds).taken(said)
     }
 
