@@ -136,17 +136,6 @@ impl Flows {
         self.attach_in(0);
     }
 
-    /// The peer says how far it is with one of them.
-    pub(super) fn taken(
-        &self,
-        flow: FlowId,
-        said: FlowState,
-        bounds: &PeerBounds,
-    ) -> Result<(), FlowViolation> {
-        // Of a flow that was never used only a peer speaks that breaks a rule.
-        self.out(flow, bounds).taken(said)
-    }
-
     /// Nothing is accepted any more.
     pub(super) fn shut(&self) {
         let used = self.used_out_now(|course| course.is_shut = true);

@@ -24,8 +24,8 @@
 //! delivery.rs, error.rs ... what became of frames, and what can go wrong
 //! ```
 //!
-//! Locks, from the outer to the inner: the table, the making of a flow, a flow, requests. The table is never asked under a
-//! flow's lock; what follows from a change is done outside all of them.
+//! Locks, from the outer to the inner: the table, the making of a flow, a flow, requests. The table is
+//! never asked under a flow's lock; what follows from a change is done outside all of them.
 
 pub(crate) mod adapters;
 pub(crate) mod admit;

@@ -126,7 +126,7 @@ fn a_peer_that_says_of_a_flow_what_cannot_be_is_told_so_where_none_was_sent() {
     assert_eq!(at, flow);
     let flows = Flows::default();
     ATTACHED(&flows, &bounds);
-    assert!(flows.taken(flow, has_one[flow], &bounds).is_err());
+    assert!(flows.out(flow, &bounds).taken(has_one[flow]).is_err());
     let lower = said((16 << 10) - 1);
-    assert!(flows.taken(FlowId::FIRST, lower, &bounds).is_err(), "a grant is never taken back");
+    assert!(flows.out(FlowId::FIRST, &bounds).taken(lower).is_err(), "a grant is never taken back");
 }
